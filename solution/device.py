@@ -1,0 +1,77 @@
+"""The one place that decides where models run and in which number format."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from solution.errors import UserError
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where to compute.
+
+    Attributes:
+        kind: "cuda" or "cpu".
+        compute: the dtype of matrix products.
+    """
+
+    kind: str
+    compute: torch.dtype
+
+    @property
+    def torch(self) -> torch.device:
+        return torch.device(self.kind)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Products in `compute`, sums and norms in float32; nothing to do when `compute` is float32."""
+        if self.compute == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.kind, dtype=self.compute)
+
+    @property
+    def scales_loss(self) -> bool:
+        """float16 gradients underflow unless the loss is scaled."""
+        return self.compute == torch.float16
+
+    def __str__(self) -> str:
+        return f"{self.kind} in {str(self.compute).removeprefix('torch.')}"
+
+
+def choose_device(precision: str = "auto") -> Device:
+    """The device and number format of this machine.
+
+    `auto` is bfloat16 where the hardware multiplies it (Ampere and later; CPUs with AVX512-BF16
+    or AMX), else float16 on CUDA (T4, P100) and float32 on a CPU.
+
+    Raises:
+        UserError: float16 asked for on a CPU.
+    """
+    cuda = torch.cuda.is_available()
+    kind = "cuda" if cuda else "cpu"
+    if precision == "float16" and not cuda:
+        raise UserError("precision float16 needs a GPU; on a CPU use auto, bfloat16 or float32")
+    if precision != "auto":
+        return Device(kind, getattr(torch, precision))
+    if cuda:
+        return Device(kind, torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16)
+    return Device(kind, torch.bfloat16 if cpu_has_bfloat16() else torch.float32)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware."""
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(bool(check()) for check in checks if check is not None)
+
+
+def free_memory() -> None:
+    """Give back what a dropped model held."""
+    import gc
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,146 @@
+"""Files on disk: written whole or not at all, and known by the hash of what they hold."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from solution.errors import UserError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that is the same for equal values (sorted keys, no spaces)."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def content_hash(*parts: Any) -> str:
+    """A 16-digit hexadecimal SHA-256 prefix of JSON-able values or bytes, order kept."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else canonical_json(part).encode()
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """The 16-digit SHA-256 prefix of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it there when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; put it in the place of `path` when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o755)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+            os.replace(path, old / "old")
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders that a killed run left in `folder`."""
+    for pattern in (".*.part", ".*.old"):
+        for path in Path(folder).glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, what: str, remedy: str) -> Any:
+    """Read a JSON file of ours.
+
+    Raises:
+        UserError: it is missing or not JSON; the message names `what` it is and the `remedy`.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{what} not found: {path}. {remedy}") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{what} is corrupt: {path} ({error}). {remedy}") from None
+
+
+def write_manifest(folder: Path, kind: str, **content: Any) -> None:
+    """Write `manifest.json`: the kind, the settings and inputs given, and the hash of every file in `folder`."""
+    folder = Path(folder)
+    files = {
+        str(path.relative_to(folder)): file_hash(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    write_json(folder / MANIFEST, {"schema": SCHEMA, "kind": kind, "files": files, **content})
+
+
+def read_manifest(folder: Path, kind: str, remedy: str, verify: bool = True) -> dict[str, Any]:
+    """Read a folder's manifest and check its files against it.
+
+    Raises:
+        UserError: the folder or manifest is missing, of another kind or schema, names a file
+            outside the folder, or a file is missing or changed.
+    """
+    folder = Path(folder)
+    manifest = read_json(folder / MANIFEST, f"the manifest of the {kind}", remedy)
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind or manifest.get("schema") != SCHEMA:
+        raise UserError(f"{folder} does not hold a {kind} of schema {SCHEMA}. {remedy}")
+    for name, expected in manifest.get("files", {}).items():
+        path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"the manifest of {folder} names a file outside its folder: {name}. {remedy}")
+        if not path.is_file():
+            raise UserError(f"the {kind} in {folder} is incomplete: {name} is missing. {remedy}")
+        if verify and file_hash(path) != expected:
+            raise UserError(f"the {kind} in {folder} is corrupt: {name} is not the file that was written. {remedy}")
+    return manifest

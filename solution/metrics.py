@@ -1,0 +1,132 @@
+"""MAP@k, precision@k, log loss and calibration: the only implementation.
+
+Ties. Options with the same probability share their places: the score is the mean over all the
+orders in which the tied options could be listed. It therefore does not depend on the order of
+the columns, and a ranker that answers nothing (all equal) scores as a random one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def places(probabilities: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each question, how many options stand strictly above the right one and how many tie with it.
+
+    Args:
+        probabilities: float [n, max_options], 0 or NaN where an option does not exist.
+        answers: int [n], the index of the right option.
+
+    Returns:
+        Two int [n] arrays (above, tied).
+
+    Raises:
+        ValueError: shapes that do not fit, no question, an answer out of range, or a right
+            option whose probability is NaN.
+    """
+    table = np.asarray(probabilities)
+    answers = np.asarray(answers)
+    if table.ndim != 2 or answers.shape != table.shape[:1]:
+        raise ValueError(f"probabilities [n, options] and answers [n] needed, not {table.shape} and {answers.shape}")
+    if len(answers) == 0:
+        raise ValueError("no question to score")
+    if answers.min() < 0 or answers.max() >= table.shape[1]:
+        raise ValueError("every answer must be an option's index; leave out questions without an answer")
+    right = table[np.arange(len(answers)), answers]
+    if np.isnan(right).any():
+        raise ValueError("the right option of a question has no probability (NaN)")
+    # uint8 counts, one column at a time: NaN compares false, and the columns stay in cache.
+    above = np.zeros(len(answers), dtype=np.uint8)
+    at_least = np.zeros(len(answers), dtype=np.uint8)
+    for column in table.T:
+        above += column > right
+        at_least += column >= right
+    return above, at_least - above - 1
+
+
+def credit_at_k(probabilities: np.ndarray, answers: np.ndarray, k: int = 3) -> np.ndarray:
+    """Average precision at k of each question, float64 [n]; its mean is `map_at_k`."""
+    return _lookup(np.asarray(probabilities), answers, k, lambda place: 1.0 / place)
+
+
+def map_at_k(probabilities: np.ndarray, answers: np.ndarray, k: int = 3) -> float:
+    """Mean average precision at k with one right option a question: the mean of 1/place, 0 beyond place k.
+
+    Args:
+        probabilities: float [n, max_options], 0 or NaN where an option does not exist. Any
+            score that orders the options will do.
+        answers: int [n], the index of the right option.
+        k: how many places count, at least 1.
+
+    Raises:
+        ValueError: see `places`; or k < 1.
+    """
+    return float(credit_at_k(probabilities, answers, k).mean())
+
+
+def precision_at_k(probabilities: np.ndarray, answers: np.ndarray, k: int = 3) -> float:
+    """Mean share of the first k places held by the right option (so 1/k at most; `k=1` is accuracy).
+
+    Arguments, ties and errors as in `map_at_k`.
+    """
+    return float(_lookup(np.asarray(probabilities), answers, k, lambda place: 1.0 / k).mean())
+
+
+def _lookup(table: np.ndarray, answers: np.ndarray, k: int, gain) -> np.ndarray:
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    above, tied = places(table, answers)
+    width = table.shape[1]
+    gains = np.array([gain(place) if place <= k else 0.0 for place in range(1, width + 1)])
+    credit = np.zeros((width, width))
+    for a in range(width):
+        for t in range(width - a):
+            credit[a, t] = gains[a : a + t + 1].mean()
+    return credit.ravel()[above.astype(np.int64) * width + tied]
+
+
+def expected_random_map(n_options: np.ndarray, k: int = 3) -> float:
+    """MAP@k of random guessing, exact, for questions with these option counts (int [n])."""
+    counts = np.asarray(n_options)
+    harmonic = np.array([sum(1.0 / place for place in range(1, min(k, int(count)) + 1)) for count in counts])
+    return float((harmonic / counts).mean())
+
+
+def log_loss(probabilities: np.ndarray, answers: np.ndarray, floor: float = 1e-7) -> float:
+    """Mean of -ln p(right option), p floored so that one certain mistake does not decide everything."""
+    right = np.asarray(probabilities, dtype=np.float64)[np.arange(len(answers)), answers]
+    return float(-np.log(np.maximum(right, floor)).mean())
+
+
+def calibration_error(probabilities: np.ndarray, answers: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error of the top option (Guo et al. 2017): |confidence - accuracy| over equal-width bins."""
+    table = np.nan_to_num(np.asarray(probabilities, dtype=np.float64))
+    confidence = table.max(axis=1)
+    hit = table.argmax(axis=1) == answers
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    total = 0.0
+    for b in range(bins):
+        inside = bin_of == b
+        if inside.any():
+            total += inside.mean() * abs(confidence[inside].mean() - hit[inside].mean())
+    return float(total)
+
+
+def bootstrap_interval(
+    credits: np.ndarray, samples: int = 2000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of per-question credits (float [n]) over questions.
+
+    For the interval of a difference give the differences: the bootstrap is then paired.
+    """
+    credits = np.asarray(credits, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    means = np.empty(samples)
+    block = max(1, 4_000_000 // max(1, len(credits)))
+    for start in range(0, samples, block):
+        size = min(block, samples - start)
+        picks = rng.integers(0, len(credits), size=(size, len(credits)), dtype=np.int32)
+        means[start : start + size] = credits[picks].mean(axis=1)
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)

@@ -1,0 +1,61 @@
+"""What a command shows while it works: progress bars on a terminal, single lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One line of news on stderr (stdout is kept for results)."""
+    console.print(text, markup=False)
+
+
+class Bar:
+    """A running count with a free text; `advance` is cheap enough to be called for every batch."""
+
+    def __init__(self, progress: Progress | None, total: int, title: str):
+        self._progress = progress
+        self._task = progress.add_task(title, total=total, note="") if progress else None
+        self._title, self._total, self._done = title, total, 0
+        self._note = ""
+        self._started = self._told = time.monotonic()
+
+    def advance(self, steps: int = 1, note: str | None = None) -> None:
+        self._done += steps
+        if note is not None:
+            self._note = note
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, advance=steps, note=self._note)
+            return
+        now = time.monotonic()
+        if now - self._told >= 60 and self._done < self._total:
+            self._told = now
+            remaining = (now - self._started) / max(self._done, 1) * (self._total - self._done)
+            say(f"{self._title}: {self._done}/{self._total} {self._note} (about {remaining / 60:.1f} min left)")
+
+
+@contextmanager
+def progress_bar(total: int, title: str) -> Iterator[Bar]:
+    """A bar with elapsed time and ETA on a terminal; elsewhere at most one line a minute."""
+    if not sys.stderr.isatty():
+        yield Bar(None, total, title)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Bar(progress, total, title)
