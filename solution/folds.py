@@ -1,0 +1,196 @@
+"""Leakage-safe K-fold: questions that share a group or nearly a prompt stay together, letters balanced, and a
+question keeps its fold when rows are added or reordered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solution.errors import UserError
+from solution.files import content_hash, read_json, write_json
+from solution.progress import say
+from solution.questions import Questions, cell_text
+
+
+def group_questions(questions: Questions, group_column: str | None, near_duplicate: float) -> np.ndarray:
+    """Group labels int [n]: equal where questions must share a fold.
+
+    Two questions are joined when their values in `group_column` are equal (an empty value joins
+    nothing) or the TF-IDF cosine of their prompts' words and word pairs is at least
+    `near_duplicate`; joins chain.
+
+    Raises:
+        UserError: the question file has no such column.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(questions)
+    left: list[int] = []
+    right: list[int] = []
+    if group_column is not None:
+        if group_column not in questions.extra:
+            there = ", ".join(questions.extra) or "none"
+            raise UserError(
+                f"ensemble.group_column is {group_column!r}, and the question file has no such column "
+                f"(its extra columns: {there}). Set ensemble.group_column=null or to one of them."
+            )
+        first: dict[str, int] = {}
+        for row, value in enumerate(questions.extra[group_column]):
+            text = cell_text(value)
+            if text:
+                left.append(first.setdefault(text, row))
+                right.append(row)
+    pairs_left, pairs_right = _near_duplicates(questions.prompts, near_duplicate)
+    graph = coo_matrix((np.ones(len(left) + len(pairs_left)), (left + pairs_left, right + pairs_right)), shape=(n, n))
+    return connected_components(graph, directed=False)[1]
+
+
+def _near_duplicates(prompts: Sequence[str], threshold: float) -> tuple[list[int], list[int]]:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    left: list[int] = []
+    right: list[int] = []
+    # Identical up to case and punctuation, also where no word of two letters is left to compare.
+    first: dict[str, int] = {}
+    for row, prompt in enumerate(prompts):
+        key = " ".join("".join(c if c.isalnum() else " " for c in prompt.casefold()).split()) or prompt
+        if first.setdefault(key, row) != row:
+            left.append(first[key])
+            right.append(row)
+    rows = np.array(sorted(first.values()))
+    if threshold >= 1 or len(rows) < 2:
+        return left, right
+    try:
+        vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32).fit_transform(
+            [prompts[row] for row in rows]
+        )
+    except ValueError:  # no word at all in any prompt
+        return left, right
+    # Bounded blocks of the sparse product: 60,000 prompts never need their full square.
+    block = 1024
+    transposed = vectors.T.tocsc()
+    for start in range(0, len(rows), block):
+        product = (vectors[start : start + block] @ transposed).tocoo()
+        near = (product.data >= threshold) & (product.row + start < product.col)
+        left += rows[product.row[near] + start].tolist()
+        right += rows[product.col[near]].tolist()
+    return left, right
+
+
+def assign_folds(
+    questions: Questions, folds: int, groups: np.ndarray, seed: int = 0, previous: dict[str, int] | None = None
+) -> np.ndarray:
+    """The fold of each question, int [n].
+
+    Groups go, the largest first (ties by a hash of their ids), to the fold where they disturb the
+    balance of answer letters and sizes least. Questions in `previous` keep their fold, and a new
+    question that joins one of their groups follows it. The result does not depend on row order.
+
+    Args:
+        groups: int [n] from `group_questions`.
+        previous: id -> fold, from an earlier call.
+
+    Raises:
+        UserError: fewer groups than folds.
+    """
+    previous = previous or {}
+    members: dict[int, list[int]] = defaultdict(list)
+    for row, group in enumerate(groups):
+        members[int(group)].append(row)
+    if len(members) < folds:
+        raise UserError(
+            f"{folds} folds asked for, and the questions form only {len(members)} groups that may be parted "
+            "(equal group values and near-duplicate prompts stay together). Use fewer folds, another "
+            "ensemble.group_column, or a higher ensemble.near_duplicate."
+        )
+
+    def key(group: int) -> str:
+        ids = sorted(questions.ids[row] for row in members[group])
+        return hashlib.sha256(f"{seed}\n{ids[0]}".encode()).hexdigest()
+
+    width = questions.max_options + 1  # the last column counts questions without an answer
+    letters = np.zeros((len(questions), width))
+    letters[np.arange(len(questions)), questions.answers] = 1
+    target = letters.sum(axis=0) / folds
+    counts = np.zeros((folds, width))
+    fold_of = np.full(len(questions), -1, dtype=np.int64)
+
+    def place(rows: list[int], fold: int) -> None:
+        new = [row for row in rows if fold_of[row] < 0]
+        fold_of[new] = fold
+        counts[fold] += letters[new].sum(axis=0)
+
+    open_groups: list[int] = []
+    for group in sorted(members, key=lambda g: (-len(members[g]), key(g))):
+        kept = Counter()
+        for row in members[group]:
+            if questions.ids[row] in previous:
+                kept[previous[questions.ids[row]]] += 1
+        if not kept:
+            open_groups.append(group)
+            continue
+        for row in members[group]:
+            if questions.ids[row] in previous:
+                place([row], previous[questions.ids[row]])
+        place(members[group], max(kept, key=lambda fold: (kept[fold], -fold)))
+    for group in open_groups:
+        add = letters[members[group]].sum(axis=0)
+        after = counts + add
+        # Change of the squared distance to balance, of letters and of sizes, if the group went there.
+        cost = ((after - target) ** 2 - (counts - target) ** 2).sum(axis=1)
+        size, new_size = counts.sum(axis=1), after.sum(axis=1)
+        cost += (new_size - target.sum()) ** 2 - (size - target.sum()) ** 2
+        place(members[group], int(np.argmin(cost)))
+    return fold_of
+
+
+def folds_settings(folds: int, group_column: str | None, near_duplicate: float, seed: int) -> dict[str, Any]:
+    return {"folds": folds, "group_column": group_column, "near_duplicate": near_duplicate, "seed": seed}
+
+
+def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any]) -> np.ndarray:
+    """The folds of an exam, int [n], kept in one file so that every step and every machine uses the same.
+
+    Args:
+        path: the folds file; made when missing, added to when there are new questions.
+        settings: from `folds_settings`.
+
+    Raises:
+        UserError: the file is corrupt or was made with other settings.
+    """
+    remedy = f"Delete {path} (and the OOF files beside it) to make new folds."
+    previous: dict[str, int] = {}
+    if path.exists():
+        stored = read_json(path, "the folds file", remedy)
+        if not isinstance(stored, dict) or not isinstance(stored.get("fold"), dict) or "settings" not in stored:
+            raise UserError(f"the folds file is corrupt: {path}. {remedy}")
+        if stored["settings"] != settings:
+            told = ", ".join(
+                f"{name} {stored['settings'].get(name)!r} there and {value!r} now"
+                for name, value in settings.items()
+                if stored["settings"].get(name) != value
+            )
+            raise UserError(f"{path} was made with other settings: {told}. {remedy}")
+        previous = stored["fold"]
+        bad = [v for v in previous.values() if not isinstance(v, int) or not 0 <= v < settings["folds"]]
+        if bad or stored.get("hash") != content_hash(previous):
+            raise UserError(f"the folds file is corrupt: {path}. {remedy}")
+    if previous and all(id_ in previous for id_ in questions.ids):
+        return np.array([previous[id_] for id_ in questions.ids], dtype=np.int64)
+    groups = group_questions(questions, settings["group_column"], settings["near_duplicate"])
+    fold_of = assign_folds(questions, settings["folds"], groups, settings["seed"], previous)
+    largest = np.bincount(groups).max()
+    if largest > len(questions) / settings["folds"]:
+        say(f"note: one group holds {largest} of {len(questions)} questions, more than one fold's share")
+    split = sum(len(set(fold_of[groups == g])) > 1 for g in np.flatnonzero(np.bincount(groups) > 1))
+    if split:
+        say(f"note: {split} groups lie in more than one fold, since new questions joined what was parted before")
+    merged = {**previous, **{id_: int(fold) for id_, fold in zip(questions.ids, fold_of, strict=True)}}
+    write_json(path, {"settings": settings, "fold": merged, "hash": content_hash(merged)})
+    return fold_of

@@ -1,0 +1,235 @@
+"""The OOF store: one parquet for each ranker and fold, with the hashes of what it was made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solution.errors import UserError
+from solution.files import SCHEMA, atomic_file, file_hash
+from solution.questions import LETTERS, Questions
+from solution.workdir import Workdir
+
+_METADATA_KEY = b"solution"
+_COLUMNS = [f"p_{letter}" for letter in LETTERS]
+
+
+@dataclass
+class OofPart:
+    """What one ranker said of one fold that it was not trained on.
+
+    Attributes:
+        ids: n strings.
+        answers: int64 [n].
+        probabilities: float32 [n, width], NaN where the option does not exist.
+        about: ranker, family, role, fold, folds, questions, contexts, config (hashes).
+    """
+
+    ids: list[str]
+    answers: np.ndarray
+    probabilities: np.ndarray
+    about: dict[str, Any]
+
+
+def write_oof(path: Path, questions: Questions, probabilities: np.ndarray, about: dict[str, Any]) -> None:
+    """Write one part.
+
+    Args:
+        questions: the fold's questions, n of them.
+        probabilities: float32 [n, max_options], rows summing to 1 over the options that exist.
+        about: see `OofPart.about`; `fold` is also a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    width = probabilities.shape[1]
+    table = np.where(questions.exists(width), probabilities.astype(np.float32), np.nan)
+    columns: dict[str, Any] = {
+        "id": pa.array(questions.ids, pa.string()),
+        "fold": pa.array(np.full(len(questions), about["fold"], dtype=np.int16)),
+        "answer": pa.array(questions.answers.astype(np.int16)),
+    }
+    columns |= {name: pa.array(table[:, i].astype(np.float32)) for i, name in enumerate(_COLUMNS[:width])}
+    metadata = {_METADATA_KEY: json.dumps({"schema": SCHEMA, **about}, sort_keys=True).encode()}
+    with atomic_file(path) as temporary:
+        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)
+
+
+def read_oof(path: Path) -> OofPart:
+    """Read and check one part.
+
+    Raises:
+        UserError: missing, corrupt, not one of ours, repeated ids, NaN or negative probabilities
+            of existing options, rows that do not sum to 1, an answer that is no option.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    remedy = "Train that fold again (or delete the file)."
+    try:
+        table = pq.read_table(path)
+        about = json.loads((table.schema.metadata or {})[_METADATA_KEY])
+        ids = [str(value) for value in table.column("id").to_pylist()]
+        answers = table.column("answer").to_numpy().astype(np.int64)
+        folds = table.column("fold").to_numpy()
+        names = [name for name in _COLUMNS if name in table.column_names]
+        values = np.column_stack([table.column(name).to_numpy() for name in names]).astype(np.float32)
+    except FileNotFoundError:
+        raise UserError(f"OOF file not found: {path}") from None
+    except KeyError as error:
+        raise UserError(f"{path} is not an OOF file of this program ({error} missing). {remedy}") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"the OOF file {path} is corrupt ({str(error).splitlines()[0]}). {remedy}") from None
+    if about.get("schema") != SCHEMA or len(ids) == 0 or set(folds) != {about.get("fold")}:
+        raise UserError(f"{path} is not an OOF file of schema {SCHEMA}, or holds no or another fold's rows. {remedy}")
+    check_probabilities(values, answers, ids, str(path))
+    return OofPart(ids, answers, values, about)
+
+
+def check_probabilities(values: np.ndarray, answers: np.ndarray, ids: Sequence[str], where: str) -> None:
+    """Raise `UserError` for repeated ids, impossible probabilities or answers; NaN marks a missing option."""
+
+    def refuse(rows: np.ndarray, what: str) -> None:
+        if len(rows):
+            raise UserError(f"{where}: {what} (id {ids[int(rows[0])]}, {len(rows)} rows)")
+
+    seen: set[str] = set()
+    repeated = [i for i, id_ in enumerate(ids) if id_ in seen or seen.add(id_)]  # type: ignore[func-returns-value]
+    refuse(np.array(repeated), "an id stands more than once")
+    exists = ~np.isnan(values)
+    refuse(np.flatnonzero(exists.sum(axis=1) < 2), "fewer than two options have a probability (NaN)")
+    refuse(np.flatnonzero(((values < 0) | (values > 1 + 1e-4) | np.isinf(values)).any(axis=1)), "a value is no probability")
+    refuse(np.flatnonzero(np.abs(np.nansum(values, axis=1) - 1) > 1e-3), "the probabilities do not sum to 1")
+    bad = (answers < 0) | (answers >= values.shape[1])
+    bad |= ~exists[np.arange(len(answers)), np.where(bad, 0, answers)]
+    refuse(np.flatnonzero(bad), "the answer is not an option with a probability (NaN or missing)")
+
+
+@dataclass
+class Oof:
+    """The whole OOF table of one exam.
+
+    Attributes:
+        ids: n strings, sorted by fold and then as written.
+        folds: int [n].
+        answers: int64 [n].
+        exists: bool [n, width].
+        probabilities: ranker name -> float32 [n, width], 0 where the option does not exist.
+        about: ranker name -> the `about` of its parts (without the fold).
+        files: path relative to the OOF folder -> hash.
+    """
+
+    ids: list[str]
+    folds: np.ndarray
+    answers: np.ndarray
+    exists: np.ndarray
+    probabilities: dict[str, np.ndarray]
+    about: dict[str, dict[str, Any]]
+    files: dict[str, str]
+
+    @property
+    def rankers(self) -> list[str]:
+        """The names that may be blended, in alphabetical order."""
+        return [name for name in sorted(self.probabilities) if self.about[name]["role"] == "ranker"]
+
+    @property
+    def baselines(self) -> list[str]:
+        return [name for name in sorted(self.probabilities) if self.about[name]["role"] == "baseline"]
+
+
+def load_oof(workdir: Workdir, rankers: Sequence[str] | None = None) -> Oof:
+    """Read every part in the OOF folder (or those of the rankers named) and check that they belong together.
+
+    Raises:
+        UserError: no part, a missing fold, parts of other questions, folds, contexts or configs,
+            a corrupt part. The message names both sides and the command that mends it.
+    """
+    names = sorted(rankers or (p.name for p in workdir.oof.glob("*") if p.is_dir() and any(p.glob("fold_*.parquet"))))
+    if not names:
+        raise UserError(f"no OOF file in {workdir.oof}. Make some first: python train_fold.py --all-folds")
+    first: tuple[str, list[OofPart]] | None = None
+    probabilities: dict[str, np.ndarray] = {}
+    about: dict[str, dict[str, Any]] = {}
+    files: dict[str, str] = {}
+    for name in names:
+        paths = sorted((workdir.oof / name).glob("fold_*.parquet"))
+        if not paths:
+            raise UserError(
+                f"no OOF file of the ranker {name} in {workdir.oof / name}. "
+                f"Make it: python train_fold.py --all-folds --ranker {name}"
+            )
+        parts = sorted((read_oof(path) for path in paths), key=lambda part: part.about["fold"])
+        _same_run(name, parts)
+        if first is None:
+            first = (name, parts)
+        else:
+            _same_exam(first[0], first[1], name, parts)
+        probabilities[name] = np.nan_to_num(np.concatenate([part.probabilities for part in parts]))
+        about[name] = {key: value for key, value in parts[0].about.items() if key != "fold"}
+        files |= {str(path.relative_to(workdir.oof)): file_hash(path) for path in paths}
+    assert first is not None
+    parts = first[1]
+    ids = [id_ for part in parts for id_ in part.ids]
+    answers = np.concatenate([part.answers for part in parts])
+    table = np.concatenate([part.probabilities for part in parts])
+    check_probabilities(table, answers, ids, f"the OOF parts of {first[0]} together")
+    return Oof(
+        ids=ids,
+        folds=np.concatenate([np.full(len(part.ids), part.about["fold"]) for part in parts]),
+        answers=answers,
+        exists=~np.isnan(table),
+        probabilities=probabilities,
+        about=about,
+        files=files,
+    )
+
+
+def _same_run(name: str, parts: list[OofPart]) -> None:
+    wanted = parts[0].about["folds"]
+    there = [part.about["fold"] for part in parts]
+    missing = [fold for fold in range(wanted) if fold not in there]
+    if missing:
+        raise UserError(
+            f"the ranker {name} has no OOF part of fold {', '.join(map(str, missing))} (of {wanted}). "
+            f"Make it: python train_fold.py --ranker {name} --fold {missing[0]}"
+        )
+    for part in parts[1:]:
+        for key, what in (
+            ("questions", "questions"),
+            ("contexts", "contexts"),
+            ("config", "settings"),
+            ("folds", "number of folds"),
+        ):
+            if part.about[key] != parts[0].about[key]:
+                raise UserError(
+                    f"the OOF parts of the ranker {name} were made with other {what}: fold {parts[0].about['fold']} "
+                    f"with {parts[0].about[key]}, fold {part.about['fold']} with {part.about[key]}. "
+                    f"Train one of them again: python train_fold.py --ranker {name} --fold {part.about['fold']}"
+                )
+        if part.probabilities.shape[1] != parts[0].probabilities.shape[1]:
+            raise UserError(f"the OOF parts of the ranker {name} differ in their number of option columns")
+
+
+def _same_exam(first: str, parts: list[OofPart], name: str, others: list[OofPart]) -> None:
+    a, b = parts[0].about, others[0].about
+    if a["questions"] != b["questions"]:
+        raise UserError(
+            f"the OOF files of {first} and {name} are of other questions ({first}: {a['questions']}, "
+            f"{name}: {b['questions']}). Use one --workdir for each exam, or train {name} again."
+        )
+    for part, other in zip(parts, others, strict=False):
+        same = (
+            part.ids == other.ids
+            and np.array_equal(part.answers, other.answers)
+            and np.array_equal(np.isnan(part.probabilities), np.isnan(other.probabilities))
+        )
+        if not same or len(parts) != len(others):
+            raise UserError(
+                f"the OOF files of {first} and {name} disagree on fold {part.about['fold']}: other questions, "
+                f"answers or options. Train {name} again on the same questions and folds."
+            )

@@ -1,0 +1,57 @@
+"""Where a working folder keeps its things; the only place that knows the names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from solution.errors import UserError
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """A working folder: `oof/`, `weights/` and `cache/` of one exam."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Workdir:
+        """The working folder, made when it is missing.
+
+        Raises:
+            UserError: the path is a file.
+        """
+        root = Path(path)
+        if root.exists() and not root.is_dir():
+            raise UserError(f"--workdir {root} is a file; give a folder")
+        root.mkdir(parents=True, exist_ok=True)
+        return cls(root)
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def oof(self) -> Path:
+        return self.root / "oof"
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "weights"
+
+    @property
+    def folds(self) -> Path:
+        return self.root / "oof" / "folds.json"
+
+    @property
+    def ensemble(self) -> Path:
+        return self.weights / "ensemble.json"
+
+    def oof_part(self, ranker: str, fold: int) -> Path:
+        return self.oof / ranker / f"fold_{fold}.parquet"
+
+    def fold_weights(self, ranker: str, fold: int) -> Path:
+        return self.weights / ranker / f"fold_{fold}"
+
+    def checkpoint(self, ranker: str, fold: int) -> Path:
+        return self.cache / "checkpoints" / ranker / f"fold_{fold}"
