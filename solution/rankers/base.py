@@ -1,0 +1,118 @@
+"""What every ranker is, and the exam that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from solution.config import RankerConfig
+from solution.questions import Questions
+from solution.retrieval.contexts import ContextPassage, Contexts
+
+
+@dataclass
+class Exam:
+    """Questions with their contexts.
+
+    Attributes:
+        questions: n questions.
+        passages: n lists of passages, best first; empty where nothing was retrieved.
+        option_scores: float32 [n, max_options], the best cosine of question + option to any
+            passage of the corpus, NaN where there is no option; or None.
+    """
+
+    questions: Questions
+    passages: list[list[ContextPassage]]
+    option_scores: np.ndarray | None = None
+
+    @classmethod
+    def join(cls, questions: Questions, contexts: Contexts | None) -> Exam:
+        """Questions with contexts made for them, or closed-book."""
+        if contexts is None:
+            return cls(questions, [[] for _ in range(len(questions))])
+        return cls(questions, contexts.passages, contexts.option_scores)
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def subset(self, rows: Sequence[int] | np.ndarray) -> Exam:
+        rows = [int(row) for row in rows]
+        return Exam(
+            self.questions.subset(rows),
+            [self.passages[row] for row in rows],
+            None if self.option_scores is None else self.option_scores[rows],
+        )
+
+    def hidden(self) -> Exam:
+        """The same exam with its answers taken out: what `predict` is given."""
+        blank = Questions(
+            self.questions.ids,
+            self.questions.prompts,
+            self.questions.options,
+            np.full(len(self), -1, dtype=np.int64),
+            {name: values for name, values in self.questions.extra.items() if name != "answer"},
+        )
+        return Exam(blank, self.passages, self.option_scores)
+
+
+class Ranker(Protocol):
+    """A model that gives each option of a question a probability."""
+
+    config: RankerConfig
+
+    def fit(self, train: Exam, valid: Exam, checkpoint: Path) -> dict[str, Any]:
+        """Train on `train`; `valid` is only watched. Killed and called again, goes on from `checkpoint`.
+
+        Returns:
+            JSON-able facts for metrics.json: losses, evaluations, trainable parameters.
+
+        Raises:
+            UserError: an answer is missing, or the loss is stuck or not finite.
+        """
+
+    def predict(self, exam: Exam) -> np.ndarray:
+        """float32 [n, max_options]: rows sum to 1 over the options that exist, 0 elsewhere."""
+
+    def save(self, folder: Path) -> None:
+        """Write adapter and head into an existing folder."""
+
+    def load(self, folder: Path) -> None:
+        """Take the adapter and head of `save`; on the second call the base model stays in memory.
+
+        Raises:
+            UserError: the folder's files do not fit this ranker or are corrupt.
+        """
+
+
+def make_ranker(config: RankerConfig, cache: Path) -> Ranker:
+    """The ranker of a config; no model is loaded yet.
+
+    Args:
+        cache: the folder in which a converted model is kept.
+    """
+    if config.family in ("similarity", "longest"):
+        from solution.rankers.untrained import LongestRanker, SimilarityRanker
+
+        return SimilarityRanker(config) if config.family == "similarity" else LongestRanker(config)
+    if config.family == "multiple_choice":
+        from solution.rankers.multiple_choice import MultipleChoiceRanker
+
+        return MultipleChoiceRanker(config, cache)
+    if config.family == "seq2seq":
+        from solution.rankers.seq2seq import Seq2SeqRanker
+
+        return Seq2SeqRanker(config, cache)
+    from solution.rankers.causal import CausalRanker
+
+    return CausalRanker(config, cache)
+
+
+def masked_softmax(scores: np.ndarray, exists: np.ndarray) -> np.ndarray:
+    """Softmax over the options that exist, float32 [n, width]; 0 elsewhere."""
+    scores = np.where(exists, scores.astype(np.float64), -np.inf)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

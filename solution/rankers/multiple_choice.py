@@ -1,0 +1,89 @@
+"""Encoders with a multiple-choice head (DeBERTa-v3, BERT, any AutoModelForMultipleChoice): one sequence an option."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from solution.rankers.base import Exam
+from solution.rankers.neural import NeuralRanker, pad_rows, spread
+from solution.rankers.prompts import context_text, cut_text, token_ids
+
+
+@dataclass(frozen=True)
+class EncodedChoices:
+    """One question: a sequence for each of its options, `[CLS] context [SEP] question [SEP] option [SEP]`.
+
+    Attributes:
+        sequences: token ids.
+        context_ends: how many tokens of each sequence are of the first segment.
+        positions: the option position of each sequence.
+    """
+
+    sequences: list[list[int]]
+    context_ends: list[int]
+    positions: list[int]
+
+
+class MultipleChoiceRanker(NeuralRanker):
+    # The pooler is not in DeBERTa-v3's checkpoint: left frozen at its random start it caps what can be learnt.
+    new_modules = ("classifier", "pooler")
+
+    def _load_base(self, source: str, **options: Any) -> Any:
+        from transformers import AutoModelForMultipleChoice
+
+        model = AutoModelForMultipleChoice.from_pretrained(source, **options)
+        there = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+        self.new_modules = tuple(name for name in ("classifier", "pooler") if name in there)
+        return model
+
+    def encode_question(self, exam: Exam, row: int, passages: int, option_order: Sequence[int]) -> EncodedChoices:
+        tokenizer, limit = self.tokenizer, self._limit()
+        cls, sep = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
+        question, *options = token_ids(
+            tokenizer, [exam.questions.prompts[row], *(exam.questions.options[row][i] for i in option_order)]
+        )
+        # Very long texts: an option keeps its first half of the room at most, the question what remains.
+        options = [option[: max(1, (limit - 4) // 2)] for option in options]
+        longest = max(len(option) for option in options)
+        question = question[: limit - 4 - longest]
+        # One context for all options of a question: cut by the longest option.
+        room = limit - 4 - longest - len(question)
+        context: list[int] = []
+        if passages and room > 0:
+            text = cut_text(tokenizer, context_text(exam, row, passages), room)
+            context = token_ids(tokenizer, [text])[0][:room]
+        first = cls + context + sep
+        return EncodedChoices(
+            sequences=[first + question + sep + option + sep for option in options],
+            context_ends=[len(first)] * len(options),
+            positions=list(option_order),
+        )
+
+    def _limit(self) -> int:
+        positions = getattr(self.model.config, "max_position_embeddings", None) or self.config.max_tokens
+        # DeBERTa's relative positions have no hard end; BERT's table has.
+        if getattr(self.model.config, "relative_attention", False):
+            return self.config.max_tokens
+        return min(self.config.max_tokens, positions)
+
+    def length(self, item: EncodedChoices) -> int:
+        return max(map(len, item.sequences)) * len(item.sequences)
+
+    def scores(self, items: Sequence[EncodedChoices]) -> torch.Tensor:
+        sequences = [sequence for item in items for sequence in item.sequences]
+        ends = [end for item in items for end in item.context_ends]
+        device = self.device.torch
+        ids = pad_rows(sequences, self.tokenizer.pad_token_id, device)
+        lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
+        mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if getattr(self.model.config, "type_vocab_size", 0) > 1:
+            first = torch.arange(ids.shape[1], device=device) < torch.tensor(ends, device=device)[:, None]
+            inputs["token_type_ids"] = (~first).long() * mask
+        # The model's own choice dimension is left at 1, so that questions may differ in their number of options.
+        flat = self.model(**{name: value[:, None] for name, value in inputs.items()}).logits[:, 0]
+        return spread(flat.float(), items)

@@ -1,0 +1,256 @@
+"""What the trained families share: loading the base model, LoRA, fitting, predicting in batches, saving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from solution.config import RankerConfig
+from solution.device import Device, choose_device
+from solution.errors import UserError
+from solution.files import content_hash
+from solution.metrics import map_at_k
+from solution.models import resolve_model
+from solution.progress import progress_bar, say
+from solution.rankers.base import Exam, masked_softmax
+from solution.training import adapters
+from solution.training.batches import budget_batches
+from solution.training.loop import train
+
+HEAD = "head.safetensors"
+FULL = "model.safetensors"
+
+
+class NeuralRanker:
+    """A ranker with a pretrained model. A family gives `_load_base`, `encode_question`, `length` and `scores`."""
+
+    new_modules: tuple[str, ...] = ()
+    """Modules of the base model that are new or must be trained whole (saved with the adapter)."""
+
+    def __init__(self, config: RankerConfig, cache: Path):
+        self.config = config
+        self.cache = cache
+        self.device: Device = choose_device(config.precision)
+        self.model: Any = None
+        self.head: nn.Module | None = None
+        self.tokenizer: Any = None
+        self._train_exam: Exam | None = None
+
+    # --- given by the family ---
+
+    def _load_base(self, source: str, **options: Any) -> Any:
+        raise NotImplementedError
+
+    def _make_head(self) -> nn.Module | None:
+        return None
+
+    def encode_question(self, exam: Exam, row: int, passages: int, option_order: Sequence[int]) -> Any:
+        raise NotImplementedError
+
+    def length(self, item: Any) -> int:
+        raise NotImplementedError
+
+    def scores(self, items: Sequence[Any]) -> torch.Tensor:
+        raise NotImplementedError
+
+    @property
+    def base_dtype(self) -> torch.dtype:
+        """Of the frozen weights; weights that are trained whole are always float32."""
+        return torch.float32
+
+    # --- building ---
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        return [self.model] if self.head is None else [self.model, self.head]
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        return (*self.new_modules, "score_weight", "log_scale")
+
+    def build(self) -> None:
+        """Load tokenizer and base model, add LoRA and head; the same seed gives the same fresh weights.
+
+        Raises:
+            UserError: the model cannot be found or loaded.
+        """
+        if self.model is not None:
+            return
+        from transformers import AutoTokenizer
+
+        config = self.config
+        source = resolve_model(config.model, self.cache)
+        options: dict[str, Any] = {"revision": config.revision} if config.revision else {}
+        torch.manual_seed(config.seed)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+            quantization = adapters.quantization_config(config.quantization, self.device.compute)
+            if quantization is not None:
+                options |= {"quantization_config": quantization, "device_map": {"": self.device.kind}}
+            # float32 wherever base weights are trained; else as the family says.
+            dtype = torch.float32 if config.lora is None and config.trains else self.base_dtype
+            model = self._load_base(source, dtype=dtype, trust_remote_code=False, **options)
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001 - transformers raises many kinds for an unusable model
+            text = " ".join(str(error).split())[:400]
+            raise UserError(f"{config.name}: the model {config.model} cannot be loaded: {text}") from error
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.unk_token or self.tokenizer.eos_token
+        checkpointing = config.training.gradient_checkpointing and config.trains
+        if quantization is not None:
+            model = adapters.prepare_quantized(model, checkpointing)
+        elif checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.enable_input_require_grads()
+        if not config.trains:
+            model.requires_grad_(False)
+        elif config.lora is not None:
+            model = adapters.add_lora(model, config.lora, self.new_modules)
+        self.model = model
+        self.head = self._make_head()
+        for module in self.modules:
+            if quantization is None or module is self.head:
+                module.to(self.device.torch)
+            module.eval()
+        self.parameter_counts = adapters.trainable_in_float32(self.modules)
+
+    # --- ranker ---
+
+    def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path) -> dict[str, Any]:
+        """See `Ranker.fit`."""
+        if not self.config.trains:
+            self.build()
+            return {}
+        train_exam.questions.require_answers("training")
+        self.build()
+        config = self.config
+        trainable, total = self.parameter_counts
+        say(f"{config.name}: {trainable:,} of {total:,} parameters are trained ({trainable / total:.2%}), {self.device}")
+        run = content_hash(
+            config.model_dump(mode="json", exclude={"training": {"checkpoint_seconds"}}),
+            train_exam.questions.content_hash(),
+            [[p.id for p in passages] for passages in train_exam.passages],
+            train_exam.questions.ids,
+        )
+        self._train_exam = train_exam
+        hidden, answers = valid_exam.hidden(), valid_exam.questions.answers
+        known = answers >= 0
+
+        def evaluate() -> float:
+            rows = np.flatnonzero(known)
+            return map_at_k(self.predict(hidden.subset(rows)), answers[rows])
+
+        try:
+            facts = train(
+                self,
+                train_exam.questions.answers,
+                train_exam.questions.exists().sum(axis=1),
+                config.training,
+                self.device,
+                config.seed,
+                checkpoint,
+                run,
+                checkpoint.name and f"{config.name} {checkpoint.name.replace('_', ' ')}",
+                evaluate if known.any() else None,
+            )
+        finally:
+            self._train_exam = None
+        return {**facts, "trainable_parameters": trainable, "parameters": total, "computed_on": str(self.device)}
+
+    def encode(self, row: int, epoch: int) -> Any:
+        """One training question, with its augmentation (a function of seed, epoch and row)."""
+        exam, settings = self._train_exam, self.config.training
+        assert exam is not None
+        rng = np.random.default_rng([self.config.seed, epoch, row, 7])
+        passages = 0 if rng.random() < settings.context_dropout else self.config.passages
+        order = [i for i, option in enumerate(exam.questions.options[row]) if option]
+        if settings.option_shuffle:
+            rng.shuffle(order)
+        return self.encode_question(exam, row, passages, order)
+
+    def predict(self, exam: Exam) -> np.ndarray:
+        """See `Ranker.predict`."""
+        self.build()
+        for module in self.modules:
+            module.eval()
+        questions = exam.questions
+        exists = questions.exists()
+        table = np.full(exists.shape, -np.inf, dtype=np.float32)
+        orders = [[i for i, option in enumerate(options) if option] for options in questions.options]
+        items = [
+            self.encode_question(exam, row, self.config.passages, orders[row]) for row in range(len(questions))
+        ]
+        batches = budget_batches([self.length(item) for item in items], self.config.predict_tokens_per_batch)
+        with torch.inference_mode(), progress_bar(len(items), f"{self.config.name} scoring") as bar:
+            for batch in batches:
+                with self.device.autocast():
+                    scores = self.scores([items[row] for row in batch]).float().cpu().numpy()
+                table[batch, : scores.shape[1]] = scores
+                bar.advance(len(batch))
+        if not np.isfinite(table[exists]).all():
+            raise UserError(
+                f"the ranker {self.config.name} gave scores that are not finite; try precision=float32 "
+                "(half precision overflows with some models)"
+            )
+        return masked_softmax(table, exists)
+
+    def save(self, folder: Path) -> None:
+        """See `Ranker.save`."""
+        from safetensors.torch import save_file
+
+        if not self.config.trains:
+            return
+        if self.config.lora is not None:
+            adapters.save_adapter(self.model, folder)
+        else:
+            save_file(_state(self.model), folder / FULL)
+        if self.head is not None:
+            save_file(_state(self.head), folder / HEAD)
+
+    def load(self, folder: Path) -> None:
+        """See `Ranker.load`."""
+        self.build()
+        if not self.config.trains:
+            return
+        if self.config.lora is not None:
+            adapters.load_adapter(self.model, folder)
+        else:
+            _put_state(self.model, folder / FULL)
+        if self.head is not None:
+            _put_state(self.head, folder / HEAD)
+
+
+def _state(module: nn.Module) -> dict[str, torch.Tensor]:
+    # Tied weights share memory, which safetensors refuses: clone every tensor.
+    return {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
+
+
+def _put_state(module: nn.Module, path: Path) -> None:
+    tensors = adapters.read_tensors(path)
+    adapters.check_tensors(tensors, {name: tuple(value.shape) for name, value in module.state_dict().items()}, path)
+    module.load_state_dict(tensors)
+
+
+def pad_rows(rows: Iterable[Sequence[int]], value: int, device: torch.device) -> torch.Tensor:
+    """int64 [rows, longest], padded on the right."""
+    rows = list(rows)
+    width = max(len(row) for row in rows)
+    return torch.tensor([list(row) + [value] * (width - len(row)) for row in rows], device=device)
+
+
+def spread(values: torch.Tensor, items: Sequence[Any]) -> torch.Tensor:
+    """Flat option scores [sum of options] -> [b, max position + 1], -inf where an option does not exist.
+
+    Each item names the positions of its options, in the order in which they were scored.
+    """
+    width = max(max(item.positions) for item in items) + 1
+    rows = torch.tensor([i for i, item in enumerate(items) for _ in item.positions], device=values.device)
+    columns = torch.tensor([p for item in items for p in item.positions], device=values.device)
+    table = torch.full((len(items), width), -torch.inf, dtype=values.dtype, device=values.device)
+    return table.index_put((rows, columns), values)

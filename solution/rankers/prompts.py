@@ -1,0 +1,40 @@
+"""The text that a ranker reads. Only the context is ever cut; question and options stay whole where they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from solution.questions import cell_text
+from solution.rankers.base import Exam
+
+SEPARATOR = "\n"
+
+
+def context_text(exam: Exam, row: int, passages: int) -> str:
+    """The first `passages` passages of a question, each with its title in front, best first."""
+    from solution.retrieval.passages import passage_text
+
+    return SEPARATOR.join(passage_text(passage) for passage in exam.passages[row][:passages])
+
+
+def is_question(exam: Exam, row: int) -> bool:
+    """False where the exam's `is_question` column says that the prompt is an instruction."""
+    values = exam.questions.extra.get("is_question")
+    return values is None or cell_text(values[row]).lower() not in ("false", "0", "no", "0.0")
+
+
+def cut_text(tokenizer, text: str, tokens: int) -> str:
+    """The longest beginning of `text` that has at most `tokens` tokens, cut between tokens."""
+    if tokens <= 0:
+        return ""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    if len(encoded["input_ids"]) <= tokens:
+        return text
+    return text[: encoded["offset_mapping"][tokens - 1][1]]
+
+
+def token_ids(tokenizer, texts: Sequence[str], special: bool = False) -> list[list[int]]:
+    """Token ids of several texts, without truncation."""
+    if not texts:
+        return []
+    return tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]

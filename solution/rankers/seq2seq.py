@@ -1,0 +1,62 @@
+"""Encoder-decoders (T5, flan-T5): the encoder reads context and question once, the decoder scores each option."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from solution.rankers.causal import EncodedOptions, GenerativeRanker, ScoreHead
+from solution.rankers.neural import pad_rows, spread
+from solution.rankers.prompts import token_ids
+
+
+class Seq2SeqRanker(GenerativeRanker):
+    @property
+    def base_dtype(self) -> torch.dtype:
+        # T5's activations overflow float16 (its feed-forward layers were trained in bfloat16).
+        return torch.float32 if self.device.compute == torch.float16 else self.device.compute
+
+    def _load_base(self, source: str, **options: Any) -> Any:
+        from transformers import AutoModelForSeq2SeqLM
+
+        return AutoModelForSeq2SeqLM.from_pretrained(source, **options)
+
+    def _tokenize(self, prefix: str, options: list[str]) -> tuple[list[int], list[list[int]]]:
+        # Encoder and decoder are apart: the option is a text of its own, ended by the end token.
+        head = token_ids(self.tokenizer, [prefix], special=True)[0]
+        return head, token_ids(self.tokenizer, [option.strip() for option in options], special=True)
+
+    def length(self, item: EncodedOptions) -> int:
+        return len(item.prefix) + sum(map(len, item.options))
+
+    def scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
+        device, pad = self.device.torch, self.tokenizer.pad_token_id
+        model = self.model.base_model.model if hasattr(self.model, "peft_config") else self.model
+        prefix = pad_rows([item.prefix for item in items], pad, device)
+        lengths = torch.tensor([len(item.prefix) for item in items], device=device)
+        mask = (torch.arange(prefix.shape[1], device=device) < lengths[:, None]).long()
+        encoded = model.get_encoder()(input_ids=prefix, attention_mask=mask).last_hidden_state
+        owners = torch.tensor([row for row, item in enumerate(items) for _ in item.options], device=device)
+        labels = pad_rows([option for item in items for option in item.options], pad, device)
+        option_lengths = torch.tensor([len(option) for item in items for option in item.options], device=device)
+        there = torch.arange(labels.shape[1], device=device) < option_lengths[:, None]
+        start = model.config.decoder_start_token_id
+        shifted = torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
+        output = model(
+            encoder_outputs=(encoded[owners],),
+            attention_mask=mask[owners],
+            decoder_input_ids=shifted,
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        head = self.head
+        assert isinstance(head, ScoreHead)
+        likelihood = None
+        if head.needs_likelihood:
+            logits = output.logits.float()
+            token = logits.gather(2, labels[:, :, None])[:, :, 0] - logits.logsumexp(dim=2)
+            likelihood = torch.where(there, token, 0.0).sum(dim=1) / option_lengths
+        last = output.decoder_hidden_states[-1][torch.arange(len(labels), device=device), option_lengths - 1]
+        return spread(head(last, likelihood), items)

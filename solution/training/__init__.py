@@ -1,0 +1,1 @@
+"""Training: the loop, LoRA and QLoRA set-up, batches by token budget, checkpoints."""

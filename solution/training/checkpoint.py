@@ -1,0 +1,78 @@
+"""Checkpoints: trainable parameters, optimizer state and progress, as safetensors and JSON (no pickles)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from solution.errors import UserError
+from solution.files import MANIFEST, atomic_folder, read_manifest, sweep_leftovers, write_json, write_manifest
+from solution.progress import say
+
+KIND = "training checkpoint"
+
+
+def save_checkpoint(
+    folder: Path, parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> None:
+    """Write everything that a run needs to go on exactly; replaces the checkpoint before it.
+
+    Args:
+        parameters: the trainable parameters, in an order that does not change.
+        state: JSON-able progress; holds a `run` key that names what is being trained.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {f"parameter.{i}": p.detach().cpu().contiguous() for i, p in enumerate(parameters)}
+    numbers: dict[str, Any] = {}
+    for i, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"optimizer.{i}.{name}"] = value.detach().cpu().contiguous()
+            else:
+                numbers[f"optimizer.{i}.{name}"] = value
+    with atomic_folder(folder) as temporary:
+        save_file(tensors, temporary / "tensors.safetensors")
+        write_json(temporary / "state.json", {**state, "numbers": numbers})
+        write_manifest(temporary, KIND)
+
+
+def load_checkpoint(
+    folder: Path, parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, run: str
+) -> dict[str, Any] | None:
+    """Take up the checkpoint in `folder`; None when there is none of this run (a broken or other one is dropped)."""
+    from safetensors.torch import load_file
+
+    if folder.parent.is_dir():
+        sweep_leftovers(folder.parent)
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        read_manifest(folder, KIND, "")
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    except (UserError, OSError, ValueError):
+        say(f"the checkpoint in {folder} is broken; starting this fold anew")
+        drop_checkpoint(folder)
+        return None
+    if state.get("run") != run:
+        drop_checkpoint(folder)
+        return None
+    tensors = load_file(folder / "tensors.safetensors")
+    with torch.no_grad():
+        for i, parameter in enumerate(parameters):
+            parameter.copy_(tensors.pop(f"parameter.{i}"))
+    restored: dict[int, dict[str, Any]] = {}
+    for name, value in {**tensors, **state.pop("numbers")}.items():
+        _, i, key = name.split(".", 2)
+        restored.setdefault(int(i), {})[key] = value
+    current = optimizer.state_dict()
+    optimizer.load_state_dict({"state": restored, "param_groups": current["param_groups"]})
+    return state
+
+
+def drop_checkpoint(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

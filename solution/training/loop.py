@@ -1,0 +1,233 @@
+"""The training loop: listwise loss over the options that exist, float32 trainable weights, autocast, exact resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from solution.config import TrainingSettings
+from solution.device import Device
+from solution.errors import UserError
+from solution.progress import progress_bar
+from solution.training.batches import budget_batches, training_steps
+from solution.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+class Scorer(Protocol):
+    """What the loop trains: modules and a way to score encoded questions."""
+
+    modules: list[nn.Module]
+    head_names: tuple[str, ...]
+
+    def encode(self, row: int, epoch: int) -> Any:
+        """The token ids of one training question (`epoch` seeds its augmentation)."""
+
+    def length(self, item: Any) -> int:
+        """Padded tokens that the item costs."""
+
+    def scores(self, items: Sequence[Any]) -> torch.Tensor:
+        """float [b, max_options], -inf where an option does not exist."""
+
+
+def learning_rate_factor(step: int, total: int, settings: TrainingSettings) -> float:
+    """Warm-up, then cosine, linear or no decay: the factor of the learning rate at a step (from 0)."""
+    warmup = int(total * settings.warmup_share)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if settings.schedule == "constant":
+        return 1.0
+    progress = (step - warmup) / max(1, total - warmup)
+    if settings.schedule == "linear":
+        return 1.0 - progress
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def listwise_loss(scores: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """Sum over questions of the softmax cross-entropy over each question's options.
+
+    Args:
+        scores: float [b, max_options], -inf where an option does not exist.
+        answers: int64 [b].
+    """
+    return nn.functional.cross_entropy(scores.float(), answers, reduction="sum")
+
+
+def make_optimizer(scorer: Scorer, settings: TrainingSettings) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
+    """AdamW over the trainable parameters: new heads at their own rate, no decay on vectors."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    parameters: list[nn.Parameter] = []
+    for module in scorer.modules:
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if parameter.dtype != torch.float32:
+                raise AssertionError(f"trainable parameter {name} is {parameter.dtype}, not float32")
+            head = "lora_" not in name and any(part in scorer.head_names for part in name.split("."))
+            rate = (settings.head_learning_rate or settings.learning_rate) if head else settings.learning_rate
+            decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    if not groups:
+        raise UserError("nothing is trainable with these settings: set lora, or lora=null to train the whole model")
+    listed = [
+        {"params": params, "lr": rate, "base_lr": rate, "weight_decay": decay}
+        for (rate, decay), params in sorted(groups.items(), key=lambda item: item[0])
+    ]
+    for group in listed:
+        parameters += group["params"]  # type: ignore[arg-type]
+    betas = (0.9, 0.999)
+    if settings.optimizer == "adamw":
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(listed, betas=betas, eps=settings.adam_epsilon)
+    else:
+        import bitsandbytes as bnb
+
+        bits8 = settings.optimizer.endswith("8bit")
+        kind = bnb.optim.PagedAdamW8bit if bits8 else bnb.optim.PagedAdamW32bit
+        optimizer = kind(listed, betas=betas, eps=settings.adam_epsilon)
+    return optimizer, parameters
+
+
+class StuckWatch:
+    """Says when the loss has not left ln(number of options) for `patience` steps in a row."""
+
+    def __init__(self, patience: int, losses: Sequence[float] = (), levels: Sequence[float] = ()):
+        self.patience = patience
+        self.losses, self.levels = list(losses), list(levels)
+
+    def add(self, loss: float, level: float) -> bool:
+        """Take a step's mean loss and mean ln(options); True when stuck."""
+        self.losses = [*self.losses, loss][-self.patience :]
+        self.levels = [*self.levels, level][-self.patience :]
+        if len(self.losses) < self.patience:
+            return False
+        # A ranker that learns nothing hovers about ln(n); one that learns leaves it downwards, one that
+        # diverges upwards. Neither happens within this band over a whole window.
+        return abs(float(np.mean(self.losses)) - float(np.mean(self.levels))) < 0.005
+
+
+def train(
+    scorer: Scorer,
+    answers: np.ndarray,
+    option_counts: np.ndarray,
+    settings: TrainingSettings,
+    device: Device,
+    seed: int,
+    checkpoint: Path,
+    run: str,
+    title: str,
+    evaluate: Callable[[], float] | None = None,
+) -> dict[str, Any]:
+    """Train the scorer's trainable parameters.
+
+    Args:
+        answers: int64 [n], the right option of each training question.
+        option_counts: int [n].
+        run: a hash of all that determines the result; a checkpoint of another run is not used.
+        evaluate: gives the validation MAP@3; called `evaluations_per_epoch` times an epoch.
+
+    Returns:
+        `loss` (mean of each step), `evaluations` ([step, MAP@3]), `steps`, `train_seconds`.
+
+    Raises:
+        UserError: the loss is not finite, or stuck at ln(options).
+    """
+    started = time.monotonic()
+    optimizer, parameters = make_optimizer(scorer, settings)
+    scaler = torch.amp.GradScaler(device.kind, enabled=device.scales_loss)
+    n = len(answers)
+    per_epoch = math.ceil(n / settings.questions_per_step)
+    total = per_epoch * settings.epochs
+    state: dict[str, Any] = {"run": run, "step": 0, "loss": [], "level": [], "evaluations": [], "seconds": 0.0}
+    stored = load_checkpoint(checkpoint, parameters, optimizer, run)
+    if stored is not None:
+        state = stored
+        if "scaler" in state:
+            scaler.load_state_dict(state["scaler"])
+    for module in scorer.modules:
+        module.train()
+    before = state["seconds"]
+    watch = StuckWatch(settings.stuck_patience, state["loss"], state["level"])
+    evaluation_steps: set[int] = set()
+    if evaluate is not None and settings.evaluations_per_epoch:
+        count = settings.evaluations_per_epoch * settings.epochs
+        evaluation_steps = {max(1, round(total * (i + 1) / count)) for i in range(count)} - {total}
+    best = max((score for _, score in state["evaluations"]), default=None)
+    last_saved = time.monotonic()
+    items: list[Any] = []
+    steps: list[list[int]] = []
+    encoded_epoch = -1
+    with progress_bar(total, title) as bar:
+        bar.advance(state["step"])
+        for step in range(state["step"], total):
+            epoch = step // per_epoch
+            if epoch != encoded_epoch:
+                items = [scorer.encode(row, epoch) for row in range(n)]
+                lengths = [scorer.length(item) for item in items]
+                steps = training_steps(lengths, settings.questions_per_step, seed, epoch)
+                encoded_epoch = epoch
+            rows = steps[step % per_epoch]
+            # The random state of a step is a function of its number: a resumed run draws the same dropout.
+            torch.manual_seed(seed * 1_000_003 + step)
+            factor = learning_rate_factor(step, total, settings)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            optimizer.zero_grad(set_to_none=True)
+            step_loss = 0.0
+            for batch in budget_batches([lengths[row] for row in rows], settings.tokens_per_batch):
+                picked = [rows[i] for i in batch]
+                with device.autocast():
+                    scores = scorer.scores([items[row] for row in picked])
+                target = torch.as_tensor(answers[picked], device=scores.device)
+                loss = listwise_loss(scores, target) / len(rows)
+                step_loss += float(loss.detach())
+                scaler.scale(loss).backward()
+            if not math.isfinite(step_loss):
+                raise UserError(
+                    f"{title}: the loss is not finite at step {step + 1}. Lower training.learning_rate, raise "
+                    "training.adam_epsilon, or set precision to bfloat16 or float32."
+                )
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(parameters, settings.max_gradient_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            level = float(np.log(option_counts[rows]).mean())
+            state["step"] = step + 1
+            state["loss"].append(round(step_loss, 6))
+            state["level"].append(round(level, 6))
+            if watch.add(step_loss, level):
+                raise UserError(
+                    f"{title}: the loss has stayed at ln(number of options) = {level:.3f} for "
+                    f"{settings.stuck_patience} steps: nothing is learnt. Try another training.learning_rate, "
+                    "check that the answers are right, or raise training.stuck_patience."
+                )
+            if step + 1 in evaluation_steps and evaluate is not None:
+                score = evaluate()
+                for module in scorer.modules:
+                    module.train()
+                state["evaluations"].append([step + 1, round(score, 6)])
+                best = score if best is None else max(best, score)
+            recent = state["loss"][-20:]
+            note = f"loss {sum(recent) / len(recent):.3f}"
+            if state["evaluations"]:
+                note += f" MAP@3 {state['evaluations'][-1][1]:.3f}"
+            bar.advance(note=note)
+            if time.monotonic() - last_saved >= settings.checkpoint_seconds and step + 1 < total:
+                state["seconds"] = before + time.monotonic() - started
+                if device.scales_loss:
+                    state["scaler"] = scaler.state_dict()
+                save_checkpoint(checkpoint, parameters, optimizer, state)
+                last_saved = time.monotonic()
+    for module in scorer.modules:
+        module.eval()
+    return {
+        "steps": total,
+        "loss": state["loss"],
+        "evaluations": state["evaluations"],
+        "train_seconds": round(before + time.monotonic() - started, 1),
+    }

@@ -1,0 +1,165 @@
+"""Train rankers on folds: weights, metrics and OOF parts on disk; what is finished is not done again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solution import oof
+from solution.config import RankerConfig, RetrievalConfig, Run
+from solution.errors import UserError
+from solution.files import MANIFEST, atomic_folder, content_hash, read_manifest, sweep_leftovers, write_json, write_manifest
+from solution.folds import folds_settings, load_or_make_folds
+from solution.metrics import bootstrap_interval, credit_at_k, expected_random_map, map_at_k
+from solution.progress import say
+from solution.questions import Questions
+from solution.retrieval.contexts import Contexts, build_contexts
+from solution.workdir import Workdir
+
+KIND = "fold's weights"
+
+
+def needs_contexts(config: RankerConfig, retrieval: RetrievalConfig) -> bool:
+    """Whether the ranker reads anything that retrieval makes."""
+    return retrieval.source != "none" and (
+        config.family == "similarity" or (config.family != "longest" and config.passages > 0)
+    )
+
+
+@dataclass
+class Prepared:
+    """All that the folds of an exam share."""
+
+    questions: Questions
+    folds: np.ndarray
+    contexts: Contexts | None
+
+
+def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
+    """Folds and contexts of an exam; made once, read from disk afterwards.
+
+    Raises:
+        UserError: an answer is missing, or the folds or contexts cannot be made.
+    """
+    questions.require_answers("training")
+    ensemble = run.ensemble
+    settings = folds_settings(ensemble.folds, ensemble.group_column, ensemble.near_duplicate, ensemble.seed)
+    folds = load_or_make_folds(questions, workdir.folds, settings)
+    contexts = None
+    if any(needs_contexts(config, run.retrieval) for config in run.rankers):
+        contexts = build_contexts(questions, run.retrieval, workdir.root)
+    return Prepared(questions, folds, contexts)
+
+
+def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequence[int]) -> None:
+    """Train every ranker of the run on every fold named and print what each scored.
+
+    Raises:
+        UserError: see `prepare`, `Ranker.fit`; or a fold is out of range.
+    """
+    wrong = [fold for fold in folds if not 0 <= fold < run.ensemble.folds]
+    if wrong:
+        raise UserError(
+            f"fold {wrong[0]} is out of range: the ensemble has {run.ensemble.folds} folds, 0 to {run.ensemble.folds - 1}"
+        )
+    prepared = prepare(run, questions, workdir)
+    for config in run.rankers:
+        for fold in folds:
+            train_fold(config, run, prepared, workdir, fold)
+
+
+def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir, fold: int) -> None:
+    """Train one ranker on all folds but `fold` and write its weights, metrics and OOF part of `fold`."""
+    from solution.rankers.base import Exam, make_ranker
+
+    questions, contexts = prepared.questions, prepared.contexts
+    uses = needs_contexts(config, run.retrieval)
+    about = {
+        "ranker": config.name,
+        "family": config.family,
+        "role": config.role,
+        "fold": fold,
+        "folds": run.ensemble.folds,
+        "questions": content_hash(questions.content_hash(), fold_hash(prepared)),
+        "contexts": contexts.hash if uses and contexts is not None else "none",
+        "config": config.hash(),
+        "retrieval": run.retrieval.hash() if uses else "none",
+    }
+    key = content_hash(about)
+    target, part = workdir.fold_weights(config.name, fold), workdir.oof_part(config.name, fold)
+    for folder in (target.parent, part.parent):
+        if folder.is_dir():
+            sweep_leftovers(folder)
+    if _finished(target, part, about, key):
+        say(f"{config.name} fold {fold}: already trained, nothing has changed")
+        return
+    started = time.monotonic()
+    from solution.device import free_memory
+    from solution.memory import PeakMemory
+    from solution.training.checkpoint import drop_checkpoint
+
+    free_memory()
+    peak = PeakMemory()
+    exam = Exam.join(questions, contexts if uses else None)
+    train_exam = exam.subset(np.flatnonzero(prepared.folds != fold))
+    valid_exam = exam.subset(np.flatnonzero(prepared.folds == fold))
+    ranker = make_ranker(config, workdir.cache)
+    checkpoint = workdir.checkpoint(config.name, fold)
+    facts = ranker.fit(train_exam, valid_exam, checkpoint)
+    scoring = time.monotonic()
+    probabilities = ranker.predict(valid_exam.hidden())
+    done = time.monotonic()
+    answers = valid_exam.questions.answers
+    credits = credit_at_k(probabilities, answers)
+    low, high = bootstrap_interval(credits)
+    metrics: dict[str, Any] = {
+        "map3": round(float(credits.mean()), 6),
+        "interval": [round(low, 6), round(high, 6)],
+        "precision1": round(map_at_k(probabilities, answers, k=1), 6),
+        "random_map3": round(expected_random_map(valid_exam.questions.exists().sum(axis=1)), 6),
+        "questions": len(answers),
+        "seconds": round(done - started, 1),
+        "score_seconds_per_question": round((done - scoring) / len(answers), 4),
+        "peak_memory_mib": peak.mib(),
+        **facts,
+    }
+    with atomic_folder(target) as temporary:
+        ranker.save(temporary)
+        write_json(temporary / "metrics.json", metrics)
+        write_json(
+            temporary / "ranker.json",
+            {
+                "about": about,
+                "config": config.model_dump(mode="json"),
+                "retrieval": run.retrieval.model_dump(mode="json") if uses else None,
+            },
+        )
+        write_manifest(temporary, KIND, key=key)
+    oof.write_oof(part, valid_exam.questions, probabilities, about)
+    drop_checkpoint(checkpoint)
+    say(
+        f"{config.name} fold {fold}: MAP@3 {metrics['map3']:.3f} [{low:.3f}, {high:.3f}] on {len(answers)} questions "
+        f"(random {metrics['random_map3']:.3f}), {metrics['seconds']:.0f} s"
+    )
+
+
+def fold_hash(prepared: Prepared) -> str:
+    """A hash of which question is in which fold: OOF of other folds does not belong together."""
+    return content_hash(sorted(zip(prepared.questions.ids, prepared.folds.tolist(), strict=True)))
+
+
+def _finished(target: Path, part: Path, about: dict[str, Any], key: str) -> bool:
+    if not (target / MANIFEST).is_file() or not part.is_file():
+        return False
+    try:
+        manifest = read_manifest(target, KIND, "")
+        stored = oof.read_oof(part).about
+    except UserError as error:
+        say(f"{error} -> training it again")
+        return False
+    return manifest.get("key") == key and all(stored.get(name) == value for name, value in about.items())
