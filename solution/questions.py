@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
+import itertools
 import json
 import math
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,8 +61,9 @@ class Questions:
         return table
 
     def subset(self, rows: Sequence[int] | np.ndarray) -> Questions:
-        """The questions at these positions, in the order given."""
-        rows = [int(row) for row in rows]
+        """The questions at these positions, in the order given (or where a bool array [n] is true)."""
+        places = np.asarray(rows)
+        rows = np.flatnonzero(places).tolist() if places.dtype == bool else [int(row) for row in rows]
         return Questions(
             ids=[self.ids[row] for row in rows],
             prompts=[self.prompts[row] for row in rows],
@@ -109,8 +113,11 @@ def ranked_options(probabilities: np.ndarray, exists: np.ndarray) -> list[list[s
     Args:
         probabilities: float [n, width].
         exists: bool [n, width]; options that are not there are not ranked.
+
+    An option that is there is ranked whatever its number: NaN comes last.
     """
-    order = np.argsort(np.where(exists, -np.asarray(probabilities, dtype=np.float64), np.inf), axis=1, kind="stable")
+    exists = np.asarray(exists, dtype=bool)
+    order = np.lexsort((-np.asarray(probabilities, dtype=np.float64), ~exists), axis=1)
     return [
         [LETTERS[column] for column in row[:count]] for row, count in zip(order, exists.sum(axis=1), strict=True)
     ]
@@ -154,7 +161,7 @@ def read_bytes(path: Path, what: str) -> bytes:
     if path.suffix.lower() == ".gz":
         try:
             data = gzip.decompress(data)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             raise UserError(f"{what} is not a whole gzip file: {path} ({error}). Fetch or make it again.") from None
     if not data.strip():
         raise UserError(f"{what} is empty: {path}")
@@ -167,8 +174,9 @@ def decode(data: bytes, path: Path, what: str) -> str:
     Raises:
         UserError: the bytes are not UTF-8; names the line.
     """
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(
@@ -192,10 +200,10 @@ def read_rows(path: Path, what: str) -> tuple[list[str], list[dict[str, Any]]]:
 
         try:
             table = pq.read_table(io.BytesIO(data))
-        except (pa.ArrowException, OSError) as error:
-            message = str(error).splitlines()[0]
+            return list(table.column_names), table.to_pylist()
+        except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a text that is not UTF-8
+            message = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(f"{what} is not a whole parquet file: {path} ({message})") from None
-        return list(table.column_names), table.to_pylist()
     text = decode(data, path, what)
     if ending == ".jsonl":
         return _jsonl_rows(text, path, what)
@@ -214,6 +222,13 @@ def _jsonl_rows(text: str, path: Path, what: str) -> tuple[list[str], list[dict[
             raise UserError(f"{what}: {path}, line {number} is not JSON ({error})") from None
         if not isinstance(row, dict):
             raise UserError(f"{what}: {path}, line {number} is not a JSON object")
+        if "\\ud" in line.lower():
+            try:
+                json.dumps(row, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"{what}: {path}, line {number} has half of a character (a lone \\uD800 to \\uDFFF escape)"
+                ) from None
         names.update(dict.fromkeys(row))
         rows.append(row)
     return list(names), rows
@@ -228,13 +243,13 @@ def _csv_rows(text: str, path: Path, what: str) -> tuple[list[str], list[dict[st
     names: list[str] | None = None
     try:
         for cells in reader:
+            if not cells:
+                continue
             if names is None:
                 names = [cell.strip() for cell in cells]
                 repeated = sorted({name for name in names if names.count(name) > 1})
                 if repeated:
                     raise UserError(f"{what}: {path} has the column {repeated[0]!r} more than once")
-                continue
-            if not cells:
                 continue
             if len(cells) != len(names):
                 raise UserError(
@@ -271,7 +286,7 @@ def read_questions(path: str | Path) -> Questions:
     if missing:
         raise UserError(
             f"{path}: column{'s' if len(missing) > 1 else ''} {', '.join(missing)} missing; "
-            f"it has {', '.join(names[:12])}. A question file has the columns id,prompt,A,B,...,answer."
+            f"it has {', '.join(names[:12]) or 'none'}. A question file has the columns id,prompt,A,B,...,answer."
         )
     if option_names != list(LETTERS[: len(option_names)]):
         gap = next(name for name in LETTERS if name not in option_names)
@@ -288,6 +303,11 @@ def read_questions(path: str | Path) -> Questions:
         while options and not options[-1]:
             options.pop()
         where = f"row {number} (id {id_ or 'empty'})"
+        problems += [
+            f"{where}: column {name} holds a {type(row[name]).__name__}, not a text"
+            for name in ("id", "prompt", *option_names, "answer")
+            if isinstance(row.get(name), (list, dict))
+        ]
         if not id_:
             problems.append(f"row {number}: the id is empty")
         elif id_ in seen:
@@ -333,9 +353,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     from solution.files import atomic_file
 
     with atomic_file(Path(path)) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        plain = csv.writer(stream, lineterminator="\n")
+        # Python before 3.13 leaves a carriage return without quotes, and it would read as the end of the row.
+        quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in itertools.chain([header], rows):
+            (quoted if any("\r" in cell for cell in row if isinstance(cell, str)) else plain).writerow(row)
 
 
 def write_questions(path: Path, questions: Questions) -> None:
