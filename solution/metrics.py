@@ -24,6 +24,18 @@ def places(probabilities: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, 
         ValueError: shapes that do not fit, no question, an answer out of range, or a right
             option whose probability is NaN.
     """
+    table, answers, right = _right(probabilities, answers)
+    # uint8 counts, one column at a time: NaN compares false, and the columns stay in cache.
+    above = np.zeros(len(answers), dtype=np.uint8)
+    at_least = np.zeros(len(answers), dtype=np.uint8)
+    for column in table.T:
+        above += column > right
+        at_least += column >= right
+    return above, at_least - above - 1
+
+
+def _right(probabilities: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both arguments as arrays, checked, and the right option's probability of each question."""
     table = np.asarray(probabilities)
     answers = np.asarray(answers)
     if table.ndim != 2 or answers.shape != table.shape[:1]:
@@ -35,13 +47,7 @@ def places(probabilities: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, 
     right = table[np.arange(len(answers)), answers]
     if np.isnan(right).any():
         raise ValueError("the right option of a question has no probability (NaN)")
-    # uint8 counts, one column at a time: NaN compares false, and the columns stay in cache.
-    above = np.zeros(len(answers), dtype=np.uint8)
-    at_least = np.zeros(len(answers), dtype=np.uint8)
-    for column in table.T:
-        above += column > right
-        at_least += column >= right
-    return above, at_least - above - 1
+    return table, answers, right
 
 
 def credit_at_k(probabilities: np.ndarray, answers: np.ndarray, k: int = 3) -> np.ndarray:
@@ -93,16 +99,26 @@ def expected_random_map(n_options: np.ndarray, k: int = 3) -> float:
 
 
 def log_loss(probabilities: np.ndarray, answers: np.ndarray, floor: float = 1e-7) -> float:
-    """Mean of -ln p(right option), p floored so that one certain mistake does not decide everything."""
-    right = np.asarray(probabilities, dtype=np.float64)[np.arange(len(answers)), answers]
+    """Mean of -ln p(right option), p floored so that one certain mistake does not decide everything.
+
+    Raises:
+        ValueError: see `places`.
+    """
+    right = _right(probabilities, answers)[2].astype(np.float64)
     return float(-np.log(np.maximum(right, floor)).mean())
 
 
 def calibration_error(probabilities: np.ndarray, answers: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error of the top option (Guo et al. 2017): |confidence - accuracy| over equal-width bins."""
+    """Expected calibration error of the top option (Guo et al. 2017): |confidence - accuracy| over equal-width bins.
+
+    Where m options share the top, the right one among them counts as 1/m of a hit.
+
+    Raises:
+        ValueError: see `places`.
+    """
     table = np.nan_to_num(np.asarray(probabilities, dtype=np.float64))
     confidence = table.max(axis=1)
-    hit = table.argmax(axis=1) == answers
+    hit = credit_at_k(probabilities, answers, k=1)
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     total = 0.0
     for b in range(bins):
