@@ -27,8 +27,9 @@ def content_hash(*parts: Any) -> str:
     """A 16-digit hexadecimal SHA-256 prefix of JSON-able values or bytes, order kept."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part if isinstance(part, bytes) else canonical_json(part).encode()
-        digest.update(len(data).to_bytes(8, "little"))
+        raw = isinstance(part, bytes)
+        data = part if raw else canonical_json(part).encode()
+        digest.update((b"b" if raw else b"j") + len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()[:16]
 
@@ -119,7 +120,7 @@ def write_manifest(folder: Path, kind: str, **content: Any) -> None:
     files = {
         str(path.relative_to(folder)): file_hash(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path != folder / MANIFEST
     }
     write_json(folder / MANIFEST, {"schema": SCHEMA, "kind": kind, "files": files, **content})
 
@@ -135,7 +136,9 @@ def read_manifest(folder: Path, kind: str, remedy: str, verify: bool = True) -> 
     manifest = read_json(folder / MANIFEST, f"the manifest of the {kind}", remedy)
     if not isinstance(manifest, dict) or manifest.get("kind") != kind or manifest.get("schema") != SCHEMA:
         raise UserError(f"{folder} does not hold a {kind} of schema {SCHEMA}. {remedy}")
-    for name, expected in manifest.get("files", {}).items():
+    if not isinstance(manifest.get("files"), dict):
+        raise UserError(f"the manifest of {folder} is corrupt: it does not list its files. {remedy}")
+    for name, expected in manifest["files"].items():
         path = folder / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"the manifest of {folder} names a file outside its folder: {name}. {remedy}")
