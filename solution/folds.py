@@ -56,31 +56,37 @@ def _near_duplicates(prompts: Sequence[str], threshold: float) -> tuple[list[int
 
     left: list[int] = []
     right: list[int] = []
-    # Identical up to case and punctuation, also where no word of two letters is left to compare.
+    # Identical up to case and punctuation, also where no word is left to compare.
     first: dict[str, int] = {}
     for row, prompt in enumerate(prompts):
-        key = " ".join("".join(c if c.isalnum() else " " for c in prompt.casefold()).split()) or prompt
+        key = _words(prompt) or prompt
         if first.setdefault(key, row) != row:
             left.append(first[key])
             right.append(row)
-    rows = np.array(sorted(first.values()))
-    if threshold >= 1 or len(rows) < 2:
+    if threshold >= 1 or len(first) < 2:
         return left, right
-    try:
-        vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32).fit_transform(
-            [prompts[row] for row in rows]
-        )
-    except ValueError:  # no word at all in any prompt
-        return left, right
-    # Bounded blocks of the sparse product: 60,000 prompts never need their full square.
-    block = 1024
-    transposed = vectors.T.tocsc()
+    # One-character words count: "What is 3 + 4?" and "What is 5 + 6?" are two questions.
+    vectorizer = TfidfVectorizer(
+        ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, lowercase=False, token_pattern=r"\S+"
+    )
+    rows = np.array(list(first.values()))
+    vectors = vectorizer.fit_transform(first)
+    # Blocks of the sparse product, which common words make nearly dense: about 16 million entries at a time.
+    block = int(np.clip(2**24 // len(rows), 16, 1024))
     for start in range(0, len(rows), block):
-        product = (vectors[start : start + block] @ transposed).tocoo()
-        near = (product.data >= threshold) & (product.row + start < product.col)
-        left += rows[product.row[near] + start].tolist()
-        right += rows[product.col[near]].tolist()
+        product = vectors[start:] @ vectors[start : start + block].T.tocsr()
+        at = np.flatnonzero(product.data >= threshold)
+        one = np.searchsorted(product.indptr, at, side="right") - 1
+        other = product.indices[at]
+        pair = one > other
+        left += rows[start + one[pair]].tolist()
+        right += rows[start + other[pair]].tolist()
     return left, right
+
+
+def _words(prompt: str) -> str:
+    """The prompt's letters and digits in lower case, one space for all else."""
+    return " ".join("".join(c if c.isalnum() else " " for c in prompt.casefold()).split())
 
 
 def assign_folds(
@@ -128,7 +134,7 @@ def assign_folds(
 
     open_groups: list[int] = []
     for group in sorted(members, key=lambda g: (-len(members[g]), key(g))):
-        kept = Counter()
+        kept: Counter[int] = Counter()
         for row in members[group]:
             if questions.ids[row] in previous:
                 kept[previous[questions.ids[row]]] += 1
@@ -157,6 +163,9 @@ def folds_settings(folds: int, group_column: str | None, near_duplicate: float, 
 def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any]) -> np.ndarray:
     """The folds of an exam, int [n], kept in one file so that every step and every machine uses the same.
 
+    A question whose prompt or group is no longer what the file was made from counts as new: an id
+    alone says little (many exams number theirs from 0), and an old fold might part a group.
+
     Args:
         path: the folds file; made when missing, added to when there are new questions.
         settings: from `folds_settings`.
@@ -166,9 +175,12 @@ def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any
     """
     remedy = f"Delete {path} (and the OOF files beside it) to make new folds."
     previous: dict[str, int] = {}
+    known: dict[str, str] = {}
+    prints = _prints(questions, settings["group_column"])
     if path.exists():
         stored = read_json(path, "the folds file", remedy)
-        if not isinstance(stored, dict) or not isinstance(stored.get("fold"), dict) or "settings" not in stored:
+        parts = ("settings", "fold", "print")
+        if not isinstance(stored, dict) or not all(isinstance(stored.get(part), dict) for part in parts):
             raise UserError(f"the folds file is corrupt: {path}. {remedy}")
         if stored["settings"] != settings:
             told = ", ".join(
@@ -177,10 +189,15 @@ def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any
                 if stored["settings"].get(name) != value
             )
             raise UserError(f"{path} was made with other settings: {told}. {remedy}")
-        previous = stored["fold"]
+        previous, known = stored["fold"], stored["print"]
         bad = [v for v in previous.values() if not isinstance(v, int) or not 0 <= v < settings["folds"]]
-        if bad or stored.get("hash") != content_hash(previous):
+        if bad or stored.get("hash") != content_hash(previous, known):
             raise UserError(f"the folds file is corrupt: {path}. {remedy}")
+        changed = [id_ for id_, print_ in prints.items() if known.get(id_, print_) != print_]
+        if changed:
+            say(f"note: {len(changed)} questions have changed since {path} was made (first: id {changed[0]})")
+        for id_ in changed:
+            previous.pop(id_, None)
     if previous and all(id_ in previous for id_ in questions.ids):
         return np.array([previous[id_] for id_ in questions.ids], dtype=np.int64)
     groups = group_questions(questions, settings["group_column"], settings["near_duplicate"])
@@ -192,5 +209,15 @@ def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any
     if split:
         say(f"note: {split} groups lie in more than one fold, since new questions joined what was parted before")
     merged = {**previous, **{id_: int(fold) for id_, fold in zip(questions.ids, fold_of, strict=True)}}
-    write_json(path, {"settings": settings, "fold": merged, "hash": content_hash(merged)})
+    known = {**known, **prints}
+    write_json(path, {"settings": settings, "fold": merged, "print": known, "hash": content_hash(merged, known)})
     return fold_of
+
+
+def _prints(questions: Questions, group_column: str | None) -> dict[str, str]:
+    """Of each question, by its id, a short hash of what decides its group."""
+    values = questions.extra.get(group_column, [None] * len(questions)) if group_column else [None] * len(questions)
+    return {
+        id_: content_hash(prompt, cell_text(value))[:8]
+        for id_, prompt, value in zip(questions.ids, questions.prompts, values, strict=True)
+    }
