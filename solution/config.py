@@ -18,7 +18,7 @@ TRAINED_FAMILIES = ("multiple_choice", "causal", "seq2seq")
 
 
 class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def hash(self) -> str:
         return content_hash(self.model_dump(mode="json"))
@@ -223,7 +223,7 @@ class _Reader:
             return None
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-01
             self.problems.append(f"{path} is not YAML: {' '.join(str(error).split())}")
             return None
         if value is None:
@@ -295,7 +295,7 @@ def parse_overrides(texts: Iterable[str]) -> list[tuple[list[str], Any]]:
             continue
         try:
             parsed.append((path, yaml.safe_load(value)))
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             problems.append(f"{text!r}: the value is not YAML (quote it?)")
     if problems:
         raise UserError.join(problems, "the command line is wrong")
