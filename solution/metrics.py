@@ -116,9 +116,8 @@ def calibration_error(probabilities: np.ndarray, answers: np.ndarray, bins: int 
     Raises:
         ValueError: see `places`.
     """
-    table = np.nan_to_num(np.asarray(probabilities, dtype=np.float64))
-    confidence = table.max(axis=1)
     hit = credit_at_k(probabilities, answers, k=1)
+    confidence = np.nan_to_num(np.asarray(probabilities, dtype=np.float64)).max(axis=1)
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     total = 0.0
     for b in range(bins):
