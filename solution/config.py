@@ -173,8 +173,11 @@ class RetrievalConfig(Settings):
 
 class TuneSettings(Settings):
     trials: int = Field(300, ge=0)
+    """Points that the sampler tries after the fixed ones (equal weights, the log loss's optimum, each ranker alone)."""
     seed: int = Field(0, ge=0)
     bootstrap_samples: int = Field(2000, ge=100)
+    choose: Literal["auto", "tuned", "equal", "single"] = "auto"
+    """`auto` keeps equal weights unless something else is better by more than a standard error, honestly estimated."""
 
 
 class EnsembleConfig(Settings):

@@ -17,6 +17,7 @@ from solution.workdir import Workdir
 
 _METADATA_KEY = b"solution"
 _COLUMNS = [f"p_{letter}" for letter in LETTERS]
+_ABOUT = ("ranker", "role", "fold", "folds", "questions", "contexts", "config")
 
 
 @dataclass
@@ -77,14 +78,18 @@ def read_oof(path: Path) -> OofPart:
         ids = [str(value) for value in table.column("id").to_pylist()]
         answers = table.column("answer").to_numpy().astype(np.int64)
         folds = table.column("fold").to_numpy()
+        missing = [key for key in _ABOUT if key not in about]
         names = [name for name in _COLUMNS if name in table.column_names]
+        missing += [name for name in _COLUMNS[: len(names)] if name not in names]
         values = np.column_stack([table.column(name).to_numpy() for name in names]).astype(np.float32)
     except FileNotFoundError:
         raise UserError(f"OOF file not found: {path}") from None
     except KeyError as error:
         raise UserError(f"{path} is not an OOF file of this program ({error} missing). {remedy}") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise UserError(f"the OOF file {path} is corrupt ({str(error).splitlines()[0]}). {remedy}") from None
+    if missing:
+        raise UserError(f"{path} is not an OOF file of this program ({', '.join(missing)} missing). {remedy}")
     if about.get("schema") != SCHEMA or len(ids) == 0 or set(folds) != {about.get("fold")}:
         raise UserError(f"{path} is not an OOF file of schema {SCHEMA}, or holds no or another fold's rows. {remedy}")
     check_probabilities(values, answers, ids, str(path))
@@ -103,7 +108,7 @@ def check_probabilities(values: np.ndarray, answers: np.ndarray, ids: Sequence[s
     refuse(np.array(repeated), "an id stands more than once")
     exists = ~np.isnan(values)
     refuse(np.flatnonzero(exists.sum(axis=1) < 2), "fewer than two options have a probability (NaN)")
-    refuse(np.flatnonzero(((values < 0) | (values > 1 + 1e-4) | np.isinf(values)).any(axis=1)), "a value is no probability")
+    refuse(np.flatnonzero(((values < 0) | (values > 1 + 1e-4)).any(axis=1)), "a value is no probability")
     refuse(np.flatnonzero(np.abs(np.nansum(values, axis=1) - 1) > 1e-3), "the probabilities do not sum to 1")
     bad = (answers < 0) | (answers >= values.shape[1])
     bad |= ~exists[np.arange(len(answers)), np.where(bad, 0, answers)]
@@ -197,6 +202,12 @@ def _same_run(name: str, parts: list[OofPart]) -> None:
         raise UserError(
             f"the ranker {name} has no OOF part of fold {', '.join(map(str, missing))} (of {wanted}). "
             f"Make it: python train_fold.py --ranker {name} --fold {missing[0]}"
+        )
+    strange = [part.about["ranker"] for part in parts if part.about["ranker"] != name]
+    if strange:
+        raise UserError(
+            f"the OOF folder of the ranker {name} holds a file of the ranker {strange[0]}. "
+            f"Remove it, or train again: python train_fold.py --all-folds --ranker {name}"
         )
     for part in parts[1:]:
         for key, what in (

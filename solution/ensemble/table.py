@@ -1,0 +1,145 @@
+"""The table of the ensemble's parts, baselines and candidates: computed here, printed here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from solution import metrics
+
+RowKind = Literal["ranker", "baseline", "random", "equal", "tuned_in_sample", "tuned_nested"]
+_WIDE = 100
+
+
+@dataclass
+class Row:
+    """One line of the table; `None` where a figure does not apply.
+
+    Attributes:
+        name: what is shown.
+        kind: what it is.
+        map3, low, high: MAP@3 and its 95 % bootstrap interval over questions.
+        precision1: share of questions whose first option is right (ties shared).
+        log_loss: mean -ln p(right option).
+        weight: of this ranker in the shipped ensemble.
+        difference, difference_low, difference_high: MAP@3 minus that of equal weights, and its
+            paired 95 % interval.
+        shipped: whether this is what `weights/ensemble.json` holds.
+    """
+
+    name: str
+    kind: RowKind
+    map3: float
+    low: float | None
+    high: float | None
+    precision1: float
+    log_loss: float
+    weight: float | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    shipped: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def score_row(
+    name: str,
+    kind: RowKind,
+    probabilities: np.ndarray,
+    answers: np.ndarray,
+    equal: np.ndarray,
+    samples: int,
+    seed: int,
+    weight: float | None = None,
+    shipped: bool = False,
+) -> Row:
+    """Score one table of probabilities.
+
+    Args:
+        probabilities: float [n, width].
+        answers: int [n].
+        equal: float [n], the credits (average precision at 3) of equal weights.
+        samples, seed: of the bootstrap.
+    """
+    credits = metrics.credit_at_k(probabilities, answers)
+    low, high = metrics.bootstrap_interval(credits, samples, seed=seed)
+    row = Row(
+        name=name,
+        kind=kind,
+        map3=metrics.map_at_k(probabilities, answers),
+        low=low,
+        high=high,
+        precision1=metrics.precision_at_k(probabilities, answers, k=1),
+        log_loss=metrics.log_loss(probabilities, answers),
+        weight=weight,
+        shipped=shipped,
+    )
+    if kind != "equal":
+        row.difference = float((credits - equal).mean())
+        row.difference_low, row.difference_high = metrics.bootstrap_interval(credits - equal, samples, seed=seed)
+    return row
+
+
+def random_row(exists: np.ndarray) -> Row:
+    """Random guessing, exact (no interval: it is not a sample)."""
+    counts = exists.sum(axis=1)
+    return Row(
+        name="random",
+        kind="random",
+        map3=metrics.expected_random_map(counts),
+        low=None,
+        high=None,
+        precision1=float((1.0 / counts).mean()),
+        log_loss=float(np.log(counts).mean()),
+    )
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the rows (`Row.record`) on stdout: on a terminal as wide as it is, elsewhere 80 columns (or $COLUMNS).
+
+    From 100 columns on, the paired interval of the difference to equal weights is shown too.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, highlight=False)
+    wide = console.width >= _WIDE
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("ranker or blend", overflow="fold", min_width=12)
+    for head in ["MAP@3", "95 %\ninterval", "P@1", "log\nloss", "weight", "vs\nequal"] + ["paired\n95 %"] * wide:
+        table.add_column(head, justify="right", no_wrap=True)
+    section = rows[0]["kind"] if rows else ""
+    for row in rows:
+        kind = "candidate" if row["kind"] in ("equal", "tuned_in_sample", "tuned_nested") else row["kind"]
+        if kind != section and kind == "candidate":
+            table.add_section()
+        section = kind
+        label = f"{row['name']} (baseline)" if kind == "baseline" else row["name"]
+        cells: list[str | Text] = [
+            Text(f"* {label}" if row["shipped"] else f"  {label}"),
+            f"{row['map3']:.4f}",
+            _span(row["low"], row["high"], "{:.3f}-{:.3f}"),
+            f"{row['precision1']:.3f}",
+            f"{row['log_loss']:.3f}",
+            "" if row["weight"] is None else f"{row['weight']:.3f}",
+            "" if row["difference"] is None else f"{row['difference']:+.4f}",
+        ]
+        if wide:
+            cells.append(_span(row["difference_low"], row["difference_high"], "{:+.3f} .. {:+.3f}"))
+        table.add_row(*cells, style="bold" if row["shipped"] else "")
+    console.print(table)
+    if any(row["shipped"] for row in rows):
+        console.print("* shipped; weight: in what is shipped; vs equal: MAP@3 minus equal weights'", soft_wrap=True)
+
+
+def _span(low: float | None, high: float | None, form: str) -> str:
+    return "" if low is None or high is None else form.format(low, high)
