@@ -240,15 +240,19 @@ def test_a_new_near_duplicate_follows_the_old_question(path, make_questions):
     assert (again[50:] == folds).all()
 
 
-def test_a_new_question_that_joins_parted_ones_is_told(path, capsys):
-    prompts = ["How do birds fly?", "Why is ice light?", "What is salt?", "Where is Etna?", "Who saw Neptune?"]
-    settings = folds_settings(3, "module", 0.9, 0)
-    load_or_make_folds(exam(prompts, module=["a", "b", "", "", ""]), path, settings)
+def test_a_new_question_that_joins_parted_ones_is_told(path, make_questions, capsys):
+    settings = folds_settings(5, "module", 0.9, 0)
+    questions = make_questions(40)
+    questions.extra["module"] = [f"m{row}" for row in range(40)]
+    old = questions.subset(range(39))
+    folds = load_or_make_folds(old, path, settings)
     assert "note" not in capsys.readouterr().err
-    more = exam([*prompts, "HOW DO BIRDS FLY", "How do birds fly"], module=["a", "b", "", "", "", "b", "b"])
-    folds = load_or_make_folds(more, path, settings)
-    assert folds[0] != folds[1]  # they keep their folds, though one group now
-    assert folds[5] == folds[6] in folds[:2]
+    other = int(np.flatnonzero(folds != folds[0])[0])
+    # The last question has the prompt of the first and the module of another fold's question.
+    questions.prompts[39], questions.extra["module"][39] = old.prompts[0], f"m{other}"
+    again = load_or_make_folds(questions, path, settings)
+    assert (again[:39] == folds).all()
+    assert again[39] in (folds[0], folds[other])
     assert "1 groups lie in more than one fold" in capsys.readouterr().err
 
 
