@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -51,7 +52,7 @@ class QuantizationSettings(Settings):
 
 
 class PromptSettings(Settings):
-    """The text around a question, for causal and seq2seq rankers. `{context}`, `{question}`, `{option}` are filled in."""
+    """The text around a question, for causal and seq2seq rankers: `{context}`, `{question}`, `{option}` are put in."""
 
     with_context: str = "{context}\n\nQuestion: {question}\nAnswer:"
     without_context: str = "Question: {question}\nAnswer:"
@@ -100,8 +101,11 @@ class TrainingSettings(Settings):
     """Steps after warm-up in which the mean loss must leave ln(number of options)."""
 
 
+RankerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_\-]{0,63}$")]
+
+
 class RankerConfig(Settings):
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_\-]{0,63}$")
+    name: RankerName
     family: Family
     role: Literal["ranker", "baseline"] = "ranker"
     """A baseline is trained, scored and reported, and never blended."""
@@ -181,7 +185,7 @@ class TuneSettings(Settings):
 
 
 class EnsembleConfig(Settings):
-    rankers: list[str] = Field(min_length=1)
+    rankers: list[RankerName] = Field(min_length=1)
     """Names of files in the same folder, without `.yaml`."""
     folds: int = Field(5, ge=2, le=100)
     group_column: str | None = None
@@ -255,16 +259,19 @@ class _Reader:
 
 def _explain(model: type[Settings], where: str, item: Any) -> str:
     if item["type"] == "extra_forbidden":
-        known = setting_names(model)
-        leaf = where.rsplit(".", 1)[-1]
-        near = difflib.get_close_matches(where, known, 1) or [k for k in known if k.rsplit(".", 1)[-1] == leaf][:1]
-        return f"unknown setting {where}" + (f"; did you mean {near[0]}?" if near else "")
+        return _unknown(where, setting_names(model))
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "missing":
         return f"{where} is missing"
     if item["type"] == "value_error":
         return f"{where}: {message}" if where else message
     return f"{where}: {message[0].lower()}{message[1:]} (it is {item['input']!r})"
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    leaf = name.rsplit(".", 1)[-1]
+    near = difflib.get_close_matches(name, known, 1) or [k for k in known if k.rsplit(".", 1)[-1] == leaf][:1]
+    return f"unknown setting {name}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def setting_names(model: type[Settings], prefix: str = "") -> list[str]:
@@ -312,7 +319,7 @@ def _apply(value: dict[str, Any], overrides: Iterable[tuple[list[str], Any]]) ->
             if not isinstance(inner.get(part), dict):
                 inner[part] = {}
             inner = inner[part]
-        inner[path[-1]] = new
+        inner[path[-1]] = copy.deepcopy(new)  # several rankers get it, and one may be changed further
     return value
 
 
@@ -351,16 +358,26 @@ def load_run(
     retrieval_raw = reader.yaml(folder / "retrieval.yaml", "the retrieval's config")
     files = [ranker_file] if ranker_file else []
     if not files:
-        names = [ranker] if ranker else (ensemble_raw or {}).get("rankers", [])
-        names = names if isinstance(names, list) else []
+        chosen = [value for path, value in changes if path == ["ensemble", "rankers"]]
+        names = [ranker] if ranker else chosen[-1] if chosen else (ensemble_raw or {}).get("rankers")
+        names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
         files = [folder / f"{name}.yaml" for name in names]
     raws = [(file, reader.yaml(file, "the ranker's config")) for file in files]
 
     names_here = {str(raw.get("name")) for _, raw in raws if raw}
-    apart: dict[str, list[tuple[list[str], Any]]] = {"retrieval": [], "ensemble": [], "": []}
+    models: dict[str, type[Settings]] = {"retrieval": RetrievalConfig, "ensemble": EnsembleConfig}
+    models.update(dict.fromkeys(sorted(names_here - set(models)), RankerConfig))
+    apart: dict[str, list[tuple[list[str], Any]]] = {owner: [] for owner in ("", *models)}
+    known = setting_names(RankerConfig)
+    known += [f"{owner}.{name}" for owner, model in models.items() for name in setting_names(model)]
     for path, value in changes:
-        owner = path[0] if len(path) > 1 and (path[0] in apart or path[0] in names_here) else ""
-        apart.setdefault(owner, []).append((path[1:] if owner else path, value))
+        whole = ".".join(path)
+        # A setting whose value is a mapping may be named with a key of it, or as a whole.
+        if whole in models or not any(f"{k}.".startswith(f"{whole}.") or whole.startswith(f"{k}.") for k in known):
+            reader.problems.append(f"the command line: {_unknown(whole, known)}")
+            continue
+        owner = path[0] if len(path) > 1 and path[0] in models else ""
+        apart[owner].append((path[1:] if owner else path, value))
     if corpus is not None and retrieval_raw is not None:
         retrieval_raw["corpus"] = corpus
     if retrieval_raw is not None:
