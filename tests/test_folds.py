@@ -256,6 +256,14 @@ def test_a_new_question_that_joins_parted_ones_is_told(path, make_questions, cap
     assert "1 groups lie in more than one fold" in capsys.readouterr().err
 
 
+def test_a_new_question_goes_where_most_of_its_parted_group_is(make_questions):
+    groups = np.array([0, 0, 0, 0, 1, 2])
+    for previous in ({"q0": 0, "q1": 2, "q2": 2}, {"q0": 2, "q1": 0, "q2": 2}):
+        folds = assign_folds(make_questions(6), 3, groups, previous=previous)
+        assert {f"q{row}": folds[row] for row in range(3)} == previous
+        assert folds[3] == 2
+
+
 def test_another_exam_with_the_same_ids_does_not_get_the_old_folds(path, make_questions, capsys):
     load_or_make_folds(make_questions(60, seed=1), path, SETTINGS)
     other = make_questions(60, seed=2)
