@@ -1,0 +1,1 @@
+"""From a corpus to the passages that a ranker reads: corpus, passages, embedding, index, contexts."""

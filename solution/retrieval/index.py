@@ -1,0 +1,506 @@
+"""The index of a corpus: its passages, their vectors and the search over them, kept in `WORKDIR/cache`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from solution.config import RetrievalConfig
+from solution.errors import UserError
+from solution.files import (
+    MANIFEST,
+    atomic_file,
+    atomic_folder,
+    content_hash,
+    read_json,
+    read_manifest,
+    sweep_leftovers,
+    write_manifest,
+)
+from solution.progress import progress_bar, say
+from solution.retrieval.corpus import corpus_fingerprint, read_corpus
+from solution.retrieval.embedding import Embedder
+from solution.retrieval.passages import Passage, passage_text, split_passages
+
+KIND = "index"
+_VERSION = 1  # of the way passages are cut; another one makes another index
+_SHARD = 4096
+_QUERIES_AT_ONCE = 256
+_MARGIN = 16  # candidates beyond k, so that rounding in float32 does not decide who is in
+_ROUNDING = 1e-5  # more than float32 products of unit vectors are off
+_DECIMALS = 9  # scores equal to so many decimals are ties; the lower row wins
+_MOST_CANDIDATES = 2048  # the limit of faiss's GPU indexes
+
+
+class Passages(Sequence[Passage]):
+    """The passages of an index by row, kept as Arrow columns."""
+
+    def __init__(self, table: Any):
+        self._columns = [table.column(name).combine_chunks() for name in ("id", "title", "text")]
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    @overload
+    def __getitem__(self, row: int) -> Passage: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Passage]: ...
+    def __getitem__(self, row: int | slice) -> Passage | list[Passage]:
+        if isinstance(row, slice):
+            return [self[place] for place in range(*row.indices(len(self)))]
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        place = int(row) % len(self)
+        return Passage(*(column[place].as_py() for column in self._columns))
+
+
+class PassageIndex:
+    """Passages with unit vectors, and the search over them.
+
+    Attributes:
+        passages: n passages.
+        vectors: float32 [n, d].
+        key: the name of what the index was made of.
+    """
+
+    def __init__(
+        self, passages: Sequence[Passage], vectors: np.ndarray, faiss_index: Any, config: RetrievalConfig, key: str
+    ):
+        self.passages = passages
+        self.vectors = vectors
+        self.key = key
+        self._index = faiss_index
+        self._metric = config.metric
+        self._exact = config.backend == "cdist"
+        self._complete = config.index == "flat"
+        if config.index == "hnsw" and faiss_index is not None:
+            faiss_index.hnsw.efSearch = config.hnsw_ef_search
+
+    def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k best passages of each query, best first.
+
+        Scores are the cosine (metric ip) or minus the squared distance (l2), computed in float64,
+        so that every exact backend gives the same answer; of equal scores the lower row comes first.
+
+        Args:
+            vectors: float32 [q, d] of length 1.
+
+        Returns:
+            Scores float32 [q, k] and rows int64 [q, k]; -inf and -1 where there are fewer than k passages.
+
+        Raises:
+            UserError: the queries' dimension is not the index's.
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != self.vectors.shape[1]:
+            raise UserError(
+                f"the queries' vectors have the shape {list(vectors.shape)} and the index's {self.vectors.shape[1]} "
+                "dimensions: they were made by another embedder. Run `python -m solution index`."
+            )
+        scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
+        rows = np.full((len(vectors), k), -1, dtype=np.int64)
+        wanted = min(k, len(self.vectors))
+        for begin in range(0, len(vectors), _QUERIES_AT_ONCE):
+            part = slice(begin, begin + _QUERIES_AT_ONCE)
+            found, places = self._search(_unit(vectors[part]), wanted)
+            scores[part, :wanted] = found
+            rows[part, :wanted] = places
+        return scores, rows
+
+    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        candidates = min(k + _MARGIN, len(self.vectors))
+        if self._exact or (self._complete and candidates > _MOST_CANDIDATES):
+            return self._cdist(queries, k)
+        rough, rows = self._index.search(queries.astype(np.float32), candidates)
+        # One unit vector a candidate; the products are taken one by one, so equal vectors have equal scores.
+        cosines = np.empty(rows.shape, dtype=np.float64)
+        for query in range(len(queries)):
+            cosines[query] = np.einsum("kd,d->k", _unit(self.vectors[np.maximum(rows[query], 0)]), queries[query])
+        scores = np.where(rows < 0, -np.inf, self._from_cosine(cosines))
+        order = np.lexsort((rows, -scores.round(_DECIMALS)), axis=1)[:, :k]
+        best = np.take_along_axis(scores, order, axis=1)
+        places = np.take_along_axis(rows, order, axis=1)
+        if self._complete and candidates < len(self.vectors):
+            last = rough[:, -1] if self._metric == "ip" else -rough[:, -1]
+            unsure = np.flatnonzero(last >= best[:, -1] - _ROUNDING)
+            if len(unsure):
+                best[unsure], places[unsure] = self._cdist(queries[unsure], k)
+        return best, places
+
+    def _from_cosine(self, cosines: np.ndarray) -> np.ndarray:
+        return cosines if self._metric == "ip" else -np.maximum(2 - 2 * cosines, 0)
+
+    def _cdist(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The exact search: all distances, block by block."""
+        from scipy.spatial.distance import cdist
+
+        best = np.empty((len(queries), 0))
+        places = np.empty((len(queries), 0), dtype=np.int64)
+        for begin in range(0, len(self.vectors), _SHARD):
+            block = _unit(self.vectors[begin : begin + _SHARD])
+            distances = cdist(queries, block, "sqeuclidean")
+            scores = np.hstack([best, 1 - distances / 2 if self._metric == "ip" else -distances])
+            rows = np.hstack([places, np.broadcast_to(np.arange(begin, begin + len(block)), distances.shape)])
+            # Stable: the best so far have lower rows than the block and stand in order.
+            order = np.argsort(-scores.round(_DECIMALS), axis=1, kind="stable")[:, :k]
+            best, places = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        return best, places
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    wide = vectors.astype(np.float64)
+    return wide / np.maximum(np.sqrt(np.einsum("nd,nd->n", wide, wide)), 1e-12)[:, None]
+
+
+# --- which index ---------------------------------------------------------------------------
+
+
+def _cutting(config: RetrievalConfig) -> dict[str, Any]:
+    return {"version": _VERSION, "passage_tokens": config.passage_tokens, "passage_overlap": config.passage_overlap}
+
+
+def _settings(config: RetrievalConfig) -> dict[str, Any]:
+    """The settings that an index depends on; those of a search are not among them."""
+    settings = {**_cutting(config), "index": config.index, "metric": config.metric}
+    if config.index == "hnsw":
+        settings |= {"hnsw_links": config.hnsw_links, "hnsw_ef_build": config.hnsw_ef_build}
+    return settings
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the index of these settings is or would be."""
+
+    key: str
+    folder: Path
+
+
+def _place(workdir: Path, corpus: str, embedder: str, config: RetrievalConfig) -> Place:
+    key = content_hash(corpus, embedder, _settings(config))
+    return Place(key, workdir / "cache" / f"index-{key}")
+
+
+def locate_index(config: RetrievalConfig, workdir: Path, embedder: Embedder) -> Place:
+    """Where the index of these settings is or will be. Where the corpus is not on this machine: the one of its name.
+
+    Raises:
+        UserError: no corpus is set; or it cannot be read and not exactly one index was made of a corpus of that name.
+    """
+    try:
+        return _place(workdir, corpus_fingerprint(config.corpus), embedder.fingerprint, config)
+    except UserError as error:
+        if not config.corpus.strip():
+            raise
+        found = _Candidates(config, workdir, None, embedder)
+        if len(found.fitting) == 1:
+            return found.fitting[0]
+        raise found.error(f"The corpus itself cannot be read: {error}.") from None
+
+
+class _Candidates:
+    """The indexes in the cache that were made of this corpus with these settings."""
+
+    def __init__(self, config: RetrievalConfig, workdir: Path, corpus: str | None, embedder: Embedder):
+        self.fitting: list[Place] = []
+        self._others: list[str] = []
+        self._broken: list[str] = []
+        self._config, self._cache, self._embedder = config, workdir / "cache", embedder
+        for folder in _index_folders(workdir):
+            try:
+                made = read_json(folder / MANIFEST, "the manifest of the index", _remedy(folder))
+                about, model = made["corpus"], made["embedder"]
+                same = about["name"] == Path(config.corpus).name if corpus is None else about["fingerprint"] == corpus
+                if not same or made["settings"] != _settings(config):
+                    continue
+                if model["fingerprint"] == embedder.fingerprint:
+                    self.fitting.append(Place(made["key"], folder))
+                else:
+                    self._others.append(f"{folder} was made with {model['name']} ({model['fingerprint']})")
+            except UserError as error:
+                self._broken.append(str(error))
+            except (KeyError, TypeError):
+                self._broken.append(f"the manifest of {folder} is corrupt. {_remedy(folder)}")
+
+    def error(self, more: str = "") -> UserError:
+        lines = [f"there is no index of {self._config.corpus} with these settings in {self._cache}."]
+        if len(self.fitting) > 1:
+            names = ", ".join(place.folder.name for place in self.fitting)
+            lines = [f"several indexes in {self._cache} were made of a corpus of that name: {names}. Keep one of them."]
+        elif self._others:
+            lines.append(
+                f"The embedder is now {self._embedder.spec} ({self._embedder.fingerprint}), and {self._others[0]}. "
+                "Set retrieval.embedder to that one, or build another index."
+            )
+        lines += [*self._broken[:1], *([more] if more else [])]
+        lines.append("Run `python -m solution index` where the corpus is; elsewhere copy cache/index-* there.")
+        return UserError(" ".join(lines))
+
+
+def _index_folders(workdir: Path) -> list[Path]:
+    return [path for path in sorted((workdir / "cache").glob("index-*")) if path.is_dir() and path.suffix != ".shards"]
+
+
+def _remedy(folder: Path) -> str:
+    return f"Delete {folder} and run `python -m solution index`."
+
+
+def open_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | None = None) -> PassageIndex:
+    """An index that was built before.
+
+    Args:
+        embedder: one made already for `config.embedder`.
+
+    Raises:
+        UserError: there is none (see also `locate_index`; where one of another embedder is there,
+            both are named), or its files are corrupt, incomplete or of another dimension than the embedder.
+    """
+    workdir = Path(workdir)
+    embedder = embedder or Embedder(config.embedder, workdir / "cache")
+    place = locate_index(config, workdir, embedder)
+    if not place.folder.is_dir():
+        raise _Candidates(config, workdir, corpus_fingerprint(config.corpus), embedder).error()
+    return _open(place, config, embedder)
+
+
+def _open(place: Place, config: RetrievalConfig, embedder: Embedder) -> PassageIndex:
+    folder, remedy = place.folder, _remedy(place.folder)
+    manifest = read_manifest(folder, KIND, remedy)
+    lacking = {"passages.parquet", "vectors.npy", "index.faiss"} - set(manifest["files"])
+    if lacking:
+        raise UserError(f"the index in {folder} is incomplete: {min(lacking)} is missing. {remedy}")
+    passages, vectors = _read_parts(folder)
+    if vectors.shape[1] != embedder.dimension:
+        raise UserError(
+            f"the index in {folder} has vectors of {vectors.shape[1]} dimensions and the embedder {embedder.spec} "
+            f"makes {embedder.dimension}. {remedy}"
+        )
+    index = None
+    if config.backend == "faiss":
+        import faiss
+
+        try:
+            # Flat vectors are read through the page cache instead of copied.
+            flags = faiss.IO_FLAG_MMAP_IFC if config.index == "flat" else 0
+            index = faiss.read_index(str(folder / "index.faiss"), flags)
+        except RuntimeError:
+            raise UserError(f"the index in {folder} is corrupt: index.faiss cannot be read. {remedy}") from None
+        if (index.ntotal, index.d) != vectors.shape:
+            raise UserError(f"the index in {folder} is corrupt: index.faiss does not hold vectors.npy. {remedy}")
+        if config.index == "flat" and faiss.get_num_gpus() > 0:
+            index = _to_gpu(index)
+    return PassageIndex(passages, vectors, index, config, place.key)
+
+
+def _read_parts(folder: Path) -> tuple[Passages, np.ndarray]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        passages = Passages(pq.read_table(folder / "passages.parquet", columns=["id", "title", "text"]))
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        message = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"the index in {folder} is corrupt ({message}). {_remedy(folder)}") from None
+    if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(passages):
+        raise UserError(
+            f"the index in {folder} is corrupt: vectors.npy is {vectors.dtype} {list(vectors.shape)} "
+            f"for {len(passages)} passages. {_remedy(folder)}"
+        )
+    return passages, vectors
+
+
+def _to_gpu(index: Any) -> Any:
+    import faiss
+
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+
+
+# --- building ------------------------------------------------------------------------------
+
+
+def build_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | None = None) -> PassageIndex:
+    """The index of the corpus: opened when it is there, else built. Killed and called again, it goes on where it was.
+
+    The vectors of an index that differs only in kind or metric are used again.
+
+    Raises:
+        UserError: the corpus or the embedder cannot be read, passages longer than the embedder
+            reads, or an index that is there is corrupt.
+    """
+    workdir = Path(workdir)
+    corpus = corpus_fingerprint(config.corpus)
+    embedder = embedder or Embedder(config.embedder, workdir / "cache")
+    place = _place(workdir, corpus, embedder.fingerprint, config)
+    if place.folder.is_dir():
+        return _open(place, config, embedder)
+    for leftover in place.folder.parent.glob(f".{place.folder.name}.*.part"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    source = {
+        "corpus": {"name": Path(config.corpus).name, "fingerprint": corpus},
+        "embedder": {"name": Path(embedder.spec).name, "fingerprint": embedder.fingerprint},
+    }
+    relative = _same_vectors(config, workdir, source)
+    shards = place.folder.with_name(f"{place.folder.name}.shards")
+    if relative is None:
+        _embed(config, embedder, shards)
+    with atomic_folder(place.folder) as temporary:
+        if relative is not None:
+            say(f"the vectors of {relative.name} are used again")
+            for name in ("passages.parquet", "vectors.npy"):
+                _link_or_copy(relative / name, temporary / name)
+        else:
+            _join(shards, temporary, embedder.dimension)
+        vectors = np.load(temporary / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        _write_faiss(config, vectors, temporary / "index.faiss")
+        write_manifest(
+            temporary,
+            KIND,
+            key=place.key,
+            **source,
+            settings=_settings(config),
+            passages=len(vectors),
+            dimension=vectors.shape[1],
+        )
+        del vectors
+    shutil.rmtree(shards, ignore_errors=True)
+    return _open(place, config, embedder)
+
+
+def _same_vectors(config: RetrievalConfig, workdir: Path, source: dict[str, Any]) -> Path | None:
+    """A whole index of the same passages and embedder."""
+    for folder in _index_folders(workdir):
+        with contextlib.suppress(UserError, KeyError, TypeError):
+            made = read_json(folder / MANIFEST, "manifest", "")
+            same = all(made[part]["fingerprint"] == source[part]["fingerprint"] for part in source)
+            if same and _cutting(config).items() <= made["settings"].items():
+                read_manifest(folder, KIND, "")
+                return folder
+    return None
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A second name of the same file where the file system has that: files of an index are never written again."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _embed(config: RetrievalConfig, embedder: Embedder, shards: Path) -> None:
+    """Cut and embed the corpus into `shards`, a folder; parts that are there are kept."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if config.passage_tokens > embedder.max_tokens:
+        raise UserError(
+            f"retrieval.passage_tokens is {config.passage_tokens} and the embedder {embedder.spec} reads "
+            f"{embedder.max_tokens} tokens at most; set it to {embedder.max_tokens} or less"
+        )
+    if shards.is_dir():
+        sweep_leftovers(shards)
+    texts = shards / "passages.parquet"
+    try:
+        pq.read_metadata(texts)
+    except (pa.ArrowException, OSError):
+        _write_passages(config, embedder, texts)
+    with pq.ParquetFile(texts) as file:
+        total = file.metadata.num_rows
+        say(f"embedding {total} passages of {config.corpus} with {embedder.spec}")
+        with progress_bar(total, "embedding passages") as bar:
+            for shard in range(file.num_row_groups):
+                count = file.metadata.row_group(shard).num_rows
+                target = _shard(shards, shard)
+                if _read_shard(target, (count, embedder.dimension)) is not None:
+                    bar.advance(count)
+                    continue
+                rows = file.read_row_group(shard).to_pylist()
+                vectors = embedder.encode(
+                    [passage_text(Passage(**row)) for row in rows], config.batch_size, bar=bar
+                )
+                with atomic_file(target) as temporary, open(temporary, "wb") as stream:
+                    np.save(stream, vectors, allow_pickle=False)
+
+
+def _shard(shards: Path, number: int) -> Path:
+    return shards / f"vectors-{number:06}.npy"
+
+
+def _read_shard(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        vectors = np.load(path, allow_pickle=False)
+        if vectors.dtype == np.float32 and vectors.shape == shape:
+            return vectors
+    return None
+
+
+def _write_passages(config: RetrievalConfig, embedder: Embedder, path: Path) -> None:
+    """All passages of the corpus, a row group for each shard."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.string()) for name in ("id", "title", "text")])
+    waiting: list[Passage] = []
+    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+
+        def write() -> None:
+            columns = [[getattr(passage, name) for passage in waiting] for name in schema.names]
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=_SHARD)
+            waiting.clear()
+
+        documents = read_corpus(config.corpus)
+        for passage in split_passages(documents, embedder.tokenizer, config.passage_tokens, config.passage_overlap):
+            waiting.append(passage)
+            if len(waiting) == _SHARD:
+                write()
+        if waiting:
+            write()
+
+
+def _join(shards: Path, folder: Path, dimension: int) -> None:
+    """passages.parquet and vectors.npy of an index, from the shards."""
+    import pyarrow.parquet as pq
+
+    shutil.copyfile(shards / "passages.parquet", folder / "passages.parquet")
+    metadata = pq.read_metadata(shards / "passages.parquet")
+    vectors = np.lib.format.open_memmap(
+        folder / "vectors.npy", mode="w+", dtype=np.float32, shape=(metadata.num_rows, dimension)
+    )
+    begin = 0
+    for shard in range(metadata.num_row_groups):
+        count = metadata.row_group(shard).num_rows
+        part = _read_shard(_shard(shards, shard), (count, dimension))
+        if part is None:
+            raise UserError(f"{_shard(shards, shard)} cannot be read; delete it and run the command again")
+        vectors[begin : begin + count] = part
+        begin += count
+    vectors.flush()
+
+
+def _write_faiss(config: RetrievalConfig, vectors: np.ndarray, path: Path) -> None:
+    import faiss
+
+    dimension = vectors.shape[1]
+    metric = faiss.METRIC_INNER_PRODUCT if config.metric == "ip" else faiss.METRIC_L2
+    threads = faiss.omp_get_max_threads()
+    index: Any
+    if config.index == "hnsw":
+        index = faiss.IndexHNSWFlat(dimension, config.hnsw_links, metric)
+        index.hnsw.efConstruction = config.hnsw_ef_build
+        faiss.omp_set_num_threads(1)  # with more, the links depend on which thread is first
+    else:
+        index = faiss.IndexFlat(dimension, metric)
+    try:
+        with progress_bar(len(vectors), f"building the {config.index} index") as bar:
+            for begin in range(0, len(vectors), _SHARD):
+                block = np.ascontiguousarray(vectors[begin : begin + _SHARD])
+                index.add(block)
+                bar.advance(len(block))
+    finally:
+        faiss.omp_set_num_threads(threads)
+    faiss.write_index(index, str(path))

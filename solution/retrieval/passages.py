@@ -1,0 +1,163 @@
+"""Passages: documents cut into overlapping windows of tokens, at sentence ends where there are any."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from solution.retrieval.corpus import Document
+
+_DOCUMENTS_AT_ONCE = 256
+_MIN_TOKENS = 8
+_MIN_BUDGET = 4
+_SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*\s+(?=\S)|[。！？]|\n")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What is embedded and found: `title` may be empty."""
+
+    id: str
+    title: str
+    text: str
+
+
+class Titled(Protocol):
+    @property
+    def title(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+
+
+def passage_text(passage: Titled) -> str:
+    """ "title. text": what is embedded and what a ranker reads.
+
+    The title is left out when it is empty or when the text begins with it.
+    """
+    title, text = passage.title, passage.text
+    if not title or _begins_with(text, title):
+        return text
+    return f"{title}. {text}"
+
+
+def _begins_with(text: str, title: str) -> bool:
+    """Whether the title's words open the text ("Cell" does not open "Cellular")."""
+    after = text[len(title) : len(title) + 1]
+    return text[: len(title)].lower() == title.lower() and not after.isalnum()
+
+
+def token_offsets(tokenizer: Any, texts: list[str]) -> list[list[tuple[int, int]]]:
+    """The character span of every token of every text, without special tokens."""
+    if not texts:
+        return []
+    return tokenizer(
+        texts,
+        add_special_tokens=False,
+        truncation=False,
+        padding=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )["offset_mapping"]
+
+
+def split_passages(documents: Iterable[Document], tokenizer: Any, tokens: int, overlap: int) -> Iterator[Passage]:
+    """Cut documents into passages of at most `tokens` tokens, the title in front included.
+
+    A document that fits is one passage with the document's id; others become "id#0", "id#1", ...
+    Neighbours share `overlap` tokens (a few more where that begins with a whole word, fewer where
+    long titles leave little room). A window ends at the last sentence end in its second half, else
+    at a word's end. Texts are cut from the original characters, so numbers, case and spacing stay;
+    only white space at the cuts is dropped. A title may take at most half of a passage and is cut
+    beyond that.
+
+    Args:
+        tokenizer: a fast tokenizer (one that knows the offsets of its tokens).
+
+    Raises:
+        ValueError: `tokens` is below 8, or `overlap` is not below `tokens`.
+    """
+    if tokens < _MIN_TOKENS or not 0 <= overlap < tokens:
+        raise ValueError(f"cannot cut passages of {tokens} tokens with an overlap of {overlap}")
+    stream = iter(documents)
+    while batch := list(itertools.islice(stream, _DOCUMENTS_AT_ONCE)):
+        whole = token_offsets(tokenizer, [passage_text(document) for document in batch])
+        long = [document for document, offsets in zip(batch, whole, strict=True) if len(offsets) > tokens]
+        cut = iter(_cut_documents(long, tokenizer, tokens, overlap))
+        for document, offsets in zip(batch, whole, strict=True):
+            if len(offsets) <= tokens:
+                yield Passage(document.id, document.title, document.text)
+            else:
+                title, texts = next(cut)
+                for k, text in enumerate(texts):
+                    yield Passage(f"{document.id}#{k}" if len(texts) > 1 else document.id, title, text)
+
+
+def _cut_documents(
+    documents: list[Document], tokenizer: Any, tokens: int, overlap: int
+) -> Iterator[tuple[str, list[str]]]:
+    """For each document its (perhaps shortened) title and the texts of its passages."""
+    heads = token_offsets(tokenizer, [f"{document.title}." if document.title else "" for document in documents])
+    bodies = token_offsets(tokenizer, [document.text for document in documents])
+    for document, head, body in zip(documents, heads, bodies, strict=True):
+        title = document.title
+        if len(head) > tokens // 2:
+            head = head[: tokens // 2]
+            title = title[: head[-1][1]].rstrip()  # the full stop may now be one token more: seen by the check below
+        budget = tokens - len(head)
+        opens = bool(title) and _begins_with(document.text, title)
+        while True:
+            texts = _windows(document.text, body, tokens if opens else budget, budget, overlap)
+            # A tokenizer may see more tokens in a cut text than the uncut one had there.
+            lengths = [
+                len(offsets)
+                for offsets in token_offsets(tokenizer, [passage_text(Passage("", title, text)) for text in texts])
+            ]
+            excess = max(lengths) - tokens
+            if excess <= 0 or budget <= _MIN_BUDGET:
+                break
+            budget, opens = max(_MIN_BUDGET, budget - excess), False
+        yield title, texts
+
+
+def _windows(text: str, offsets: list[tuple[int, int]], first: int, budget: int, overlap: int) -> list[str]:
+    """The texts of windows of at most `first` (the first one), then `budget` tokens."""
+    begins = np.array([begin for begin, _ in offsets], dtype=np.int64)
+    ends = np.array([end for _, end in offsets], dtype=np.int64)
+    n = len(begins)
+    # White space lies before the token, or is part of it (SentencePiece's offsets).
+    word_start = np.array(
+        [b == 0 or text[b - 1].isspace() or text[b].isspace() or not text[b - 1].isalnum() for b in begins.tolist()]
+    )
+    sentence_start = np.zeros(n + 1, dtype=bool)
+    for match in _SENTENCE_END.finditer(text):
+        after = text[match.end() : match.end() + 1]
+        if not (after.islower() or after.isdigit()):  # "e.g. a", "Fig. 3"
+            sentence_start[np.searchsorted(ends, match.end(), side="right")] = True
+    shared = min(overlap, budget - max(1, budget // 8))
+    texts: list[str] = []
+    start = end = 0
+    while True:
+        size = first if start == 0 else budget
+        limit = start + size
+        if limit >= n:
+            texts.append(text[begins[start] if start else 0 :].strip())
+            break
+        lowest = max(start + max(size // 2, shared), end) + 1
+        end = _last(sentence_start, lowest, limit) or _last(word_start, lowest, limit) or limit
+        texts.append(text[begins[start] if start else 0 : begins[end]].strip())
+        back = _last(word_start, max(start + 1, end - shared - budget // 16), end - shared)
+        start = back or end - shared
+    return [part for part in texts if part]
+
+
+def _last(marks: np.ndarray, low: int, high: int) -> int:
+    """The last marked place from `low` to `high`, both included; 0 when there is none."""
+    places = np.flatnonzero(marks[low : high + 1])
+    return int(places[-1]) + low if len(places) else 0
