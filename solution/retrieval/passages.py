@@ -142,19 +142,28 @@ def _windows(text: str, offsets: list[tuple[int, int]], first: int, budget: int,
             sentence_start[np.searchsorted(ends, match.end(), side="right")] = True
     shared = min(overlap, budget - max(1, budget // 8))
     texts: list[str] = []
+    told = 0  # how far the passages reach
+
+    def add(begin: int, stop: int) -> None:
+        nonlocal told
+        piece = text[begin:stop].rstrip()
+        if piece and begin + len(piece) > told:  # a window may bring nothing but white space
+            told = begin + len(piece)
+            texts.append(piece.lstrip())
+
     start = end = 0
     while True:
         size = first if start == 0 else budget
         limit = start + size
         if limit >= n:
-            texts.append(text[begins[start] if start else 0 :].strip())
+            add(begins[start] if start else 0, len(text))
             break
         lowest = max(start + max(size // 2, shared), end) + 1
         end = _last(sentence_start, lowest, limit) or _last(word_start, lowest, limit) or limit
-        texts.append(text[begins[start] if start else 0 : begins[end]].strip())
+        add(begins[start] if start else 0, begins[end])
         back = _last(word_start, max(start + 1, end - shared - budget // 16), end - shared)
         start = back or end - shared
-    return [part for part in texts if part]
+    return texts
 
 
 def _last(marks: np.ndarray, low: int, high: int) -> int:
