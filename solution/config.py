@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from solution.errors import UserError
 from solution.files import content_hash
 
+OptionScore = Literal["passage", "sentence"]
 Family = Literal["multiple_choice", "causal", "seq2seq", "similarity", "longest"]
 TRAINED_FAMILIES = ("multiple_choice", "causal", "seq2seq")
 
@@ -123,8 +124,13 @@ class RankerConfig(Settings):
     training: TrainingSettings = TrainingSettings()
     predict_tokens_per_batch: int = Field(16384, ge=64)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    temperature: float = Field(0.1, gt=0)
-    """Of the softmax that turns a `similarity` or `longest` score into probabilities."""
+    option_score: OptionScore = "sentence"
+    """Which of retrieval's option scores `similarity` and `retrieval_prior` use."""
+    retrieval_prior: bool = False
+    """Trained families: start from the option score (times a learnt scale) and learn what it misses. A small encoder
+    with a new head learns little from a few hundred questions without it."""
+    temperature: float = Field(0.05, gt=0)
+    """Of the softmax over a `similarity` or `longest` score, and at the start over a retrieval prior."""
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -162,8 +168,11 @@ class RetrievalConfig(Settings):
     """`cdist` is the exact SciPy search over the same vectors: slow, and the reference."""
     query: Literal["prompt", "prompt_and_options"] = "prompt_and_options"
     top_k: int = Field(10, ge=1)
-    option_scores: bool = True
-    """Also the best cosine of question + option to any passage, for each option: what `similarity` ranks by."""
+    option_scores: list[OptionScore] = ["sentence"]
+    """Cosines of question + option that rankers may use: the best to any passage of the corpus (`passage`; searches
+    the index once an option), and the best to any sentence of the question's own passages (`sentence`)."""
+    sentence_passages: int = Field(3, ge=1)
+    """Of how many retrieved passages the sentences are compared."""
     batch_size: int = Field(64, ge=1)
 
     @model_validator(mode="after")

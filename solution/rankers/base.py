@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from solution.config import RankerConfig
+from solution.errors import UserError
 from solution.questions import Questions
 from solution.retrieval.contexts import ContextPassage, Contexts
 
@@ -21,13 +22,12 @@ class Exam:
     Attributes:
         questions: n questions.
         passages: n lists of passages, best first; empty where nothing was retrieved.
-        option_scores: float32 [n, max_options], the best cosine of question + option to any
-            passage of the corpus, NaN where there is no option; or None.
+        option_scores: kind -> float32 [n, max_options], see `Contexts`.
     """
 
     questions: Questions
     passages: list[list[ContextPassage]]
-    option_scores: np.ndarray | None = None
+    option_scores: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def join(cls, questions: Questions, contexts: Contexts | None) -> Exam:
@@ -44,8 +44,21 @@ class Exam:
         return Exam(
             self.questions.subset(rows),
             [self.passages[row] for row in rows],
-            None if self.option_scores is None else self.option_scores[rows],
+            {kind: table[rows] for kind, table in self.option_scores.items()},
         )
+
+    def prior(self, config: RankerConfig) -> np.ndarray:
+        """The option score that the ranker asks for, float32 [n, max_options], 0 where there is no option.
+
+        Raises:
+            UserError: retrieval did not make it.
+        """
+        if config.option_score not in self.option_scores:
+            raise UserError(
+                f"the ranker {config.name} uses the option score {config.option_score!r}, and retrieval does not make "
+                f"it: add it to retrieval.option_scores (and set a retrieval.source other than none)"
+            )
+        return np.nan_to_num(self.option_scores[config.option_score])
 
     def hidden(self) -> Exam:
         """The same exam with its answers taken out: what `predict` is given."""

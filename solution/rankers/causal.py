@@ -125,10 +125,10 @@ class CausalRanker(GenerativeRanker):
             options.setdefault("attn_implementation", "sdpa")
         return AutoModelForCausalLM.from_pretrained(source, **options)
 
-    def length(self, item: EncodedOptions) -> int:
+    def encoded_length(self, item: EncodedOptions) -> int:
         return len(item.prefix) + sum(map(len, item.options))
 
-    def scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
+    def encoded_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
         device = self.device.torch
         causal_lm = self.model.base_model.model if hasattr(self.model, "peft_config") else self.model
         ids = pad_rows(

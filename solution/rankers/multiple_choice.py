@@ -70,10 +70,10 @@ class MultipleChoiceRanker(NeuralRanker):
             return self.config.max_tokens
         return min(self.config.max_tokens, positions)
 
-    def length(self, item: EncodedChoices) -> int:
+    def encoded_length(self, item: EncodedChoices) -> int:
         return max(map(len, item.sequences)) * len(item.sequences)
 
-    def scores(self, items: Sequence[EncodedChoices]) -> torch.Tensor:
+    def encoded_scores(self, items: Sequence[EncodedChoices]) -> torch.Tensor:
         sequences = [sequence for item in items for sequence in item.sequences]
         ends = [end for item in items for end in item.context_ends]
         device = self.device.torch

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,27 @@ from solution.training.batches import budget_batches
 from solution.training.loop import train
 
 HEAD = "head.safetensors"
+PRIOR = "prior.safetensors"
 FULL = "model.safetensors"
+
+
+class RetrievalPrior(nn.Module):
+    """The option score of retrieval times a learnt scale, added to a ranker's own score."""
+
+    def __init__(self, temperature: float):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.full((1,), -math.log(temperature)))
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores * self.log_scale.exp()
+
+
+@dataclass(frozen=True)
+class Item:
+    """An encoded question and the option scores (float [options]) of its options, in the encoded order."""
+
+    encoded: Any
+    prior: list[float]
 
 
 class NeuralRanker:
@@ -38,8 +60,10 @@ class NeuralRanker:
         self.device: Device = choose_device(config.precision)
         self.model: Any = None
         self.head: nn.Module | None = None
+        self.prior = RetrievalPrior(config.temperature) if config.retrieval_prior else None
         self.tokenizer: Any = None
         self._train_exam: Exam | None = None
+        self._train_priors: np.ndarray | None = None
 
     # --- given by the family ---
 
@@ -52,10 +76,11 @@ class NeuralRanker:
     def encode_question(self, exam: Exam, row: int, passages: int, option_order: Sequence[int]) -> Any:
         raise NotImplementedError
 
-    def length(self, item: Any) -> int:
+    def encoded_length(self, item: Any) -> int:
         raise NotImplementedError
 
-    def scores(self, items: Sequence[Any]) -> torch.Tensor:
+    def encoded_scores(self, items: Sequence[Any]) -> torch.Tensor:
+        """float [b, max_options] of encoded questions, -inf where there is no option."""
         raise NotImplementedError
 
     @property
@@ -67,7 +92,7 @@ class NeuralRanker:
 
     @property
     def modules(self) -> list[nn.Module]:
-        return [self.model] if self.head is None else [self.model, self.head]
+        return [module for module in (self.model, self.head, self.prior) if module is not None]
 
     @property
     def head_names(self) -> tuple[str, ...]:
@@ -82,7 +107,11 @@ class NeuralRanker:
         if self.model is not None:
             return
         from transformers import AutoTokenizer
+        from transformers.utils import logging
 
+        # Its bars and load reports would drown ours; what matters is checked and told by us.
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
         config = self.config
         source = resolve_model(config.model, self.cache)
         options: dict[str, Any] = {"revision": config.revision} if config.revision else {}
@@ -115,7 +144,7 @@ class NeuralRanker:
         self.model = model
         self.head = self._make_head()
         for module in self.modules:
-            if quantization is None or module is self.head:
+            if quantization is None or module is not self.model:
                 module.to(self.device.torch)
             module.eval()
         self.parameter_counts = adapters.trainable_in_float32(self.modules)
@@ -132,13 +161,14 @@ class NeuralRanker:
         config = self.config
         trainable, total = self.parameter_counts
         say(f"{config.name}: {trainable:,} of {total:,} parameters are trained ({trainable / total:.2%}), {self.device}")
+        self._train_exam, self._train_priors = train_exam, self._priors(train_exam)
         run = content_hash(
             config.model_dump(mode="json", exclude={"training": {"checkpoint_seconds"}}),
             train_exam.questions.content_hash(),
             [[p.id for p in passages] for passages in train_exam.passages],
+            None if self._train_priors is None else np.round(self._train_priors, 4).tolist(),
             train_exam.questions.ids,
         )
-        self._train_exam = train_exam
         hidden, answers = valid_exam.hidden(), valid_exam.questions.answers
         known = answers >= 0
 
@@ -160,10 +190,30 @@ class NeuralRanker:
                 evaluate if known.any() else None,
             )
         finally:
-            self._train_exam = None
+            self._train_exam = self._train_priors = None
         return {**facts, "trainable_parameters": trainable, "parameters": total, "computed_on": str(self.device)}
 
-    def encode(self, row: int, epoch: int) -> Any:
+    def length(self, item: Item) -> int:
+        """Padded tokens that an item costs."""
+        return self.encoded_length(item.encoded)
+
+    def scores(self, items: Sequence[Item]) -> torch.Tensor:
+        """float [b, max_options], -inf where there is no option."""
+        encoded = [item.encoded for item in items]
+        scores = self.encoded_scores(encoded)
+        if self.prior is not None:
+            flat = torch.tensor([value for item in items for value in item.prior], device=scores.device)
+            scores = scores + spread(self.prior(flat), encoded)
+        return scores
+
+    def _priors(self, exam: Exam) -> np.ndarray | None:
+        return exam.prior(self.config) if self.config.retrieval_prior else None
+
+    def _item(self, exam: Exam, priors: np.ndarray | None, row: int, passages: int, order: list[int]) -> Item:
+        prior = [] if priors is None else priors[row, order].tolist()
+        return Item(self.encode_question(exam, row, passages, order), prior)
+
+    def encode(self, row: int, epoch: int) -> Item:
         """One training question, with its augmentation (a function of seed, epoch and row)."""
         exam, settings = self._train_exam, self.config.training
         assert exam is not None
@@ -172,7 +222,7 @@ class NeuralRanker:
         order = [i for i, option in enumerate(exam.questions.options[row]) if option]
         if settings.option_shuffle:
             rng.shuffle(order)
-        return self.encode_question(exam, row, passages, order)
+        return self._item(exam, self._train_priors, row, passages, order)
 
     def predict(self, exam: Exam) -> np.ndarray:
         """See `Ranker.predict`."""
@@ -183,9 +233,8 @@ class NeuralRanker:
         exists = questions.exists()
         table = np.full(exists.shape, -np.inf, dtype=np.float32)
         orders = [[i for i, option in enumerate(options) if option] for options in questions.options]
-        items = [
-            self.encode_question(exam, row, self.config.passages, orders[row]) for row in range(len(questions))
-        ]
+        priors = self._priors(exam)
+        items = [self._item(exam, priors, row, self.config.passages, order) for row, order in enumerate(orders)]
         batches = budget_batches([self.length(item) for item in items], self.config.predict_tokens_per_batch)
         with torch.inference_mode(), progress_bar(len(items), f"{self.config.name} scoring") as bar:
             for batch in batches:
@@ -210,8 +259,12 @@ class NeuralRanker:
             adapters.save_adapter(self.model, folder)
         else:
             save_file(_state(self.model), folder / FULL)
-        if self.head is not None:
-            save_file(_state(self.head), folder / HEAD)
+        for module, name in self._small_modules():
+            save_file(_state(module), folder / name)
+
+    def _small_modules(self) -> list[tuple[nn.Module, str]]:
+        pairs = ((self.head, HEAD), (self.prior, PRIOR))
+        return [(module, name) for module, name in pairs if module is not None]
 
     def load(self, folder: Path) -> None:
         """See `Ranker.load`."""
@@ -222,8 +275,8 @@ class NeuralRanker:
             adapters.load_adapter(self.model, folder)
         else:
             _put_state(self.model, folder / FULL)
-        if self.head is not None:
-            _put_state(self.head, folder / HEAD)
+        for module, name in self._small_modules():
+            _put_state(module, folder / name)
 
 
 def _state(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -28,10 +28,10 @@ class Seq2SeqRanker(GenerativeRanker):
         head = token_ids(self.tokenizer, [prefix], special=True)[0]
         return head, token_ids(self.tokenizer, [option.strip() for option in options], special=True)
 
-    def length(self, item: EncodedOptions) -> int:
+    def encoded_length(self, item: EncodedOptions) -> int:
         return len(item.prefix) + sum(map(len, item.options))
 
-    def scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
+    def encoded_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
         device, pad = self.device.torch, self.tokenizer.pad_token_id
         model = self.model.base_model.model if hasattr(self.model, "peft_config") else self.model
         prefix = pad_rows([item.prefix for item in items], pad, device)

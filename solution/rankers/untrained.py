@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from solution.config import RankerConfig
-from solution.errors import UserError
 from solution.rankers.base import Exam, masked_softmax
 
 
@@ -27,16 +26,10 @@ class _Untrained:
 
 
 class SimilarityRanker(_Untrained):
-    """The best cosine of question + option to any passage, made into probabilities by a softmax."""
+    """Retrieval's option score, made into probabilities by a softmax."""
 
     def predict(self, exam: Exam) -> np.ndarray:
-        if exam.option_scores is None:
-            raise UserError(
-                f"the ranker {self.config.name} ranks by the retrieval's option scores; "
-                "set retrieval.option_scores=true and a retrieval.source other than none"
-            )
-        exists = exam.questions.exists()
-        return masked_softmax(np.nan_to_num(exam.option_scores) / self.config.temperature, exists)
+        return masked_softmax(exam.prior(self.config) / self.config.temperature, exam.questions.exists())
 
 
 class LongestRanker(_Untrained):

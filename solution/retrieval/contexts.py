@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from solution.questions import Questions, cell_text
 from solution.retrieval.corpus import Document
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.index import build_index, locate_index, open_index
-from solution.retrieval.passages import passage_text, split_passages, token_offsets
+from solution.retrieval.passages import passage_text, sentences, split_passages, token_offsets
 
 KIND = "contexts"
 _METADATA = b"solution"
@@ -44,13 +44,17 @@ class Contexts:
     Attributes:
         ids: the questions' ids, in order.
         passages: n lists, best passage first; empty where nothing was retrieved.
-        option_scores: float32 [n, max_options], the best cosine of question + option to any
-            passage, NaN where there is no option; or None.
+        option_scores: kind of score -> float32 [n, max_options], NaN where there is no option.
+            `passage`: the best cosine of question + option to any passage of the corpus;
+            `sentence`: to any sentence of the question's own first passages.
+        key: names what the contexts were made from (questions, corpus, embedder, settings): the same
+            on every machine, where rounding may differ.
     """
 
     ids: list[str]
     passages: list[list[ContextPassage]]
-    option_scores: np.ndarray | None = None
+    option_scores: dict[str, np.ndarray] = field(default_factory=dict)
+    key: str = "none"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,7 +65,7 @@ class Contexts:
         rows = []
         for row, id_ in enumerate(self.ids):
             found = [(p.id, p.title, p.text, _rounded(p.score), p.retriever) for p in self.passages[row]]
-            scores = None if self.option_scores is None else [_rounded(score) for score in self.option_scores[row]]
+            scores = {kind: [_rounded(score) for score in table[row]] for kind, table in self.option_scores.items()}
             rows.append((id_, content_hash(found, scores)))
         return content_hash(sorted(rows))
 
@@ -72,7 +76,8 @@ class Contexts:
         return Contexts(
             [self.ids[row] for row in chosen],
             [self.passages[row] for row in chosen],
-            None if self.option_scores is None else self.option_scores[np.array(chosen, dtype=np.int64)],
+            {kind: table[np.array(chosen, dtype=np.int64)] for kind, table in self.option_scores.items()},
+            self.key,
         )
 
 
@@ -108,6 +113,7 @@ def build_contexts(questions: Questions, config: RetrievalConfig, workdir: Path,
         make = build_index if build and not place.folder.is_dir() else open_index
         contexts = _from_index(questions, config, make(config, workdir, embedder), embedder)
         cache.write(contexts)
+    contexts.key = cache.key
     return contexts
 
 
@@ -128,14 +134,51 @@ def _from_index(questions: Questions, config: RetrievalConfig, index: Any, embed
                 for passage in [index.passages[place]]
             ]
         )
-    table = None
+    made = Contexts(list(questions.ids), passages)
     if config.option_scores:
-        exists = questions.exists()
         vectors = _option_vectors(questions, config, embedder)
-        best, _ = index.search(vectors, 1)
-        table = np.full(exists.shape, np.nan, dtype=np.float32)
-        table[exists] = _cosines(best[:, 0], config)
-    return Contexts(list(questions.ids), passages, table)
+        if "passage" in config.option_scores:
+            best, _ = index.search(vectors, 1)
+            made.option_scores["passage"] = _table(questions, _cosines(best[:, 0], config))
+        if "sentence" in config.option_scores:
+            made.option_scores["sentence"] = _sentence_scores(questions, passages, vectors, config, embedder)
+    return made
+
+
+def _table(questions: Questions, values: np.ndarray) -> np.ndarray:
+    """Values of all existing options in a row -> float32 [n, max_options], NaN elsewhere."""
+    exists = questions.exists()
+    table = np.full(exists.shape, np.nan, dtype=np.float32)
+    table[exists] = values
+    return table
+
+
+def _sentence_scores(
+    questions: Questions,
+    passages: Sequence[Sequence[ContextPassage]],
+    vectors: np.ndarray,
+    config: RetrievalConfig,
+    embedder: Embedder,
+) -> np.ndarray:
+    """The best cosine of question + option (`vectors`) to any sentence, title in front; 0 where there is none."""
+    texts = [
+        [
+            f"{passage.title}: {sentence}" if passage.title else sentence
+            for passage in found[: config.sentence_passages]
+            for sentence in sentences(passage.text)
+        ]
+        for found in passages
+    ]
+    flat = embedder.encode([text for row in texts for text in row], config.batch_size, "embedding the sentences")
+    ends = np.cumsum([len(row) for row in texts])
+    counts = questions.exists().sum(axis=1)
+    best = np.zeros(len(vectors), dtype=np.float32)
+    begin = 0
+    for end, own, count in zip(ends, texts, counts, strict=True):
+        if own:
+            best[begin : begin + count] = (vectors[begin : begin + count] @ flat[end - len(own) : end].T).max(axis=1)
+        begin += count
+    return _table(questions, best)
 
 
 def _cosines(scores: np.ndarray, config: RetrievalConfig) -> np.ndarray:
@@ -201,6 +244,7 @@ def _from_column(questions: Questions, config: RetrievalConfig, workdir: Path) -
         for id_, text in zip(questions.ids, texts, strict=True)
     ]
     contexts = Contexts(list(questions.ids), passages)
+    contexts.key = contexts.hash
     if not config.option_scores or not config.embedder.strip():
         return contexts
     try:
@@ -217,27 +261,33 @@ def _from_column(questions: Questions, config: RetrievalConfig, workdir: Path) -
     if kept is None:
         kept = Contexts(contexts.ids, passages, _column_scores(questions, texts, config, embedder))
         cache.write(kept)
+    kept.key = cache.key
     return kept
 
 
-def _column_scores(questions: Questions, texts: list[str], config: RetrievalConfig, embedder: Embedder) -> np.ndarray:
-    """The best cosine of question + option to the parts of the question's own context; 0 where that is empty."""
-    documents = (Document(str(row), "", text) for row, text in enumerate(texts) if text)
-    tokens = min(config.passage_tokens, embedder.max_tokens)
-    parts = list(split_passages(documents, embedder.tokenizer, tokens, min(config.passage_overlap, tokens - 1)))
-    vectors = embedder.encode([passage_text(part) for part in parts], config.batch_size, "embedding the contexts")
-    owner = np.array([int(part.id.partition("#")[0]) for part in parts], dtype=np.int64)
-    exists = questions.exists()
-    options = _option_vectors(questions, config, embedder)
-    table = np.full(exists.shape, np.nan, dtype=np.float32)
-    begin = 0
-    for row in range(len(questions)):
-        count = int(exists[row].sum())
-        own = vectors[owner == row]
-        cosines = options[begin : begin + count] @ own.T
-        table[row, exists[row]] = cosines.max(axis=1) if len(own) else 0.0
-        begin += count
-    return table
+def _column_scores(
+    questions: Questions, texts: list[str], config: RetrievalConfig, embedder: Embedder
+) -> dict[str, np.ndarray]:
+    """The option scores from the question's own context; 0 where that is empty."""
+    vectors = _option_vectors(questions, config, embedder)
+    made: dict[str, np.ndarray] = {}
+    if "sentence" in config.option_scores:
+        own = [[ContextPassage(str(row), "", text, 1.0, "column")] for row, text in enumerate(texts)]
+        made["sentence"] = _sentence_scores(questions, own, vectors, config, embedder)
+    if "passage" in config.option_scores:
+        documents = (Document(str(row), "", text) for row, text in enumerate(texts) if text)
+        tokens = min(config.passage_tokens, embedder.max_tokens)
+        parts = list(split_passages(documents, embedder.tokenizer, tokens, min(config.passage_overlap, tokens - 1)))
+        embedded = embedder.encode([passage_text(part) for part in parts], config.batch_size, "embedding the contexts")
+        owner = np.array([int(part.id.partition("#")[0]) for part in parts], dtype=np.int64)
+        best = np.zeros(len(vectors), dtype=np.float32)
+        begin = 0
+        for row, count in enumerate(questions.exists().sum(axis=1)):
+            cosines = vectors[begin : begin + count] @ embedded[owner == row].T
+            best[begin : begin + count] = cosines.max(axis=1) if cosines.size else 0.0
+            begin += count
+        made["passage"] = _table(questions, best)
+    return made
 
 
 # --- on disk -------------------------------------------------------------------------------
@@ -248,9 +298,12 @@ class _Cache:
 
     def __init__(self, questions: Questions, config: RetrievalConfig, workdir: Path, about: dict[str, Any]):
         self._ids, self._width = questions.ids, questions.max_options
-        about = {"version": _VERSION, "source": config.source, "option_scores": config.option_scores, **about}
-        self._key = content_hash(questions.content_hash(with_answers=False), about)
-        self.path = workdir / "cache" / f"contexts-{self._key}.parquet"
+        self._kinds = sorted(set(config.option_scores))
+        about = {"version": _VERSION, "source": config.source, "option_scores": self._kinds, **about}
+        if "sentence" in self._kinds:
+            about["sentence_passages"] = config.sentence_passages
+        self.key = content_hash(questions.content_hash(with_answers=False), about)
+        self.path = workdir / "cache" / f"contexts-{self.key}.parquet"
 
     def read(self) -> Contexts | None:
         """The contexts, in the order of the questions; None when they are not there or not whole."""
@@ -264,15 +317,16 @@ class _Cache:
             about = json.loads((table.schema.metadata or {})[_METADATA])
             rows = {row["id"]: row for row in table.to_pylist()}
             ordered = [rows[id_] for id_ in self._ids]
-            scores = None
-            if ordered and ordered[0]["option_scores"] is not None:
-                scores = np.array([row["option_scores"] for row in ordered], dtype=np.float32)
+            scores = {
+                kind: np.array([row[f"option_{kind}"] for row in ordered], dtype=np.float32) for kind in about["kinds"]
+            }
             contexts = Contexts(
                 list(self._ids), [[ContextPassage(**p) for p in row["passages"]] for row in ordered], scores
             )
-            whole = (about["schema"], about["kind"], about["key"]) == (SCHEMA, KIND, self._key)
+            whole = (about["schema"], about["kind"], about["key"]) == (SCHEMA, KIND, self.key)
             whole = whole and len(table) == len(self._ids) and about["hash"] == contexts.hash
-            if whole and (scores is None or scores.shape == (len(self._ids), self._width)):
+            shapes = {table.shape for table in scores.values()}
+            if whole and shapes <= {(len(self._ids), self._width)}:
                 return contexts
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
             pass
@@ -285,17 +339,16 @@ class _Cache:
 
         texts = [(name, pa.string()) for name in ("id", "title", "text")]
         passage = pa.struct([*texts, ("score", pa.float64()), ("retriever", pa.string())])
-        about = {"schema": SCHEMA, "kind": KIND, "key": self._key, "hash": contexts.hash}
-        schema = pa.schema(
-            [("id", pa.string()), ("passages", pa.list_(passage)), ("option_scores", pa.list_(pa.float32()))],
-            metadata={_METADATA: json.dumps(about).encode()},
-        )
         scores = contexts.option_scores
+        about = {"schema": SCHEMA, "kind": KIND, "key": self.key, "hash": contexts.hash, "kinds": sorted(scores)}
+        columns = [("id", pa.string()), ("passages", pa.list_(passage))]
+        columns += [(f"option_{kind}", pa.list_(pa.float32())) for kind in sorted(scores)]
+        schema = pa.schema(columns, metadata={_METADATA: json.dumps(about).encode()})
         rows = [
             {
                 "id": id_,
                 "passages": [asdict(found) for found in contexts.passages[row]],
-                "option_scores": None if scores is None else scores[row].tolist(),
+                **{f"option_{kind}": table[row].tolist() for kind, table in scores.items()},
             }
             for row, id_ in enumerate(contexts.ids)
         ]

@@ -51,6 +51,20 @@ def _begins_with(text: str, title: str) -> bool:
     return text[: len(title)].lower() == title.lower() and not after.isalnum()
 
 
+def _sentence_ends(text: str) -> Iterator[int]:
+    for match in _SENTENCE_END.finditer(text):
+        after = text[match.end() : match.end() + 1]
+        if not (after.islower() or after.isdigit()):  # "e.g. a", "Fig. 3"
+            yield match.end()
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, stripped, none of them empty."""
+    cuts = [0, *_sentence_ends(text), len(text)]
+    pieces = (text[begin:end].strip() for begin, end in itertools.pairwise(cuts))
+    return [piece for piece in pieces if piece]
+
+
 def token_offsets(tokenizer: Any, texts: list[str]) -> list[list[tuple[int, int]]]:
     """The character span of every token of every text, without special tokens."""
     if not texts:
@@ -136,10 +150,8 @@ def _windows(text: str, offsets: list[tuple[int, int]], first: int, budget: int,
         [b == 0 or text[b - 1].isspace() or text[b].isspace() or not text[b - 1].isalnum() for b in begins.tolist()]
     )
     sentence_start = np.zeros(n + 1, dtype=bool)
-    for match in _SENTENCE_END.finditer(text):
-        after = text[match.end() : match.end() + 1]
-        if not (after.islower() or after.isdigit()):  # "e.g. a", "Fig. 3"
-            sentence_start[np.searchsorted(ends, match.end(), side="right")] = True
+    for end in _sentence_ends(text):
+        sentence_start[np.searchsorted(ends, end, side="right")] = True
     shared = min(overlap, budget - max(1, budget // 8))
     texts: list[str] = []
     told = 0  # how far the passages reach

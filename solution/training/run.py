@@ -27,7 +27,7 @@ KIND = "fold's weights"
 def needs_contexts(config: RankerConfig, retrieval: RetrievalConfig) -> bool:
     """Whether the ranker reads anything that retrieval makes."""
     return retrieval.source != "none" and (
-        config.family == "similarity" or (config.family != "longest" and config.passages > 0)
+        config.family == "similarity" or config.retrieval_prior or (config.family != "longest" and config.passages > 0)
     )
 
 
@@ -86,7 +86,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
         "fold": fold,
         "folds": run.ensemble.folds,
         "questions": content_hash(questions.content_hash(), fold_hash(prepared)),
-        "contexts": contexts.hash if uses and contexts is not None else "none",
+        "contexts": contexts.key if uses and contexts is not None else "none",
         "config": config.hash(),
         "retrieval": run.retrieval.hash() if uses else "none",
     }
@@ -112,7 +112,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     checkpoint = workdir.checkpoint(config.name, fold)
     facts = ranker.fit(train_exam, valid_exam, checkpoint)
     scoring = time.monotonic()
-    probabilities = ranker.predict(valid_exam.hidden())
+    probabilities = widen(ranker.predict(valid_exam.hidden()), questions.max_options)
     done = time.monotonic()
     answers = valid_exam.questions.answers
     credits = credit_at_k(probabilities, answers)
@@ -146,6 +146,11 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
         f"{config.name} fold {fold}: MAP@3 {metrics['map3']:.3f} [{low:.3f}, {high:.3f}] on {len(answers)} questions "
         f"(random {metrics['random_map3']:.3f}), {metrics['seconds']:.0f} s"
     )
+
+
+def widen(probabilities: np.ndarray, width: int) -> np.ndarray:
+    """Append columns of 0: a fold's questions may all have fewer options than the exam's."""
+    return np.pad(probabilities, ((0, 0), (0, width - probabilities.shape[1])))
 
 
 def fold_hash(prepared: Prepared) -> str:

@@ -1,0 +1,176 @@
+"""Answer an exam with the trained ensemble: one base model in memory at a time, every fold's adapter on it in turn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from solution.config import RankerConfig, RetrievalConfig, parse_overrides
+from solution.errors import UserError
+from solution.files import atomic_file, read_json, read_manifest
+from solution.progress import say
+from solution.questions import LETTERS, Questions, file_format, kaggle_prediction, ranked_options, write_csv
+from solution.workdir import Workdir
+
+
+class TrainedRanker:
+    """One ranker of the ensemble as it lies on disk: its settings and the folders of its folds."""
+
+    def __init__(self, workdir: Workdir, name: str, about: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]):
+        self.name = name
+        remedy = f"Train it again: python train_fold.py --all-folds --ranker {name}"
+        folds = int(about["folds"])
+        self.folders = [workdir.fold_weights(name, fold) for fold in range(folds)]
+        stored = []
+        for folder in self.folders:
+            from solution.training.run import KIND
+
+            read_manifest(folder, KIND, remedy)
+            facts = read_json(folder / "ranker.json", "the ranker's settings", remedy)
+            if facts["about"]["config"] != about["config"] or facts["about"]["contexts"] != about["contexts"]:
+                raise UserError(
+                    f"the weights in {folder} (settings {facts['about']['config']}, contexts "
+                    f"{facts['about']['contexts']}) are not those that the ensemble was tuned with (settings "
+                    f"{about['config']}, contexts {about['contexts']}). Run again: python -m solution tune"
+                )
+            stored.append(facts)
+        values, retrieval = stored[0]["config"], stored[0]["retrieval"]
+        for path, value in overrides:
+            target: Any = None
+            if path[0] == "retrieval" and retrieval is not None:
+                target, path = retrieval, path[1:]
+            elif path[0] == name:
+                target, path = values, path[1:]
+            if target is not None and path:
+                for part in path[:-1]:
+                    target = target.setdefault(part, {})
+                target[path[-1]] = value
+        try:
+            self.config = RankerConfig.model_validate(values)
+            self.retrieval = None if retrieval is None else RetrievalConfig.model_validate(retrieval)
+        except ValidationError as error:
+            text = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise UserError(f"the settings of the ranker {name} are wrong: {text}") from None
+
+
+def read_ensemble(workdir: Workdir, overrides: Sequence[str]) -> tuple[dict[str, Any], list[TrainedRanker]]:
+    """The ensemble file and its rankers of positive weight, everything checked before a model loads.
+
+    Raises:
+        UserError: no ensemble, missing or changed weights, an override of a ranker that is not there.
+    """
+    from solution.ensemble.tune import load_ensemble
+
+    ensemble = load_ensemble(workdir)
+    changes = parse_overrides(overrides)
+    used = [name for name in ensemble["rankers"] if ensemble["weights"][name] > 0]
+    unknown = [".".join(path) for path, _ in changes if path[0] not in (*used, "retrieval") or len(path) < 2]
+    if unknown:
+        raise UserError(
+            f"unknown setting {unknown[0]}; here a setting begins with retrieval. or a ranker's name "
+            f"({', '.join(used)}), as in {used[0]}.predict_tokens_per_batch=8192"
+        )
+    return ensemble, [TrainedRanker(workdir, name, ensemble["about"][name], changes) for name in used]
+
+
+def run_submission(
+    workdir: Workdir,
+    questions: Questions,
+    output: Path,
+    ranked: Path | None = None,
+    probabilities: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> np.ndarray:
+    """Answer `questions` and write the files asked for.
+
+    Returns:
+        The blended probabilities, float32 [n, max_options].
+
+    Raises:
+        UserError: the ensemble, its weights, the index or an output path is not usable.
+    """
+    for path in (output, ranked, probabilities):
+        if path is not None and path.is_dir():
+            raise UserError(f"the output {path} is a folder; give a file")
+    if probabilities is not None and file_format(probabilities) not in (".csv", ".parquet"):
+        raise UserError(f"--probabilities {probabilities}: use .csv or .parquet")
+    ensemble, rankers = read_ensemble(workdir, overrides)
+    from solution.ensemble.blend import blend
+    from solution.rankers.base import Exam
+    from solution.retrieval.contexts import Contexts, build_contexts
+
+    exists = questions.exists()
+    contexts: dict[str, Contexts] = {}
+    for ranker in rankers:
+        if ranker.retrieval is not None and ranker.retrieval.hash() not in contexts:
+            contexts[ranker.retrieval.hash()] = build_contexts(questions, ranker.retrieval, workdir.root)
+    answers: dict[str, np.ndarray] = {}
+    for ranker in rankers:
+        made = None if ranker.retrieval is None else contexts[ranker.retrieval.hash()]
+        answers[ranker.name] = predict_folds(ranker, Exam.join(questions, made).hidden(), workdir)
+        done = {name: ensemble["weights"][name] for name in answers}
+        # A complete file exists from the first ranker on; each further one makes it better.
+        blended = blend(answers, done, exists, ensemble["blend"])
+        write_submission(output, questions, blended)
+    if ranked is not None:
+        write_ranked(ranked, questions, blended)
+    if probabilities is not None:
+        write_probabilities(probabilities, questions, blended)
+    say(f"{output}: {len(questions)} questions answered by {', '.join(answers)}")
+    return blended
+
+
+def predict_folds(ranker: TrainedRanker, exam: Any, workdir: Workdir) -> np.ndarray:
+    """The mean of what a ranker's folds say, float32 [n, max_options]; the base model is loaded once and freed."""
+    from solution.device import free_memory
+    from solution.rankers.base import make_ranker
+
+    model = make_ranker(ranker.config, workdir.cache)
+    folders = ranker.folders if ranker.config.trains else ranker.folders[:1]
+    total = np.zeros(exam.questions.exists().shape, dtype=np.float64)
+    for folder in folders:
+        model.load(folder)
+        total += model.predict(exam)
+    del model
+    free_memory()
+    return (total / len(folders)).astype(np.float32)
+
+
+def write_submission(path: Path, questions: Questions, probabilities: np.ndarray) -> None:
+    """Kaggle's file: `id,prediction` with the three most probable letters, `B A D`."""
+    ranked = ranked_options(probabilities, questions.exists())
+    write_csv(path, ["id", "prediction"], zip(questions.ids, map(kaggle_prediction, ranked), strict=True))
+
+
+def write_ranked(path: Path, questions: Questions, probabilities: np.ndarray) -> None:
+    """JSON lines `{"id": ..., "ranked": ["B", "A", "D", "C"]}`: every option, most probable first."""
+    ranked = ranked_options(probabilities, questions.exists())
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        for id_, letters in zip(questions.ids, ranked, strict=True):
+            stream.write(json.dumps({"id": id_, "ranked": letters}, ensure_ascii=False) + "\n")
+
+
+def write_probabilities(path: Path, questions: Questions, probabilities: np.ndarray) -> None:
+    """`id,p_A,p_B,...` as CSV or parquet; empty where an option does not exist."""
+    width = probabilities.shape[1]
+    names = ["id", *(f"p_{letter}" for letter in LETTERS[:width])]
+    exists = questions.exists(width)
+    if file_format(path) == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = np.where(exists, probabilities, np.nan).astype(np.float32)
+        columns = [pa.array(questions.ids, pa.string()), *(pa.array(column, from_pandas=True) for column in table.T)]
+        with atomic_file(path) as temporary:
+            pq.write_table(pa.table(columns, names=names), temporary)
+        return
+    rows = (
+        [id_, *(f"{value:.6f}" if there else "" for value, there in zip(row, mask, strict=True))]
+        for id_, row, mask in zip(questions.ids, probabilities, exists, strict=True)
+    )
+    write_csv(path, names, rows)
