@@ -1,0 +1,53 @@
+# make demo    the whole pipeline on the built-in exam
+# make test    the tests
+# make lint    ruff and mypy
+# make clean   remove .venv, demo_run and caches (never oof/ and weights/)
+#
+# Each makes .venv first, and again when the lists of packages change. Another Python: make PYTHON=/path/to/python3.12
+
+PYTHON ?=
+VENV := .venv
+EXTRA := $(if $(shell nvidia-smi >/dev/null 2>&1 && echo yes),gpu,cpu)
+OTHER := $(if $(filter gpu,$(EXTRA)),cpu,gpu)
+READY := $(VENV)/.ready-$(EXTRA)
+RIGHT := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+demo: $(READY)
+	$(VENV)/bin/python -m solution demo
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest -q
+
+lint: $(READY)
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m mypy
+
+# The two faiss packages share a folder: the other one leaves before this one is installed.
+$(READY): setup.cfg constraints.txt requirements-demo.txt
+	@python=; \
+	for candidate in $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python); do \
+	  if "$$candidate" -c '$(RIGHT)' >/dev/null 2>&1; then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "No Python 3.11, 3.12 or 3.13 with venv was found$(if $(PYTHON), at PYTHON=$(PYTHON)). Install one" >&2; \
+	  echo "(on Debian and Ubuntu with its -venv package), or name it: make PYTHON=/path/to/python3.12" >&2; \
+	  exit 2; \
+	fi; \
+	if ! $(VENV)/bin/python -c '$(RIGHT)' >/dev/null 2>&1; then \
+	  echo "making $(VENV) with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear $(VENV) || exit; \
+	fi
+	@echo "installing the packages ($(EXTRA)) into $(VENV); the first time takes some minutes"
+	@rm -f $(VENV)/.ready-*
+	@$(PIP) uninstall -qq -y faiss-$(OTHER)
+	@$(PIP) install -q -c constraints.txt -e '.[$(EXTRA),dev]'
+	@$(PIP) install -q --no-deps -r requirements-demo.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo_run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find solution tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
