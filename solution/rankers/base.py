@@ -58,7 +58,8 @@ class Exam:
                 f"the ranker {config.name} uses the option score {config.option_score!r}, and retrieval does not make "
                 f"it: add it to retrieval.option_scores (and set a retrieval.source other than none)"
             )
-        return np.nan_to_num(self.option_scores[config.option_score])
+        # A fold's questions may all have fewer options than the exam that the scores were made for.
+        return np.nan_to_num(self.option_scores[config.option_score][:, : self.questions.max_options])
 
     def hidden(self) -> Exam:
         """The same exam with its answers taken out: what `predict` is given."""
