@@ -18,7 +18,10 @@ from torch import nn
 from solution.errors import UserError
 from solution.rankers.base import Exam
 from solution.rankers.neural import NeuralRanker, pad_rows, spread
-from solution.rankers.prompts import context_text, cut_text, is_question, token_ids
+from solution.rankers.prompts import context_text, cut_text, is_question, share_room, token_ids
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+MIN_ROOM = 8  # tokens that question and option need at the very least
 
 
 @dataclass(frozen=True)
@@ -88,47 +91,85 @@ class GenerativeRanker(NeuralRanker):
         question = exam.questions.prompts[row]
         texts = [prompt.option.replace("{option}", exam.questions.options[row][i]) for i in option_order]
         counts = [len(ids) for ids in token_ids(tokenizer, texts)]
-        longest = min(max(counts), limit // 2)
         open_book = bool(passages and exam.passages[row])
         template = prompt.without_context
         if open_book:
             template = prompt.with_context if is_question(exam, row) else prompt.instruction
         bare = template.replace("{context}", "")
         fixed = len(token_ids(tokenizer, [bare.replace("{question}", "")], special=True)[0])
-        question = cut_text(tokenizer, question, limit - longest - fixed)
-        context = ""
-        if open_book:
-            used = len(token_ids(tokenizer, [bare.replace("{question}", question)], special=True)[0])
-            context = cut_text(tokenizer, context_text(exam, row, passages), limit - longest - used)
+        if limit - fixed < MIN_ROOM:
+            raise UserError(
+                f"{self.config.name}: the prompt's fixed text alone has {fixed} tokens, and max_tokens is {limit}. "
+                "Raise max_tokens or shorten the prompt."
+            )
+        kept, longest = share_room(len(token_ids(tokenizer, [question])[0]), max(counts), limit - fixed)
+        question = cut_text(tokenizer, question, kept)
+        context = context_text(exam, row, passages) if open_book else ""
+        context = cut_text(tokenizer, context, limit - fixed - kept - longest)
         # One pass over the template, so that braces in a text are never taken for a field.
         before, _, after = template.partition("{question}")
-        text = before.replace("{context}", context) + question + after.replace("{context}", context)
-        prefix, options = self._tokenize(text, texts)
-        return EncodedOptions(prefix, [option[: max(1, limit // 2)] for option in options], list(option_order))
+        while True:
+            text = before.replace("{context}", context) + question + after.replace("{context}", context)
+            prefix, options = self._tokenize(text, texts)
+            options = [ids[:longest] if count > longest else ids for ids, count in zip(options, counts, strict=True)]
+            excess = len(prefix) + max(map(len, options)) - limit
+            if excess <= 0:
+                return EncodedOptions(prefix, options, list(option_order))
+            # Pieces may have a token more together than apart. The context gives way first.
+            if context:
+                context = cut_text(tokenizer, context, len(token_ids(tokenizer, [context])[0]) - excess)
+            elif question:
+                question = cut_text(tokenizer, question, len(token_ids(tokenizer, [question])[0]) - excess)
+            else:
+                longest, counts = max(1, limit - len(prefix)), [limit] * len(counts)
 
     def _tokenize(self, prefix: str, options: list[str]) -> tuple[list[int], list[list[int]]]:
-        """Options as they are tokenized behind the prefix; alone where the two would merge."""
+        """Each option as it is tokenized behind the prefix; alone where the two would merge."""
         head, *whole = token_ids(self.tokenizer, [prefix, *(prefix + option for option in options)], special=True)
         if head and whole[0][-1:] == head[-1:] == [self.tokenizer.eos_token_id]:
             head, whole = head[:-1], [ids[:-1] for ids in whole]
-        if all(ids[: len(head)] == head and len(ids) > len(head) for ids in whole):
-            return head, [ids[len(head) :] for ids in whole]
-        alone = token_ids(self.tokenizer, options)
-        return head, [ids or [self.tokenizer.unk_token_id or self.tokenizer.pad_token_id or 0] for ids in alone]
+        stand_in = [self.tokenizer.unk_token_id or self.tokenizer.pad_token_id or 0]
+        return head, [
+            ids[len(head) :] if ids[: len(head)] == head and len(ids) > len(head) else own or stand_in
+            for ids, own in zip(whole, token_ids(self.tokenizer, options), strict=True)
+        ]
 
 
 class CausalRanker(GenerativeRanker):
     def _load_base(self, source: str, **options: Any) -> Any:
         from transformers import AutoModelForCausalLM
 
-        if not self.config.quantization:
-            options.setdefault("attn_implementation", "sdpa")
+        # transformers chooses sdpa where the architecture has it, else eager: both add our float mask.
         return AutoModelForCausalLM.from_pretrained(source, **options)
 
     def encoded_length(self, item: EncodedOptions) -> int:
         return len(item.prefix) + sum(map(len, item.options))
 
     def encoded_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
+        limit = longrope_limit(self.model.config)
+        if limit is None:
+            return spread(self._option_scores(items), items)
+        # LongRoPE rotates a whole batch by the factors of its longest sequence. Options that are short alone
+        # and options that are long alone are kept apart, so that neither changes the other.
+        width = max(max(item.positions) for item in items) + 1
+        places: list[int] = []
+        values: list[torch.Tensor] = []
+        for long in (False, True):
+            parts = []
+            for row, item in enumerate(items):
+                chosen = [i for i, ids in enumerate(item.options) if (len(item.prefix) + len(ids) > limit) == long]
+                if chosen:
+                    positions = [item.positions[i] for i in chosen]
+                    parts.append(EncodedOptions(item.prefix, [item.options[i] for i in chosen], positions))
+                    places += [row * width + position for position in positions]
+            if parts:
+                values.append(self._option_scores(parts))
+        flat = torch.cat(values)
+        table = torch.full((len(items) * width,), -torch.inf, dtype=flat.dtype, device=flat.device)
+        return table.index_put((torch.tensor(places, device=flat.device),), flat).view(len(items), width)
+
+    def _option_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
+        """float32 [sum of options], in the order of items and options."""
         device = self.device.torch
         causal_lm = self.model.base_model.model if hasattr(self.model, "peft_config") else self.model
         ids = pad_rows(
@@ -136,12 +177,17 @@ class CausalRanker(GenerativeRanker):
             self.tokenizer.pad_token_id,
             device,
         )
-        mask, positions = packed_layout(items, ids.shape[1], getattr(causal_lm.config, "sliding_window", None))
-        bias = torch.zeros(mask.shape, dtype=causal_lm.dtype)
-        bias.masked_fill_(~mask, torch.finfo(causal_lm.dtype).min)
+        window = getattr(causal_lm.config, "sliding_window", None)
+        kinds = sorted(set(getattr(causal_lm.config, "layer_types", None) or ()))
+        biases = {}
+        for kind in kinds or [SLIDING]:
+            mask, positions = packed_layout(items, ids.shape[1], window if kind == SLIDING else None)
+            bias = torch.zeros(mask.shape, dtype=causal_lm.dtype)
+            biases[kind] = bias.masked_fill_(~mask, torch.finfo(causal_lm.dtype).min)[:, None].to(device)
         output = getattr(causal_lm, causal_lm.base_model_prefix)(
             input_ids=ids,
-            attention_mask=bias[:, None].to(device),
+            # Models whose layers differ take one mask a kind.
+            attention_mask=biases if len(biases) > 1 else next(iter(biases.values())),
             position_ids=positions.to(device),
             use_cache=False,
         )
@@ -156,9 +202,11 @@ class CausalRanker(GenerativeRanker):
         head = self.head
         assert isinstance(head, ScoreHead)
         likelihood = self._likelihood(causal_lm, states, ids, items) if head.needs_likelihood else None
-        return spread(head(states[rows, ends], likelihood), items)
+        return head(states[rows, ends], likelihood)
 
-    def _likelihood(self, causal_lm: Any, states: torch.Tensor, ids: torch.Tensor, items: Sequence[Any]) -> torch.Tensor:
+    def _likelihood(
+        self, causal_lm: Any, states: torch.Tensor, ids: torch.Tensor, items: Sequence[EncodedOptions]
+    ) -> torch.Tensor:
         """Mean log-likelihood of each option's tokens, float32 [options]; logits are made only where needed."""
         rows, sources, targets, owners = [], [], [], []
         owner = 0
@@ -174,6 +222,11 @@ class CausalRanker(GenerativeRanker):
                 owner += 1
                 start += len(option)
         logits = causal_lm.get_output_embeddings()(states[rows, sources]).float()
+        # What Gemma, Cohere and Granite do to their logits behind the output layer.
+        if cap := getattr(causal_lm.config, "final_logit_softcapping", None):
+            logits = torch.tanh(logits / cap) * cap
+        logits = logits * getattr(causal_lm.config, "logit_scale", 1.0)
+        logits = logits / getattr(causal_lm.config, "logits_scaling", 1.0)
         picked = logits.gather(1, ids[rows, targets][:, None])[:, 0] - logits.logsumexp(dim=1)
         owners_tensor = torch.tensor(owners, device=states.device)
         sums = torch.zeros(owner, dtype=torch.float32, device=states.device).index_add(0, owners_tensor, picked)
@@ -184,8 +237,24 @@ class CausalRanker(GenerativeRanker):
         longest = getattr(self.model.config, "max_position_embeddings", None)
         if longest and self.config.max_tokens > longest:
             raise UserError(
-                f"{self.config.name}: max_tokens is {self.config.max_tokens}, and {self.config.model} reads {longest} at most"
+                f"{self.config.name}: max_tokens is {self.config.max_tokens}, and {self.config.model} reads "
+                f"{longest} at most"
             )
+        kinds = set(getattr(self.model.config, "layer_types", None) or ()) - {SLIDING, FULL}
+        if kinds or getattr(self.model, "_is_stateful", False):
+            raise UserError(
+                f"{self.config.name}: {self.config.model} has layers that are not attention "
+                f"({', '.join(sorted(kinds)) or 'a recurrent state'}); options behind one prefix cannot be kept "
+                "apart in them. Use a model of attention layers only."
+            )
+
+
+def longrope_limit(config: Any) -> int | None:
+    """The length beyond which a LongRoPE model (Phi-3 128k) uses its long factors; None for other models."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return None
+    return rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
 
 
 def packed_layout(

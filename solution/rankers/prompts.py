@@ -33,6 +33,14 @@ def cut_text(tokenizer, text: str, tokens: int) -> str:
     return text[: encoded["offset_mapping"][tokens - 1][1]]
 
 
+def share_room(question: int, option: int, room: int) -> tuple[int, int]:
+    """How many tokens a question and its longest option keep: all where both fit, else each at least half the room."""
+    if question + option <= room:
+        return question, option
+    kept = min(question, max(room - option, room - room // 2))
+    return kept, min(option, room - kept)
+
+
 def token_ids(tokenizer, texts: Sequence[str], special: bool = False) -> list[list[int]]:
     """Token ids of several texts, without truncation."""
     if not texts:
