@@ -10,7 +10,10 @@ import torch
 
 from solution.rankers.base import Exam
 from solution.rankers.neural import NeuralRanker, pad_rows, spread
-from solution.rankers.prompts import context_text, cut_text, token_ids
+from solution.rankers.prompts import context_text, cut_text, share_room, token_ids
+
+# The new parts of the multiple-choice models of BERT, DeBERTa, RoBERTa, MPNet, DistilBERT, ELECTRA, XLNet.
+NEW = ("classifier", "pooler", "pre_classifier", "sequence_summary", "logits_proj")
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,14 @@ class EncodedChoices:
 
 class MultipleChoiceRanker(NeuralRanker):
     # The pooler is not in DeBERTa-v3's checkpoint: left frozen at its random start it caps what can be learnt.
-    new_modules = ("classifier", "pooler")
+    new_modules: tuple[str, ...] = NEW
 
     def _load_base(self, source: str, **options: Any) -> Any:
         from transformers import AutoModelForMultipleChoice
 
         model = AutoModelForMultipleChoice.from_pretrained(source, **options)
         there = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-        self.new_modules = tuple(name for name in ("classifier", "pooler") if name in there)
+        self.new_modules = tuple(name for name in NEW if name in there)
         return model
 
     def encode_question(self, exam: Exam, row: int, passages: int, option_order: Sequence[int]) -> EncodedChoices:
@@ -46,12 +49,10 @@ class MultipleChoiceRanker(NeuralRanker):
         question, *options = token_ids(
             tokenizer, [exam.questions.prompts[row], *(exam.questions.options[row][i] for i in option_order)]
         )
-        # Very long texts: an option keeps its first half of the room at most, the question what remains.
-        options = [option[: max(1, (limit - 4) // 2)] for option in options]
-        longest = max(len(option) for option in options)
-        question = question[: limit - 4 - longest]
+        kept, longest = share_room(len(question), max(map(len, options)), limit - 4)
+        question, options = question[:kept], [option[:longest] for option in options]
         # One context for all options of a question: cut by the longest option.
-        room = limit - 4 - longest - len(question)
+        room = limit - 4 - longest - kept
         context: list[int] = []
         if passages and room > 0:
             text = cut_text(tokenizer, context_text(exam, row, passages), room)
@@ -64,10 +65,14 @@ class MultipleChoiceRanker(NeuralRanker):
         )
 
     def _limit(self) -> int:
-        positions = getattr(self.model.config, "max_position_embeddings", None) or self.config.max_tokens
         # DeBERTa's relative positions have no hard end; BERT's table has.
         if getattr(self.model.config, "relative_attention", False):
             return self.config.max_tokens
+        positions = getattr(self.model.config, "max_position_embeddings", None) or self.config.max_tokens
+        for name, module in self.model.named_modules():
+            # RoBERTa and MPNet count positions from behind the padding index.
+            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+                positions = module.num_embeddings - module.padding_idx - 1
         return min(self.config.max_tokens, positions)
 
     def encoded_length(self, item: EncodedChoices) -> int:
