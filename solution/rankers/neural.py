@@ -20,6 +20,7 @@ from solution.metrics import map_at_k
 from solution.models import resolve_model
 from solution.progress import progress_bar, say
 from solution.rankers.base import Exam, masked_softmax
+from solution.rankers.prompts import is_question
 from solution.training import adapters
 from solution.training.batches import budget_batches
 from solution.training.loop import train
@@ -60,7 +61,7 @@ class NeuralRanker:
         self.device: Device = choose_device(config.precision)
         self.model: Any = None
         self.head: nn.Module | None = None
-        self.prior = RetrievalPrior(config.temperature) if config.retrieval_prior else None
+        self.prior: RetrievalPrior | None = None
         self.tokenizer: Any = None
         self._train_exam: Exam | None = None
         self._train_priors: np.ndarray | None = None
@@ -96,7 +97,8 @@ class NeuralRanker:
 
     @property
     def head_names(self) -> tuple[str, ...]:
-        return (*self.new_modules, "score_weight", "log_scale")
+        asked = self.config.lora.modules_to_save if self.config.lora is not None else []
+        return (*self.new_modules, *asked, "score_weight", "log_scale")
 
     def build(self) -> None:
         """Load tokenizer and base model, add LoRA and head; the same seed gives the same fresh weights.
@@ -143,6 +145,7 @@ class NeuralRanker:
             model = adapters.add_lora(model, config.lora, self.new_modules)
         self.model = model
         self.head = self._make_head()
+        self.prior = RetrievalPrior(config.temperature) if config.retrieval_prior else None
         for module in self.modules:
             if quantization is None or module is not self.model:
                 module.to(self.device.torch)
@@ -157,17 +160,21 @@ class NeuralRanker:
             self.build()
             return {}
         train_exam.questions.require_answers("training")
+        self.model = None  # whatever was fitted or loaded before, training starts from the base model
         self.build()
         config = self.config
         trainable, total = self.parameter_counts
-        say(f"{config.name}: {trainable:,} of {total:,} parameters are trained ({trainable / total:.2%}), {self.device}")
+        share = f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})"
+        say(f"{config.name}: {share}, {self.device}")
         self._train_exam, self._train_priors = train_exam, self._priors(train_exam)
         run = content_hash(
             config.model_dump(mode="json", exclude={"training": {"checkpoint_seconds"}}),
             train_exam.questions.content_hash(),
-            [[p.id for p in passages] for passages in train_exam.passages],
+            [is_question(train_exam, row) for row in range(len(train_exam))],
+            [[(p.id, p.title, p.text) for p in passages] for passages in train_exam.passages],
             None if self._train_priors is None else np.round(self._train_priors, 4).tolist(),
             train_exam.questions.ids,
+            valid_exam.questions.content_hash(),
         )
         hidden, answers = valid_exam.hidden(), valid_exam.questions.answers
         known = answers >= 0

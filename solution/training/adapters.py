@@ -114,8 +114,8 @@ def load_adapter(model: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     tensors = read_tensors(folder / ADAPTER)
-    expected = {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
-    check_tensors(tensors, expected, folder / ADAPTER)
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    check_tensors(tensors, {name: tuple(value.shape) for name, value in own.items()}, folder / ADAPTER)
     set_peft_model_state_dict(model, tensors)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,23 @@ KIND = "training checkpoint"
 
 
 def save_checkpoint(
-    folder: Path, parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    folder: Path,
+    parameters: list[torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    kept: Sequence[torch.Tensor] = (),
 ) -> None:
     """Write everything that a run needs to go on exactly; replaces the checkpoint before it.
 
     Args:
         parameters: the trainable parameters, in an order that does not change.
         state: JSON-able progress; holds a `run` key that names what is being trained.
+        kept: the parameters of the best evaluation so far, where those are wanted.
     """
     from safetensors.torch import save_file
 
     tensors = {f"parameter.{i}": p.detach().cpu().contiguous() for i, p in enumerate(parameters)}
+    tensors |= {f"kept.{i}": value for i, value in enumerate(kept)}
     numbers: dict[str, Any] = {}
     for i, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
@@ -43,8 +50,12 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path, parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, run: str
-) -> dict[str, Any] | None:
-    """Take up the checkpoint in `folder`; None when there is none of this run (a broken or other one is dropped)."""
+) -> tuple[dict[str, Any], list[torch.Tensor]] | None:
+    """Take up the checkpoint in `folder`; None when there is none of this run (a broken or other one is dropped).
+
+    Returns:
+        `state` and `kept` of `save_checkpoint`; parameters and optimizer are restored in place.
+    """
     from safetensors.torch import load_file
 
     if folder.parent.is_dir():
@@ -65,13 +76,14 @@ def load_checkpoint(
     with torch.no_grad():
         for i, parameter in enumerate(parameters):
             parameter.copy_(tensors.pop(f"parameter.{i}"))
+    kept = [tensors.pop(f"kept.{i}") for i in range(sum(name.startswith("kept.") for name in tensors))]
     restored: dict[int, dict[str, Any]] = {}
     for name, value in {**tensors, **state.pop("numbers")}.items():
         _, i, key = name.split(".", 2)
         restored.setdefault(int(i), {})[key] = value
     current = optimizer.state_dict()
     optimizer.load_state_dict({"state": restored, "param_groups": current["param_groups"]})
-    return state
+    return state, kept
 
 
 def drop_checkpoint(folder: Path) -> None:

@@ -23,8 +23,13 @@ from solution.training.checkpoint import load_checkpoint, save_checkpoint
 class Scorer(Protocol):
     """What the loop trains: modules and a way to score encoded questions."""
 
-    modules: list[nn.Module]
-    head_names: tuple[str, ...]
+    @property
+    def modules(self) -> list[nn.Module]:
+        """All that have parameters, trained or not, in an order that does not change."""
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Parts of parameter names that mark new modules."""
 
     def encode(self, row: int, epoch: int) -> Any:
         """The token ids of one training question (`epoch` seeds its augmentation)."""
@@ -94,7 +99,7 @@ def make_optimizer(scorer: Scorer, settings: TrainingSettings) -> tuple[torch.op
 
 
 class StuckWatch:
-    """Says when the loss has not left ln(number of options) for `patience` steps in a row."""
+    """Says when the loss has not left ln(number of options) for `patience` steps in a row (after warm-up)."""
 
     def __init__(self, patience: int, losses: Sequence[float] = (), levels: Sequence[float] = ()):
         self.patience = patience
@@ -106,9 +111,12 @@ class StuckWatch:
         self.levels = [*self.levels, level][-self.patience :]
         if len(self.losses) < self.patience:
             return False
-        # A ranker that learns nothing hovers about ln(n); one that learns leaves it downwards, one that
-        # diverges upwards. Neither happens within this band over a whole window.
-        return abs(float(np.mean(self.losses)) - float(np.mean(self.levels))) < 0.005
+        # A ranker that learns nothing hovers about ln(n). One that comes from above and passes through is
+        # not stuck: its mean may lie in the band, and its later half lies below its earlier one.
+        above = np.subtract(self.losses, self.levels)
+        half = len(above) // 2
+        falls = half > 0 and float(above[:half].mean() - above[half:].mean()) > 0.02
+        return abs(float(above.mean())) < 0.005 and not falls
 
 
 def train(
@@ -132,7 +140,8 @@ def train(
         evaluate: gives the validation MAP@3; called `evaluations_per_epoch` times an epoch.
 
     Returns:
-        `loss` (mean of each step), `evaluations` ([step, MAP@3]), `steps`, `train_seconds`.
+        `loss` (mean of each step), `evaluations` ([step, MAP@3]), `steps`, `train_seconds`; with
+        `keep: best` also `kept_step`, the step whose parameters are left in the modules.
 
     Raises:
         UserError: the loss is not finite, or stuck at ln(options).
@@ -144,20 +153,23 @@ def train(
     per_epoch = math.ceil(n / settings.questions_per_step)
     total = per_epoch * settings.epochs
     state: dict[str, Any] = {"run": run, "step": 0, "loss": [], "level": [], "evaluations": [], "seconds": 0.0}
+    kept: list[torch.Tensor] = []
     stored = load_checkpoint(checkpoint, parameters, optimizer, run)
     if stored is not None:
-        state = stored
+        state, kept = stored
         if "scaler" in state:
             scaler.load_state_dict(state["scaler"])
     for module in scorer.modules:
         module.train()
     before = state["seconds"]
-    watch = StuckWatch(settings.stuck_patience, state["loss"], state["level"])
+    warmup = int(total * settings.warmup_share)
+    watch = StuckWatch(settings.stuck_patience, state["loss"][warmup:], state["level"][warmup:])
     evaluation_steps: set[int] = set()
     if evaluate is not None and settings.evaluations_per_epoch:
         count = settings.evaluations_per_epoch * settings.epochs
-        evaluation_steps = {max(1, round(total * (i + 1) / count)) for i in range(count)} - {total}
-    best = max((score for _, score in state["evaluations"]), default=None)
+        evaluation_steps = {max(1, round(total * (i + 1) / count)) for i in range(count)}
+        if settings.keep == "last":
+            evaluation_steps -= {total}  # the fold is scored right after training anyway
     last_saved = time.monotonic()
     items: list[Any] = []
     steps: list[list[int]] = []
@@ -200,7 +212,7 @@ def train(
             state["step"] = step + 1
             state["loss"].append(round(step_loss, 6))
             state["level"].append(round(level, 6))
-            if watch.add(step_loss, level):
+            if step >= warmup and watch.add(state["loss"][-1], state["level"][-1]):
                 raise UserError(
                     f"{title}: the loss has stayed at ln(number of options) = {level:.3f} for "
                     f"{settings.stuck_patience} steps: nothing is learnt. Try another training.learning_rate, "
@@ -210,8 +222,11 @@ def train(
                 score = evaluate()
                 for module in scorer.modules:
                     module.train()
+                earlier = [value for _, value in state["evaluations"]]
                 state["evaluations"].append([step + 1, round(score, 6)])
-                best = score if best is None else max(best, score)
+                if settings.keep == "best" and round(score, 6) > max(earlier, default=-1.0):
+                    state["kept_step"] = step + 1
+                    kept = [parameter.detach().cpu().clone() for parameter in parameters]
             recent = state["loss"][-20:]
             note = f"loss {sum(recent) / len(recent):.3f}"
             if state["evaluations"]:
@@ -221,11 +236,15 @@ def train(
                 state["seconds"] = before + time.monotonic() - started
                 if device.scales_loss:
                     state["scaler"] = scaler.state_dict()
-                save_checkpoint(checkpoint, parameters, optimizer, state)
+                save_checkpoint(checkpoint, parameters, optimizer, state, kept)
                 last_saved = time.monotonic()
+    with torch.no_grad():
+        for parameter, value in zip(parameters, kept, strict=False):
+            parameter.copy_(value)
     for module in scorer.modules:
         module.eval()
     return {
+        **({"kept_step": state["kept_step"]} if kept else {}),
         "steps": total,
         "loss": state["loss"],
         "evaluations": state["evaluations"],

@@ -11,11 +11,20 @@ from typing import Any
 import numpy as np
 
 from solution import oof
-from solution.config import RankerConfig, RetrievalConfig, Run
+from solution.config import TRAINED_FAMILIES, RankerConfig, RetrievalConfig, Run
 from solution.errors import UserError
-from solution.files import MANIFEST, atomic_folder, content_hash, read_manifest, sweep_leftovers, write_json, write_manifest
+from solution.files import (
+    MANIFEST,
+    atomic_folder,
+    content_hash,
+    read_manifest,
+    sweep_leftovers,
+    write_json,
+    write_manifest,
+)
 from solution.folds import folds_settings, load_or_make_folds
 from solution.metrics import bootstrap_interval, credit_at_k, expected_random_map, map_at_k
+from solution.models import locate_model
 from solution.progress import say
 from solution.questions import Questions
 from solution.retrieval.contexts import Contexts, build_contexts
@@ -56,6 +65,19 @@ def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
     return Prepared(questions, folds, contexts)
 
 
+def check_models(rankers: Sequence[RankerConfig]) -> None:
+    """Raise one `UserError` for all models that cannot be found, before anything is loaded."""
+    problems = []
+    for config in rankers:
+        if config.family in TRAINED_FAMILIES:
+            try:
+                locate_model(config.model)
+            except UserError as error:
+                problems.append(f"{config.name}: {error}")
+    if problems:
+        raise UserError.join(problems, "models are missing")
+
+
 def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequence[int]) -> None:
     """Train every ranker of the run on every fold named and print what each scored.
 
@@ -65,8 +87,10 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
     wrong = [fold for fold in folds if not 0 <= fold < run.ensemble.folds]
     if wrong:
         raise UserError(
-            f"fold {wrong[0]} is out of range: the ensemble has {run.ensemble.folds} folds, 0 to {run.ensemble.folds - 1}"
+            f"fold {wrong[0]} is out of range: the ensemble has {run.ensemble.folds} folds, "
+            f"0 to {run.ensemble.folds - 1}"
         )
+    check_models(run.rankers)
     prepared = prepare(run, questions, workdir)
     for config in run.rankers:
         for fold in folds:
@@ -76,9 +100,11 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
 def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir, fold: int) -> None:
     """Train one ranker on all folds but `fold` and write its weights, metrics and OOF part of `fold`."""
     from solution.rankers.base import Exam, make_ranker
+    from solution.rankers.prompts import is_question
 
     questions, contexts = prepared.questions, prepared.contexts
     uses = needs_contexts(config, run.retrieval)
+    exam = Exam.join(questions, contexts if uses else None)
     about = {
         "ranker": config.name,
         "family": config.family,
@@ -89,6 +115,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
         "contexts": contexts.key if uses and contexts is not None else "none",
         "config": config.hash(),
         "retrieval": run.retrieval.hash() if uses else "none",
+        "wording": content_hash(sorted((id_, is_question(exam, row)) for row, id_ in enumerate(questions.ids))),
     }
     key = content_hash(about)
     target, part = workdir.fold_weights(config.name, fold), workdir.oof_part(config.name, fold)
@@ -105,7 +132,6 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
 
     free_memory()
     peak = PeakMemory()
-    exam = Exam.join(questions, contexts if uses else None)
     train_exam = exam.subset(np.flatnonzero(prepared.folds != fold))
     valid_exam = exam.subset(np.flatnonzero(prepared.folds == fold))
     ranker = make_ranker(config, workdir.cache)
