@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,3 +29,68 @@ def random_questions(n: int, options: int = 5, seed: int = 0) -> Questions:
 @pytest.fixture(scope="session")
 def make_questions() -> Callable[..., Questions]:
     return random_questions
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """`tiny("llama")`: the folder of a tiny random model, built once a session."""
+    root = tmp_path_factory.mktemp("models")
+
+    def folder(name: str) -> str:
+        from tiny_models import BUILDERS
+
+        path = root / name
+        return str(path if path.is_dir() else BUILDERS[name](path))
+
+    return folder
+
+
+def tiny_exam(n: int = 12, options: int | tuple[int, ...] = 4, seed: int = 0, words: int = 12) -> Any:
+    """An `Exam` that can be learnt: the right option begins with `true`. With a passage for every question."""
+    from tiny_models import WORDS
+
+    from solution.rankers.base import Exam
+    from solution.retrieval.contexts import ContextPassage
+
+    rng = np.random.default_rng(seed)
+    sizes = (options,) if isinstance(options, int) else options
+
+    def text(count: int) -> str:
+        return " ".join(rng.choice(WORDS[16:], count))
+
+    counts = [sizes[row % len(sizes)] for row in range(n)]
+    answers = np.array([int(rng.integers(count)) for count in counts], dtype=np.int64)
+    questions = Questions(
+        ids=[f"q{seed}_{row}" for row in range(n)],
+        prompts=[f"which {text(3)} is {row}?" for row in range(n)],
+        options=[
+            [("true " if i == answers[row] else "wrong ") + text(1 + (row + i) % 3) for i in range(count)]
+            for row, count in enumerate(counts)
+        ],
+        answers=answers,
+    )
+    passages = [[ContextPassage(f"p{row}", "moon", text(words), 0.5, "dense")] for row in range(n)]
+    return Exam(questions, passages)
+
+
+def tiny_config(family: str, model: str, **changes: Any) -> Any:
+    """A `RankerConfig` for a tiny model: float32, few tokens, few quick steps. `training` and `lora` are merged."""
+    from solution.config import RankerConfig
+
+    training = {
+        "epochs": 1,
+        "learning_rate": 0.01,
+        "questions_per_step": 4,
+        "evaluations_per_epoch": 0,
+        **changes.pop("training", {}),
+    }
+    lora = changes.pop("lora", {})
+    if lora is not None:
+        targets = {"multiple_choice": ["query", "value", "intermediate.dense"], "causal": "all-linear", "seq2seq": ["q", "v"]}[family]
+        if "deberta" in model:
+            targets = ["query_proj", "value_proj"]
+        elif "mpnet" in model:
+            targets = ["q", "v"]
+        lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": targets, **lora}
+    values = {"name": "tiny", "max_tokens": 60, "precision": "float32", "passages": 1, **changes}
+    return RankerConfig(family=family, model=model, training=training, lora=lora, **values)
