@@ -50,4 +50,4 @@ $(READY): setup.cfg constraints.txt requirements-demo.txt
 
 clean:
 	rm -rf $(VENV) demo_run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find solution tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
