@@ -45,7 +45,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -74,7 +76,9 @@ def train_fold(
     overrides: Overrides = None,
     fold: Annotated[int | None, typer.Option(help="Which fold is left out and scored, from 0.")] = None,
     all_folds: Annotated[bool, typer.Option("--all-folds", help="Every fold in turn.")] = False,
-    ranker: Annotated[str | None, typer.Option(help="Only this ranker: the name of its file in the configs folder.")] = None,
+    ranker: Annotated[
+        str | None, typer.Option(help="Only this ranker: the name of its file in the configs folder.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Only the ranker of this file.")] = None,
     questions: QuestionsOption = None,
     corpus: CorpusOption = None,
@@ -108,7 +112,9 @@ def submit(
     questions: Annotated[Path | None, typer.Option(help="The questions to answer. Default: WORKDIR/test.csv.")] = None,
     output: Annotated[Path, typer.Option(help="Kaggle's file: id,prediction.")] = Path("submission.csv"),
     ranked: Annotated[Path | None, typer.Option(help="Also write every option in order, as JSON lines.")] = None,
-    probabilities: Annotated[Path | None, typer.Option(help="Also write id and p_A, p_B, ... (CSV or parquet).")] = None,
+    probabilities: Annotated[
+        Path | None, typer.Option(help="Also write id and p_A, p_B, ... (CSV or parquet).")
+    ] = None,
     workdir: WorkdirOption = HERE,
 ) -> None:
     """Answer every question with the ensemble in WORKDIR/weights, one model in memory at a time. Uses no network."""
@@ -159,7 +165,8 @@ def contexts(
     for row in range(min(show, len(exam))):
         print(f"\n{exam.ids[row]}: {exam.prompts[row]}")
         for place, passage in enumerate(made.passages[row], 1):
-            print(f"  {place:2} {passage.score:.3f} {passage.retriever} [{passage.id}] {passage.title}: {passage.text[:120]}")
+            found = f"{passage.score:.3f} {passage.retriever} [{passage.id}] {passage.title}"
+            print(f"  {place:2} {found}: {passage.text[:120]}")
 
 
 @app.command()

