@@ -97,8 +97,7 @@ class NeuralRanker:
 
     @property
     def head_names(self) -> tuple[str, ...]:
-        asked = self.config.lora.modules_to_save if self.config.lora is not None else []
-        return (*self.new_modules, *asked, "score_weight", "log_scale")
+        return (*self.new_modules, "modules_to_save", "score_weight", "log_scale")
 
     def build(self) -> None:
         """Load tokenizer and base model, add LoRA and head; the same seed gives the same fresh weights.

@@ -15,6 +15,7 @@ from solution.files import MANIFEST, atomic_folder, read_manifest, sweep_leftove
 from solution.progress import say
 
 KIND = "training checkpoint"
+NESTED = "/"
 
 
 def save_checkpoint(
@@ -37,9 +38,10 @@ def save_checkpoint(
     tensors |= {f"kept.{i}": value for i, value in enumerate(kept)}
     numbers: dict[str, Any] = {}
     for i, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
+        for name, value in _flat(values).items():
             if isinstance(value, torch.Tensor):
-                tensors[f"optimizer.{i}.{name}"] = value.detach().cpu().contiguous()
+                # bitsandbytes shares its quantization tables between parameters, which safetensors refuses.
+                tensors[f"optimizer.{i}.{name}"] = value.detach().cpu().clone().contiguous()
             else:
                 numbers[f"optimizer.{i}.{name}"] = value
     with atomic_folder(folder) as temporary:
@@ -80,10 +82,22 @@ def load_checkpoint(
     restored: dict[int, dict[str, Any]] = {}
     for name, value in {**tensors, **state.pop("numbers")}.items():
         _, i, key = name.split(".", 2)
-        restored.setdefault(int(i), {})[key] = value
+        *outer, last = key.split(NESTED)
+        inner = restored.setdefault(int(i), {})
+        for part in outer:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
     current = optimizer.state_dict()
     optimizer.load_state_dict({"state": restored, "param_groups": current["param_groups"]})
     return state, kept
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """bitsandbytes' optimizers keep a part of a parameter's state in a dict of its own."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}{NESTED}") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def drop_checkpoint(folder: Path) -> None:
