@@ -81,10 +81,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def sweep_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders that a killed run left in `folder`."""
-    for pattern in (".*.part", ".*.old"):
+def sweep_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove the temporary files and folders that a killed run left in `folder` for `name` (a glob pattern).
+
+    A folder that was taken away for a new one which then never came is put back.
+    """
+    for pattern in (f".{name}.*.part", f".{name}.*.old"):
         for path in Path(folder).glob(pattern):
+            target = path.parent / path.name[1:].rsplit(".", 2)[0]
+            if path.suffix == ".old" and (path / "old").is_dir() and not target.exists():
+                os.replace(path / "old", target)
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -297,3 +297,17 @@ def test_a_command_shows_the_traceback_when_asked_and_for_bugs(monkeypatch):
 
 def test_a_command_returns_what_it_returns():
     assert command(lambda value: value + 1)(1) == 2
+
+
+def test_a_sweep_keeps_to_its_name_and_puts_back_what_a_killed_exchange_took_away(tmp_path):
+    other = tmp_path / ".fold_1.abc.part"
+    other.mkdir()
+    taken = tmp_path / ".fold_0.abc.old" / "old"
+    taken.mkdir(parents=True)
+    (taken / "weights").write_text("finished")
+    (tmp_path / ".fold_0.xyz.part").mkdir()
+    sweep_leftovers(tmp_path, "fold_0")
+    assert (tmp_path / "fold_0" / "weights").read_text() == "finished"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".fold_1.abc.part", "fold_0"]
+    sweep_leftovers(tmp_path, "fold_0")
+    assert (tmp_path / "fold_0").is_dir()

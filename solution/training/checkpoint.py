@@ -61,7 +61,7 @@ def load_checkpoint(
     from safetensors.torch import load_file
 
     if folder.parent.is_dir():
-        sweep_leftovers(folder.parent)
+        sweep_leftovers(folder.parent, folder.name)
     if not (folder / MANIFEST).is_file():
         return None
     try:

@@ -119,9 +119,9 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     }
     key = content_hash(about)
     target, part = workdir.fold_weights(config.name, fold), workdir.oof_part(config.name, fold)
-    for folder in (target.parent, part.parent):
-        if folder.is_dir():
-            sweep_leftovers(folder)
+    for path in (target, part):
+        if path.parent.is_dir():
+            sweep_leftovers(path.parent, path.name)
     if _finished(target, part, about, key):
         say(f"{config.name} fold {fold}: already trained, nothing has changed")
         return
