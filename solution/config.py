@@ -360,9 +360,11 @@ def load_run(
         UserError: every problem of every file at once.
     """
     # `tune.` is short for `ensemble.tune.`, so that the verb `tune` takes its own settings by their name.
-    changes = [(["ensemble", *path] if path[0] == "tune" else path, value) for path, value in parse_overrides(overrides)]
+    changes = [
+        (["ensemble", *path] if path[0] == "tune" else path, value) for path, value in parse_overrides(overrides)
+    ]
     if not folder.is_dir():
-        raise UserError(f"the configs folder is not there: {folder}. Give one with --configs, or run in the checkout.")
+        raise UserError(f"the configs folder is not there: {folder}. Name one with --configs or run in the checkout.")
     reader = _Reader()
     ensemble_raw = reader.yaml(folder / "ensemble.yaml", "the ensemble's config")
     retrieval_raw = reader.yaml(folder / "retrieval.yaml", "the retrieval's config")
