@@ -250,7 +250,7 @@ def _from_column(questions: Questions, config: RetrievalConfig, workdir: Path) -
     try:
         embedder = Embedder(config.embedder, workdir / "cache")
     except UserError as error:
-        raise UserError(f"{error}; or set retrieval.option_scores=false, and no embedder is needed") from None
+        raise UserError(f"{error}; or set retrieval.option_scores=[], and no embedder is needed") from None
     about = {
         "context": sorted(zip(questions.ids, texts, strict=True)),
         "embedder": embedder.fingerprint,
