@@ -1,0 +1,71 @@
+"""Every command of the README, run as it stands there, in order, on a tiny exam with a tiny model."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from pipeline import HEADER, ROOT, ROWS, write_configs
+from tiny_models import bert
+
+MODEL_PLACE = "/path/to/the/model"
+
+
+def readme_commands() -> list[str]:
+    """What the README tells to type: lines of code blocks and inline code that begin with `python`."""
+    text = (ROOT / "README.md").read_text()
+    found = re.findall(r"^(?P<line>python .+)$|`(?P<inline>python [^`]+)`", text, flags=re.MULTILINE)
+    return [line or inline for line, inline in found]
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)$", (ROOT / "README.md").read_text(), flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+def test_every_command_runs(tmp_path: Path) -> None:
+    model = bert(tmp_path / "bert")
+    corpus = "title,text\n" + "".join(f"Planet {i},Body number {i} of the Sun.\n" for i in range(9))
+    (tmp_path / "corpus.csv").write_text(corpus)
+    with gzip.open(tmp_path / "my_corpus.csv.gz", "wt") as stream:
+        stream.write(corpus)
+    tiny = {
+        "family": "multiple_choice",
+        "model": str(model),
+        "passages": 1,
+        "max_tokens": 64,
+        "lora": {"r": 2, "target_modules": ["query"]},
+        "training": {"epochs": 1, "evaluations_per_epoch": 0},
+    }
+    for folder, name in (("configs", "deberta_v3_large"), ("configs/demo", "minilm")):
+        (tmp_path / folder).mkdir()
+        rankers = {name: {"name": name, **tiny}, "similarity": {"name": "similarity", "family": "similarity"}}
+        write_configs(tmp_path / folder, rankers, source="index", corpus="corpus.csv", top_k=2)
+    exam = HEADER.replace("answer", "answer,module") + "".join(
+        f"{line},m{i // 2}\n" for i, line in enumerate(ROWS.splitlines())
+    )
+    (tmp_path / "demo_run").mkdir()
+    for name in ("questions.csv", "test.csv", "demo_run/questions.csv", "demo_run/test.csv", "my_exam.csv", "my_test.csv"):
+        (tmp_path / name).write_text(exam)
+    for script in ("train_fold.py", "submit.py"):
+        shutil.copy(ROOT / script, tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    commands = readme_commands()
+    assert len(commands) >= 12
+    for command in commands:
+        words = shlex.split(command.replace(MODEL_PLACE, str(model)))
+        done = subprocess.run(
+            [sys.executable, *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, (command, done.stderr)
+    assert yaml.safe_load((tmp_path / "weights" / "ensemble.json").read_text())["rankers"]
+    for made in ("demo_run/submission.csv", "my_submission.csv", "my_ranked.jsonl", "my_probabilities.csv", "submission.csv"):
+        assert len((tmp_path / made).read_text().splitlines()) >= 9, made
