@@ -53,7 +53,9 @@ def test_every_command_runs(tmp_path: Path) -> None:
         f"{line},m{i // 2}\n" for i, line in enumerate(ROWS.splitlines())
     )
     (tmp_path / "demo_run").mkdir()
-    for name in ("questions.csv", "test.csv", "demo_run/questions.csv", "demo_run/test.csv", "my_exam.csv", "my_test.csv"):
+    for name in ("questions.csv", "test.csv", "my_exam.csv", "my_test.csv"):
+        (tmp_path / name).write_text(exam)
+    for name in ("demo_run/questions.csv", "demo_run/test.csv"):
         (tmp_path / name).write_text(exam)
     for script in ("train_fold.py", "submit.py"):
         shutil.copy(ROOT / script, tmp_path)
@@ -67,5 +69,6 @@ def test_every_command_runs(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, (command, done.stderr)
     assert yaml.safe_load((tmp_path / "weights" / "ensemble.json").read_text())["rankers"]
-    for made in ("demo_run/submission.csv", "my_submission.csv", "my_ranked.jsonl", "my_probabilities.csv", "submission.csv"):
+    written = ("demo_run/submission.csv", "my_submission.csv", "my_ranked.jsonl", "my_probabilities.csv", "submission.csv")
+    for made in written:
         assert len((tmp_path / made).read_text().splitlines()) >= 9, made
