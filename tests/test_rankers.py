@@ -14,8 +14,9 @@ from conftest import tiny_config, tiny_exam
 from solution.config import RankerConfig
 from solution.errors import UserError
 from solution.questions import Questions
-from solution.rankers.base import Exam, make_ranker, masked_softmax
+from solution.rankers.base import Exam, masked_softmax
 from solution.rankers.causal import EncodedOptions, packed_layout
+from solution.rankers.families import make_ranker
 from solution.rankers.prompts import cut_text, share_room
 from solution.retrieval.contexts import ContextPassage
 

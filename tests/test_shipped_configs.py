@@ -200,7 +200,7 @@ def trained_configs() -> list[RankerConfig]:
 def test_lora_reaches_the_modules_of_the_true_architecture(config, tmp_path):
     from peft.tuners.lora import LoraLayer
 
-    from solution.rankers.base import make_ranker
+    from solution.rankers.families import make_ranker
     from solution.training.adapters import add_lora
 
     build, millions, reached = ARCHITECTURES[config.model]

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run, TrainingSettings
 from solution.errors import UserError
 from solution.oof import load_oof, read_oof
-from solution.rankers.base import make_ranker
 from solution.rankers.causal import CausalRanker
+from solution.rankers.families import make_ranker
 from solution.training.batches import budget_batches, training_steps
 from solution.training.loop import StuckWatch, learning_rate_factor, listwise_loss, make_optimizer
 from solution.training.run import train_folds
@@ -206,7 +206,7 @@ def test_resume_after_kill_9(tiny, tmp_path):
         "from pathlib import Path\n"
         "from conftest import tiny_exam\n"
         "from solution.config import RankerConfig\n"
-        "from solution.rankers.base import make_ranker\n"
+        "from solution.rankers.families import make_ranker\n"
         f"config = RankerConfig.model_validate_json({config.model_dump_json()!r})\n"
         "exam = tiny_exam(8, 3)\n"
         f"make_ranker(config, Path({str(tmp_path)!r})).fit(exam, exam, Path({str(tmp_path / 'c')!r}))\n"

@@ -128,7 +128,7 @@ def run_submission(
 def predict_folds(ranker: TrainedRanker, exam: Any, workdir: Workdir) -> np.ndarray:
     """The mean of what a ranker's folds say, float32 [n, max_options]; the base model is loaded once and freed."""
     from solution.device import free_memory
-    from solution.rankers.base import make_ranker
+    from solution.rankers.families import make_ranker
 
     model = make_ranker(ranker.config, workdir.cache)
     folders = ranker.folders if ranker.config.trains else ranker.folders[:1]

@@ -1,1 +1,1 @@
-"""Rankers: one module a family. `make_ranker` builds the one that a config names."""
+"""Rankers: one module a family; `families.make_ranker` builds the one that a config names."""

@@ -102,29 +102,6 @@ class Ranker(Protocol):
         """
 
 
-def make_ranker(config: RankerConfig, cache: Path) -> Ranker:
-    """The ranker of a config; no model is loaded yet.
-
-    Args:
-        cache: the folder in which a converted model is kept.
-    """
-    if config.family in ("similarity", "longest"):
-        from solution.rankers.untrained import LongestRanker, SimilarityRanker
-
-        return SimilarityRanker(config) if config.family == "similarity" else LongestRanker(config)
-    if config.family == "multiple_choice":
-        from solution.rankers.multiple_choice import MultipleChoiceRanker
-
-        return MultipleChoiceRanker(config, cache)
-    if config.family == "seq2seq":
-        from solution.rankers.seq2seq import Seq2SeqRanker
-
-        return Seq2SeqRanker(config, cache)
-    from solution.rankers.causal import CausalRanker
-
-    return CausalRanker(config, cache)
-
-
 def masked_softmax(scores: np.ndarray, exists: np.ndarray) -> np.ndarray:
     """Softmax over the options that exist, float32 [n, width]; 0 elsewhere."""
     scores = np.where(exists, scores.astype(np.float64), -np.inf)

@@ -99,7 +99,8 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
 
 def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir, fold: int) -> None:
     """Train one ranker on all folds but `fold` and write its weights, metrics and OOF part of `fold`."""
-    from solution.rankers.base import Exam, make_ranker
+    from solution.rankers.base import Exam
+    from solution.rankers.families import make_ranker
     from solution.rankers.prompts import is_question
 
     questions, contexts = prepared.questions, prepared.contexts
