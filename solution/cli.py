@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ import typer
 from solution import __version__
 from solution.config import Run, load_run
 from solution.errors import UserError, command
+from solution.progress import say
 from solution.questions import Questions, read_questions
 from solution.workdir import Workdir
 
@@ -31,6 +33,7 @@ CorpusOption = Annotated[
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # It warns at import that an optional kernel, which the hub would have to send, is not there.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 CONFIGS = Path("configs")
 HERE = Path(".")
 
@@ -123,6 +126,10 @@ def submit(
     """Answer every question with the ensemble in WORKDIR/weights, one model in memory at a time. Uses no network."""
     folder = Workdir.open(workdir)
     exam = _read_exam(questions, folder, "test.csv")
+    source = (questions or folder.root / "test.csv").resolve()
+    for path in (output, ranked, probabilities):
+        if path is not None and path.resolve() == source:
+            raise UserError(f"{path} is the question file; give another output")
     from solution.inference.submit import run_submission
 
     run_submission(folder, exam, output, ranked, probabilities, overrides or [])
@@ -200,6 +207,19 @@ def folds(
         print(f"{k:4}  {len(inside):9}  " + "  ".join(f"{count:4}" for count in counts))
 
 
+def _with_oof(folder: Workdir, listed: list[str]) -> list[str] | None:
+    """The rankers listed that have OOF files; tells which are left out, on either side."""
+    there = sorted(path.name for path in folder.oof.glob("*") if any(path.glob("fold_*.parquet")))
+    lacking = [name for name in listed if name not in there]
+    unlisted = [name for name in there if name not in listed]
+    used = [name for name in listed if name in there]
+    if used and lacking:
+        say(f"note: no OOF files yet, left out: {', '.join(lacking)}")
+    if used and unlisted:
+        say(f"note: not in ensemble.rankers, left out: {', '.join(unlisted)}")
+    return used or None
+
+
 @app.command()
 @command
 def tune(
@@ -212,7 +232,7 @@ def tune(
     folder = Workdir.open(workdir)
     from solution.ensemble.tune import run_tune
 
-    record = run_tune(folder, run.ensemble.tune)
+    record = run_tune(folder, run.ensemble.tune, _with_oof(folder, run.ensemble.rankers))
     from solution.ensemble.table import print_table
 
     print_table(record["table"])

@@ -299,13 +299,17 @@ def _settings_class(annotation: Any) -> type[Settings] | None:
     return None
 
 
-def parse_overrides(texts: Iterable[str]) -> list[tuple[list[str], Any]]:
+def parse_overrides(texts: Iterable[str], told: list[str] | None = None) -> list[tuple[list[str], Any]]:
     """`["training.epochs=1"]` -> `[(["training", "epochs"], 1)]`; values are YAML.
 
+    Args:
+        told: takes the problems, so that they can be shown with others.
+
     Raises:
-        UserError: a text is not `key.path=value` (all of them are named).
+        UserError: a text is not `key.path=value` and `told` is not given (all of them are named).
     """
-    parsed, problems = [], []
+    parsed: list[tuple[list[str], Any]] = []
+    problems: list[str] = []
     for text in texts:
         key, sign, value = text.partition("=")
         path = key.strip().split(".")
@@ -316,8 +320,10 @@ def parse_overrides(texts: Iterable[str]) -> list[tuple[list[str], Any]]:
             parsed.append((path, yaml.safe_load(value)))
         except (yaml.YAMLError, ValueError, RecursionError):
             problems.append(f"{text!r}: the value is not YAML (quote it?)")
-    if problems:
+    if problems and told is None:
         raise UserError.join(problems, "the command line is wrong")
+    if told is not None:
+        told += [f"the command line: {problem}" for problem in problems]
     return parsed
 
 
@@ -359,13 +365,12 @@ def load_run(
     Raises:
         UserError: every problem of every file at once.
     """
-    # `tune.` is short for `ensemble.tune.`, so that the verb `tune` takes its own settings by their name.
-    changes = [
-        (["ensemble", *path] if path[0] == "tune" else path, value) for path, value in parse_overrides(overrides)
-    ]
     if not folder.is_dir():
         raise UserError(f"the configs folder is not there: {folder}. Name one with --configs or run in the checkout.")
     reader = _Reader()
+    # `tune.` is short for `ensemble.tune.`, so that the verb `tune` takes its own settings by their name.
+    typed = parse_overrides(overrides, reader.problems)
+    changes = [(["ensemble", *path] if path[0] == "tune" else path, value) for path, value in typed]
     ensemble_raw = reader.yaml(folder / "ensemble.yaml", "the ensemble's config")
     retrieval_raw = reader.yaml(folder / "retrieval.yaml", "the retrieval's config")
     files = [ranker_file] if ranker_file else []

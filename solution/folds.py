@@ -171,7 +171,7 @@ def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any
         settings: from `folds_settings`.
 
     Raises:
-        UserError: the file is corrupt or was made with other settings.
+        UserError: the file is corrupt, was made with other settings, or parts another exam.
     """
     remedy = f"Delete {path} (and the OOF files beside it) to make new folds."
     previous: dict[str, int] = {}
@@ -193,6 +193,14 @@ def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any
         bad = [v for v in previous.values() if not isinstance(v, int) or not 0 <= v < settings["folds"]]
         if bad or stored.get("hash") != content_hash(previous, known):
             raise UserError(f"the folds file is corrupt: {path}. {remedy}")
+        if known and not any(known.get(id_) == print_ for id_, print_ in prints.items()):
+            raise UserError(
+                f"{path} parts another exam: none of its {len(known)} questions is in this question file. "
+                f"Use another --workdir for each exam. {remedy}"
+            )
+        new = [id_ for id_ in questions.ids if id_ not in known]
+        if new:
+            say(f"note: {len(new)} questions are not in {path} yet and are added to it (first: id {new[0]})")
         changed = [id_ for id_, print_ in prints.items() if known.get(id_, print_) != print_]
         if changed:
             say(f"note: {len(changed)} questions have changed since {path} was made (first: id {changed[0]})")

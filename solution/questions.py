@@ -174,6 +174,8 @@ def decode(data: bytes, path: Path, what: str) -> str:
     Raises:
         UserError: the bytes are not UTF-8; names the line.
     """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{what} is not UTF-8 but UTF-16: {path}. Save it as UTF-8 (iconv -f utf-16 -t utf-8).")
     data = data.removeprefix(codecs.BOM_UTF8)
     try:
         return data.decode("utf-8")
@@ -247,6 +249,12 @@ def _csv_rows(text: str, path: Path, what: str) -> tuple[list[str], list[dict[st
                 continue
             if names is None:
                 names = [cell.strip() for cell in cells]
+                wrong = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
+                if wrong:
+                    raise UserError(
+                        f"{what}: {path} parts its columns with {wrong!r}; a CSV file here has commas. Save it with "
+                        "commas, or as JSONL or parquet."
+                    )
                 repeated = sorted({name for name in names if names.count(name) > 1})
                 if repeated:
                     raise UserError(f"{what}: {path} has the column {repeated[0]!r} more than once")

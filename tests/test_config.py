@@ -156,7 +156,7 @@ def test_missing_files_are_named_with_what_is_there(configs, tmp_path):
     assert problem == f"the ranker's config is a folder, not a file: {tmp_path}"
     (configs / "retrieval.yaml").unlink()
     assert "the retrieval's config not found" in refused(configs)[0]
-    with pytest.raises(UserError, match="the configs folder is not there: .*Give one with --configs"):
+    with pytest.raises(UserError, match="the configs folder is not there: .*Name one with --configs"):
         load_run(tmp_path / "nowhere")
 
 

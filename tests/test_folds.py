@@ -264,19 +264,37 @@ def test_a_new_question_goes_where_most_of_its_parted_group_is(make_questions):
         assert folds[3] == 2
 
 
-def test_another_exam_with_the_same_ids_does_not_get_the_old_folds(path, make_questions, capsys):
+def test_folds_of_another_exam_are_refused(path, make_questions):
+    """By its questions, not by their ids: many exams number theirs from 0."""
     load_or_make_folds(make_questions(60, seed=1), path, SETTINGS)
-    other = make_questions(60, seed=2)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="parts another exam"):
+        load_or_make_folds(make_questions(60, seed=2), path, SETTINGS)
+    assert path.read_bytes() == before
+
+
+def test_changed_questions_get_new_folds_and_a_note(path, make_questions, capsys):
+    first = make_questions(61, seed=1)
+    load_or_make_folds(first, path, SETTINGS)
+    other = make_questions(61, seed=2)
     for row in range(0, 60, 2):
         other.prompts[row + 1] = other.prompts[row].lower()
+    other.prompts[60] = first.prompts[60]
     groups = group_questions(other, None, 0.9)
-    assert len(set(groups)) == 30
+    assert len(set(groups)) == 31
     folds = load_or_make_folds(other, path, SETTINGS)
-    assert (folds[::2] == folds[1::2]).all()
-    assert (folds == assign_folds(other, 5, groups)).all()
+    assert (folds[:60:2] == folds[1:60:2]).all()
     assert "60 questions have changed" in capsys.readouterr().err
     assert (load_or_make_folds(other, path, SETTINGS) == folds).all()
     assert "changed" not in capsys.readouterr().err
+
+
+def test_new_questions_are_told(path, make_questions, capsys):
+    questions = make_questions(40)
+    load_or_make_folds(questions.subset(range(38)), path, SETTINGS)
+    assert "note" not in capsys.readouterr().err
+    load_or_make_folds(questions, path, SETTINGS)
+    assert "2 questions are not in" in capsys.readouterr().err
 
 
 def test_a_changed_question_moves_to_the_group_that_it_joins(path, make_questions):

@@ -289,7 +289,8 @@ def test_broken_jsonl_names_the_line(tmp_path, line, part):
     [
         ("id,prompt,A", "column B missing; it has id, prompt, A."),
         ("question,a,b", "columns id, prompt, A, B missing; it has question, a, b."),
-        ("id;prompt;A;B", "columns id, prompt, A, B missing; it has id;prompt;A;B."),
+        ("id;prompt;A;B", "parts its columns with ';'"),
+        ("id|prompt|A|B", "columns id, prompt, A, B missing; it has id|prompt|A|B."),
         ("id,prompt,A,B,D", "option column C missing while D is there"),
         ("id,prompt,A,B,H", "option column C missing while H is there"),
         ("id,prompt,A,B,note,note", "the column 'note' more than once"),

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from solution.config import RankerConfig, RetrievalConfig, parse_overrides
 from solution.errors import UserError
 from solution.files import atomic_file, read_json, read_manifest
+from solution.metrics import bootstrap_interval, credit_at_k
 from solution.progress import say
 from solution.questions import LETTERS, Questions, file_format, kaggle_prediction, ranked_options, write_csv
 from solution.workdir import Workdir
@@ -99,6 +100,9 @@ def run_submission(
             raise UserError(f"the output {path} is a folder; give a file")
     if probabilities is not None and file_format(probabilities) not in (".csv", ".parquet"):
         raise UserError(f"--probabilities {probabilities}: use .csv or .parquet")
+    outputs = [path.resolve() for path in (output, ranked, probabilities) if path is not None]
+    if len(set(outputs)) < len(outputs):
+        raise UserError("two of --output, --ranked and --probabilities are the same file; give each its own")
     ensemble, rankers = read_ensemble(workdir, overrides)
     from solution.ensemble.blend import blend
     from solution.rankers.base import Exam
@@ -122,6 +126,10 @@ def run_submission(
     if probabilities is not None:
         write_probabilities(probabilities, questions, blended)
     say(f"{output}: {len(questions)} questions answered by {', '.join(answers)}")
+    if (questions.answers >= 0).all():
+        credits = credit_at_k(blended, questions.answers)
+        low, high = bootstrap_interval(credits)
+        say(f"the question file has the answers: MAP@3 {credits.mean():.4f} [{low:.3f}, {high:.3f}]")
     return blended, answers
 
 
