@@ -100,10 +100,6 @@ def train_fold(
     if ranker is not None and config is not None:
         raise UserError("give either --ranker NAME or --config FILE, not both")
     run = _settings(configs, overrides, corpus, ranker, config)
-    if fold is not None and not 0 <= fold < run.ensemble.folds:
-        raise UserError(
-            f"fold {fold} is out of range: the ensemble has {run.ensemble.folds} folds, 0 to {run.ensemble.folds - 1}"
-        )
     folder = Workdir.open(workdir)
     exam = _read_exam(questions, folder)
     from solution.training.run import train_folds
@@ -193,15 +189,13 @@ def folds(
     exam = _read_exam(questions, folder)
     import numpy as np
 
-    from solution.folds import folds_settings, load_or_make_folds
+    from solution.folds import exam_folds
     from solution.questions import LETTERS
 
-    ensemble = run.ensemble
-    settings = folds_settings(ensemble.folds, ensemble.group_column, ensemble.near_duplicate, ensemble.seed)
-    fold_of = load_or_make_folds(exam, folder.folds, settings)
+    fold_of = exam_folds(exam, run.ensemble, folder.folds)
     letters = LETTERS[: exam.max_options]
     print("fold  questions  " + "  ".join(f"{name:>4}" for name in letters))
-    for k in range(ensemble.folds):
+    for k in range(run.ensemble.folds):
         inside = exam.answers[fold_of == k]
         counts = np.bincount(inside[inside >= 0], minlength=len(letters))
         print(f"{k:4}  {len(inside):9}  " + "  ".join(f"{count:4}" for count in counts))

@@ -327,7 +327,8 @@ def parse_overrides(texts: Iterable[str], told: list[str] | None = None) -> list
     return parsed
 
 
-def _apply(value: dict[str, Any], overrides: Iterable[tuple[list[str], Any]]) -> dict[str, Any]:
+def apply_overrides(value: dict[str, Any], overrides: Iterable[tuple[list[str], Any]]) -> dict[str, Any]:
+    """Put parsed overrides into raw settings, in place; a mapping that is not there yet is made."""
     for path, new in overrides:
         inner = value
         for part in path[:-1]:
@@ -398,9 +399,9 @@ def load_run(
     if corpus is not None and retrieval_raw is not None:
         retrieval_raw["corpus"] = corpus
     if retrieval_raw is not None:
-        _apply(retrieval_raw, apart["retrieval"])
+        apply_overrides(retrieval_raw, apart["retrieval"])
     if ensemble_raw is not None:
-        _apply(ensemble_raw, apart["ensemble"])
+        apply_overrides(ensemble_raw, apart["ensemble"])
     ensemble = reader.validate(EnsembleConfig, ensemble_raw, folder / "ensemble.yaml")
     retrieval = reader.validate(RetrievalConfig, retrieval_raw, folder / "retrieval.yaml")
     rankers = []
@@ -409,7 +410,7 @@ def load_run(
             continue
         # A general override reaches every ranker for which the setting means something.
         own = apart.get(str(raw.get("name")), [])
-        config = reader.validate(RankerConfig, _apply(raw, apart[""] + own), file)
+        config = reader.validate(RankerConfig, apply_overrides(raw, apart[""] + own), file)
         if config is not None:
             rankers.append(config)
             if ranker_file is None and config.name != file.stem:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from solution.config import EnsembleConfig
 from solution.errors import UserError
 from solution.files import content_hash, read_json, write_json
 from solution.progress import say
@@ -158,6 +159,12 @@ def assign_folds(
 
 def folds_settings(folds: int, group_column: str | None, near_duplicate: float, seed: int) -> dict[str, Any]:
     return {"folds": folds, "group_column": group_column, "near_duplicate": near_duplicate, "seed": seed}
+
+
+def exam_folds(questions: Questions, ensemble: EnsembleConfig, path: Path) -> np.ndarray:
+    """The folds of an exam by the ensemble's settings; see `load_or_make_folds`."""
+    settings = folds_settings(ensemble.folds, ensemble.group_column, ensemble.near_duplicate, ensemble.seed)
+    return load_or_make_folds(questions, path, settings)
 
 
 def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any]) -> np.ndarray:

@@ -43,6 +43,19 @@ def write_configs(folder: Path, rankers: dict[str, dict], folds: int = 3, **retr
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
 
 
+def tiny_ranker(name: str, model: Path) -> dict:
+    """The settings of a multiple-choice ranker that trains in a second."""
+    return {
+        "name": name,
+        "family": "multiple_choice",
+        "model": str(model),
+        "passages": 1,
+        "max_tokens": 64,
+        "lora": {"r": 2, "target_modules": ["query"]},
+        "training": {"epochs": 1, "evaluations_per_epoch": 0},
+    }
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder in which everything has run: two rankers, three folds, weights, an index and an ensemble."""
@@ -51,15 +64,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "questions.csv").write_text(HEADER + ROWS)
     (folder / "test.csv").write_text(HEADER + ROWS)
     (folder / "corpus.csv").write_text("title,text\n" + "".join(f"Planet {i},Body number {i}.\n" for i in range(9)))
-    tiny = {
-        "name": "tiny",
-        "family": "multiple_choice",
-        "model": str(model),
-        "passages": 1,
-        "max_tokens": 64,
-        "lora": {"r": 2, "target_modules": ["query"]},
-        "training": {"epochs": 1, "evaluations_per_epoch": 0},
-    }
+    tiny = tiny_ranker("tiny", model)
     similarity = {"name": "similarity", "family": "similarity"}
     write_configs(
         folder / "configs",

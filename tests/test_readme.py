@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from pipeline import HEADER, ROOT, ROWS, write_configs
+from pipeline import HEADER, ROOT, ROWS, tiny_ranker, write_configs
 from tiny_models import bert
 
 MODEL_PLACE = "/path/to/the/model"
@@ -37,17 +37,9 @@ def test_every_command_runs(tmp_path: Path) -> None:
     (tmp_path / "corpus.csv").write_text(corpus)
     with gzip.open(tmp_path / "my_corpus.csv.gz", "wt") as stream:
         stream.write(corpus)
-    tiny = {
-        "family": "multiple_choice",
-        "model": str(model),
-        "passages": 1,
-        "max_tokens": 64,
-        "lora": {"r": 2, "target_modules": ["query"]},
-        "training": {"epochs": 1, "evaluations_per_epoch": 0},
-    }
     for folder, name in (("configs", "deberta_v3_large"), ("configs/demo", "minilm")):
         (tmp_path / folder).mkdir()
-        rankers = {name: {"name": name, **tiny}, "similarity": {"name": "similarity", "family": "similarity"}}
+        rankers = {name: tiny_ranker(name, model), "similarity": {"name": "similarity", "family": "similarity"}}
         write_configs(tmp_path / folder, rankers, source="index", corpus="corpus.csv", top_k=2)
     exam = HEADER.replace("answer", "answer,module") + "".join(
         f"{line},m{i // 2}\n" for i, line in enumerate(ROWS.splitlines())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from solution.config import RankerConfig, RetrievalConfig, parse_overrides
+from solution.config import RankerConfig, RetrievalConfig, apply_overrides, parse_overrides
 from solution.errors import UserError
 from solution.files import atomic_file, read_json, read_manifest
 from solution.metrics import bootstrap_interval, credit_at_k
@@ -48,9 +48,7 @@ class TrainedRanker:
             elif path[0] == name:
                 target, path = values, path[1:]
             if target is not None and path:
-                for part in path[:-1]:
-                    target = target.setdefault(part, {})
-                target[path[-1]] = value
+                apply_overrides(target, [(path, value)])
         try:
             self.config = RankerConfig.model_validate(values)
             self.retrieval = None if retrieval is None else RetrievalConfig.model_validate(retrieval)

@@ -22,7 +22,7 @@ from solution.files import (
     write_json,
     write_manifest,
 )
-from solution.folds import folds_settings, load_or_make_folds
+from solution.folds import exam_folds
 from solution.metrics import bootstrap_interval, credit_at_k, expected_random_map, map_at_k
 from solution.models import locate_model
 from solution.progress import say
@@ -56,9 +56,7 @@ def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
         UserError: an answer is missing, or the folds or contexts cannot be made.
     """
     questions.require_answers("training")
-    ensemble = run.ensemble
-    settings = folds_settings(ensemble.folds, ensemble.group_column, ensemble.near_duplicate, ensemble.seed)
-    folds = load_or_make_folds(questions, workdir.folds, settings)
+    folds = exam_folds(questions, run.ensemble, workdir.folds)
     contexts = None
     if any(needs_contexts(config, run.retrieval) for config in run.rankers):
         contexts = build_contexts(questions, run.retrieval, workdir.root)
