@@ -60,6 +60,11 @@ class PromptSettings(Settings):
     instruction: str = "{context}\n\nInstruction: {question}\nResponse:"
     """Used in the place of `with_context` where a question's `is_question` is false."""
     option: str = " {option}"
+    few_shot: int = Field(0, ge=0, le=16)
+    """Answered questions of the training folds shown first, without contexts; they are kept with the fold's weights."""
+    chat: bool = False
+    """Put the text into the tokenizer's chat template as the user's turn (and each example into turns of its own); the
+    option begins the reply, so `option` usually needs no space in front."""
 
     @model_validator(mode="after")
     def _fields(self) -> PromptSettings:
@@ -117,7 +122,16 @@ class RankerConfig(Settings):
     """How many retrieved passages the ranker reads at most; 0: closed book."""
     max_tokens: int = Field(384, ge=32)
     """Longest sequence of context, question and one option; only the context is cut."""
-    head: Literal["last_token", "likelihood", "both"] = "last_token"
+    head: Literal["last_token", "likelihood", "both", "letters"] = "last_token"
+    """What scores an option in a causal or seq2seq ranker: a trained linear head on its last token, its mean
+    log-likelihood, their sum, or (options listed, see `show_options`) the log-likelihood of its letter."""
+    head_others: bool = False
+    """Let the trained head of an option see the mean state of the other options too."""
+    show_options: bool = False
+    """List all options, lettered, behind the question (head `letters` always does)."""
+    rotations: int = Field(1, ge=1, le=8)
+    """With listed options: average the log-probabilities over this many rotations of their order, for as many times
+    the cost of scoring."""
     prompt: PromptSettings = PromptSettings()
     lora: LoraSettings | None = LoraSettings()
     quantization: QuantizationSettings | None = None
@@ -143,7 +157,20 @@ class RankerConfig(Settings):
             raise ValueError("a multiple_choice ranker has a new head: training.epochs must be at least 1")
         if self.family == "causal" and self.head == "last_token" and self.training.epochs == 0:
             raise ValueError("head last_token is new: training.epochs must be at least 1 (zero-shot: head likelihood)")
+        if self.head_others and self.head not in ("last_token", "both"):
+            raise ValueError("head_others needs a trained head: set head to last_token or both")
+        if self.rotations > 1 and self.family in TRAINED_FAMILIES and not self.lists_options:
+            raise ValueError("rotations change nothing unless the options are listed: set show_options")
         return self
+
+    @property
+    def lists_options(self) -> bool:
+        return self.show_options or (self.family in ("causal", "seq2seq") and self.head == "letters")
+
+    @property
+    def folds_differ(self) -> bool:
+        """Whether each fold's ranker says something of its own: by its weights or by its examples."""
+        return self.trains or (self.family in ("causal", "seq2seq") and self.prompt.few_shot > 0)
 
     @property
     def trains(self) -> bool:

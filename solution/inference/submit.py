@@ -137,7 +137,7 @@ def predict_folds(ranker: TrainedRanker, exam: Any, workdir: Workdir) -> np.ndar
     from solution.rankers.families import make_ranker
 
     model = make_ranker(ranker.config, workdir.cache)
-    folders = ranker.folders if ranker.config.trains else ranker.folders[:1]
+    folders = ranker.folders if ranker.config.folds_differ else ranker.folders[:1]
     total = np.zeros(exam.questions.exists().shape, dtype=np.float64)
     for folder in folders:
         model.load(folder)

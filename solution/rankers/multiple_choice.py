@@ -10,7 +10,7 @@ import torch
 
 from solution.rankers.base import Exam
 from solution.rankers.neural import NeuralRanker, pad_rows, spread
-from solution.rankers.prompts import context_text, cut_text, share_room, token_ids
+from solution.rankers.prompts import context_text, cut_text, question_with_options, share_room, token_ids
 
 # The new parts of the multiple-choice models of BERT, DeBERTa, RoBERTa, MPNet, DistilBERT, ELECTRA, XLNet.
 NEW = ("classifier", "pooler", "pre_classifier", "sequence_summary", "logits_proj")
@@ -46,9 +46,12 @@ class MultipleChoiceRanker(NeuralRanker):
     def encode_question(self, exam: Exam, row: int, passages: int, option_order: Sequence[int]) -> EncodedChoices:
         tokenizer, limit = self.tokenizer, self._limit()
         cls, sep = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
-        question, *options = token_ids(
-            tokenizer, [exam.questions.prompts[row], *(exam.questions.options[row][i] for i in option_order)]
-        )
+        text, shown = exam.questions.prompts[row], [exam.questions.options[row][i] for i in option_order]
+        options = token_ids(tokenizer, shown)
+        if self.config.lists_options:
+            room = limit - 4
+            text = question_with_options(tokenizer, text, shown, max(room - max(map(len, options)), room - room // 2))
+        question = token_ids(tokenizer, [text])[0]
         kept, longest = share_room(len(question), max(map(len, options)), limit - 4)
         question, options = question[:kept], [option[:longest] for option in options]
         # One context for all options of a question: cut by the longest option.

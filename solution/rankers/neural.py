@@ -237,23 +237,29 @@ class NeuralRanker:
             module.eval()
         questions = exam.questions
         exists = questions.exists()
-        table = np.full(exists.shape, -np.inf, dtype=np.float32)
-        orders = [[i for i, option in enumerate(options) if option] for options in questions.options]
+        table = np.zeros(exists.shape)
         priors = self._priors(exam)
-        items = [self._item(exam, priors, row, self.config.passages, order) for row, order in enumerate(orders)]
+        rows: list[int] = []
+        items: list[Item] = []
+        for row, options in enumerate(questions.options):
+            for order in rotations([i for i, option in enumerate(options) if option], self.config.rotations):
+                rows.append(row)
+                items.append(self._item(exam, priors, row, self.config.passages, order))
         batches = budget_batches([self.length(item) for item in items], self.config.predict_tokens_per_batch)
         with torch.inference_mode(), progress_bar(len(items), f"{self.config.name} scoring") as bar:
             for batch in batches:
                 with self.device.autocast():
-                    scores = self.scores([items[row] for row in batch]).float().cpu().numpy()
-                table[batch, : scores.shape[1]] = scores
+                    scores = self.scores([items[i] for i in batch])
+                # Rotations of a question are averaged as log-probabilities.
+                logs = scores.double().log_softmax(dim=1).cpu().numpy()
+                np.add.at(table[:, : logs.shape[1]], [rows[i] for i in batch], logs)
                 bar.advance(len(batch))
         if not np.isfinite(table[exists]).all():
             raise UserError(
                 f"the ranker {self.config.name} gave scores that are not finite; try precision=float32 "
                 "(half precision overflows with some models)"
             )
-        return masked_softmax(table, exists)
+        return masked_softmax(table / np.bincount(rows, minlength=len(table))[:, None], exists)
 
     def save(self, folder: Path) -> None:
         """See `Ranker.save`."""
@@ -294,6 +300,13 @@ def _put_state(module: nn.Module, path: Path) -> None:
     tensors = adapters.read_tensors(path)
     adapters.check_tensors(tensors, {name: tuple(value.shape) for name, value in module.state_dict().items()}, path)
     module.load_state_dict(tensors)
+
+
+def rotations(order: list[int], count: int) -> list[list[int]]:
+    """`count` rotations of an order (at most one an option), evenly spread, the order itself first."""
+    count = min(count, len(order))
+    shifts = [round(i * len(order) / count) for i in range(count)]
+    return [order[shift:] + order[:shift] for shift in shifts]
 
 
 def pad_rows(rows: Iterable[Sequence[int]], value: int, device: torch.device) -> torch.Tensor:

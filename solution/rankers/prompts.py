@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from solution.questions import cell_text
+from solution.questions import LETTERS, cell_text
 from solution.rankers.base import Exam
 
 SEPARATOR = "\n"
@@ -31,6 +31,28 @@ def cut_text(tokenizer, text: str, tokens: int) -> str:
     if len(encoded["input_ids"]) <= tokens:
         return text
     return text[: encoded["offset_mapping"][tokens - 1][1]]
+
+
+def listed_options(options: Sequence[str]) -> str:
+    """The options a line each, lettered in the order given."""
+    return "".join(f"{SEPARATOR}{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
+
+
+def question_with_options(tokenizer, question: str, options: Sequence[str], room: int) -> str:
+    """A question with its options listed behind it, in at most `room` tokens.
+
+    Where they do not fit, the question is cut; each option keeps at least its share of half the room.
+    """
+    whole, listed = question + listed_options(options), listed_options(options)
+    if len(token_ids(tokenizer, [whole])[0]) <= room:
+        return whole
+    count = len(token_ids(tokenizer, [listed])[0])
+    if count > room // 2:
+        marks = len(token_ids(tokenizer, [listed_options([""])])[0])
+        share = max(1, room // 2 // len(options) - marks)
+        listed = listed_options([cut_text(tokenizer, option, share) for option in options])
+        count = len(token_ids(tokenizer, [listed])[0])
+    return cut_text(tokenizer, cut_text(tokenizer, question, room - count) + listed, room)
 
 
 def share_room(question: int, option: int, room: int) -> tuple[int, int]:

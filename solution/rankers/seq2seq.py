@@ -33,7 +33,7 @@ class Seq2SeqRanker(GenerativeRanker):
 
     def _tokenize(self, prefix: str, options: list[str]) -> tuple[list[int], list[list[int]]]:
         # Encoder and decoder are apart: the option is a text of its own, ended by the end token.
-        head = token_ids(self.tokenizer, [prefix], special=True)[0]
+        head = token_ids(self.tokenizer, [prefix], special=not self.config.prompt.chat)[0]
         return head, token_ids(self.tokenizer, [option.strip() for option in options], special=True)
 
     def encoded_length(self, item: EncodedOptions) -> int:
@@ -67,4 +67,4 @@ class Seq2SeqRanker(GenerativeRanker):
             token = logits.gather(2, labels[:, :, None])[:, :, 0] - logits.logsumexp(dim=2)
             likelihood = torch.where(there, token, 0.0).sum(dim=1) / option_lengths
         last = output.decoder_hidden_states[-1][torch.arange(len(labels), device=device), option_lengths - 1]
-        return spread(head(last, likelihood), items)
+        return spread(head(last, likelihood, owners), items)
