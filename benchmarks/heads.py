@@ -50,10 +50,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "likelihood-listed": ("smollm2", {**ZERO, **LISTED, "head": "likelihood", "max_tokens": 384}),
     "letters": ("smollm2", {**ZERO, "head": "letters", "rotations": 4, "max_tokens": 384}),
     "letters-chat": ("smollm2", {**ZERO, "head": "letters", "rotations": 4, "max_tokens": 384, "prompt": CHAT}),
-    "letters-3shot": (
-        "smollm2",
-        {**ZERO, "head": "letters", "rotations": 4, "prompt": {"few_shot": 3}, "max_tokens": 640},
-    ),
     "likelihood-nf4": ("smollm2", {**ZERO, "head": "likelihood", "quantization": NF4}),
     "likelihood-trained": ("smollm2", {"head": "likelihood"}),
     "last-token": ("smollm2", {"head": "last_token"}),
@@ -63,7 +59,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "both-nf4": ("smollm2", {"head": "both", "quantization": NF4}),
     "minilm": ("minilm", {"retrieval_prior": False, "training": {"stuck_patience": 10_000}}),
     "minilm-prior": ("minilm", {}),
-    "minilm-prior-listed": ("minilm", {**LISTED, "max_tokens": 256}),
 }
 REFERENCE = "likelihood"
 
