@@ -107,7 +107,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, what: str, remedy: str) -> Any:
-    """Read a JSON file of ours.
+    """Read a JSON file of ours; `what` names it in the singular ("the folds file").
 
     Raises:
         UserError: it is missing or not JSON; the message names `what` it is and the `remedy`.
@@ -141,7 +141,7 @@ def read_manifest(folder: Path, kind: str, remedy: str, verify: bool = True) -> 
     folder = Path(folder)
     manifest = read_json(folder / MANIFEST, f"the manifest of the {kind}", remedy)
     if not isinstance(manifest, dict) or manifest.get("kind") != kind or manifest.get("schema") != SCHEMA:
-        raise UserError(f"{folder} does not hold a {kind} of schema {SCHEMA}. {remedy}")
+        raise UserError(f"{folder} holds no {kind} of schema {SCHEMA}. {remedy}")
     if not isinstance(manifest.get("files"), dict):
         raise UserError(f"the manifest of {folder} is corrupt: it does not list its files. {remedy}")
     for name, expected in manifest["files"].items():
@@ -149,7 +149,7 @@ def read_manifest(folder: Path, kind: str, remedy: str, verify: bool = True) -> 
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"the manifest of {folder} names a file outside its folder: {name}. {remedy}")
         if not path.is_file():
-            raise UserError(f"the {kind} in {folder} is incomplete: {name} is missing. {remedy}")
+            raise UserError(f"{folder} ({kind}) is incomplete: {name} is missing. {remedy}")
         if verify and file_hash(path) != expected:
-            raise UserError(f"the {kind} in {folder} is corrupt: {name} is not the file that was written. {remedy}")
+            raise UserError(f"{folder} ({kind}) is corrupt: {name} is not the file that was written. {remedy}")
     return manifest

@@ -208,7 +208,7 @@ def refused(folder, message):
 
 def test_a_missing_file_is_refused(folder):
     (folder / "weights.bin").unlink()
-    refused(folder, "incomplete: weights.bin is missing")
+    refused(folder, r"fold_0 \(fold's weights\) is incomplete: weights.bin is missing")
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "adapter/manifest.json"])
@@ -230,7 +230,7 @@ def test_a_file_outside_the_folder_is_refused(folder, name):
 @pytest.mark.parametrize("content", [{"kind": "index"}, {"schema": 99}])
 def test_another_kind_or_schema_is_refused(folder, content):
     change(folder, **content)
-    refused(folder, "does not hold a fold's weights of schema 1")
+    refused(folder, "holds no fold's weights of schema 1")
 
 
 @pytest.mark.parametrize("files", [None, [], "weights.bin"])
@@ -242,7 +242,7 @@ def test_a_manifest_that_lists_no_files_is_refused(folder, files):
 @pytest.mark.parametrize("text", ["[]", "3", "null"])
 def test_a_manifest_that_is_no_mapping_is_refused(folder, text):
     (folder / "manifest.json").write_text(text)
-    refused(folder, "does not hold a fold's weights")
+    refused(folder, "holds no fold's weights")
 
 
 def test_a_missing_or_broken_manifest_is_refused(folder):
