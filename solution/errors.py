@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from solution.suggestions import begin_command
+
 EXIT_USER_ERROR = 2
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,6 +36,7 @@ def command(function: F) -> F:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        begin_command(function.__name__, kwargs)
         try:
             return function(*args, **kwargs)
         except KeyboardInterrupt:

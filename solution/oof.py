@@ -13,6 +13,7 @@ import numpy as np
 from solution.errors import UserError
 from solution.files import SCHEMA, atomic_file, file_hash
 from solution.questions import LETTERS, Questions
+from solution.suggestions import suggest
 from solution.workdir import Workdir
 
 _METADATA_KEY = b"solution"
@@ -156,7 +157,7 @@ def load_oof(workdir: Workdir, rankers: Sequence[str] | None = None) -> Oof:
     """
     names = sorted(rankers or (p.name for p in workdir.oof.glob("*") if p.is_dir() and any(p.glob("fold_*.parquet"))))
     if not names:
-        raise UserError(f"no OOF file in {workdir.oof}. Make some first: python train_fold.py --all-folds")
+        raise UserError(f"no OOF file in {workdir.oof}. Make some first: {suggest('train_fold', '--all-folds')}")
     first: tuple[str, list[OofPart]] | None = None
     probabilities: dict[str, np.ndarray] = {}
     about: dict[str, dict[str, Any]] = {}
@@ -166,7 +167,7 @@ def load_oof(workdir: Workdir, rankers: Sequence[str] | None = None) -> Oof:
         if not paths:
             raise UserError(
                 f"no OOF file of the ranker {name} in {workdir.oof / name}. "
-                f"Make it: python train_fold.py --all-folds --ranker {name}"
+                f"Make it: {suggest('train_fold', '--all-folds', '--ranker', name)}"
             )
         parts = sorted((read_oof(path) for path in paths), key=lambda part: part.about["fold"])
         _same_run(name, parts)
@@ -201,13 +202,13 @@ def _same_run(name: str, parts: list[OofPart]) -> None:
     if missing:
         raise UserError(
             f"the ranker {name} has no OOF part of fold {', '.join(map(str, missing))} (of {wanted}). "
-            f"Make it: python train_fold.py --ranker {name} --fold {missing[0]}"
+            f"Make it: {suggest('train_fold', '--ranker', name, '--fold', str(missing[0]))}"
         )
     strange = [part.about["ranker"] for part in parts if part.about["ranker"] != name]
     if strange:
         raise UserError(
             f"the OOF folder of the ranker {name} holds a file of the ranker {strange[0]}. "
-            f"Remove it, or train again: python train_fold.py --all-folds --ranker {name}"
+            f"Remove it, or train again: {suggest('train_fold', '--all-folds', '--ranker', name)}"
         )
     for part in parts[1:]:
         for key, what in (
@@ -220,7 +221,8 @@ def _same_run(name: str, parts: list[OofPart]) -> None:
                 raise UserError(
                     f"the OOF parts of the ranker {name} were made with other {what}: fold {parts[0].about['fold']} "
                     f"with {parts[0].about[key]}, fold {part.about['fold']} with {part.about[key]}. "
-                    f"Train one of them again: python train_fold.py --ranker {name} --fold {part.about['fold']}"
+                    "Train one of them again: "
+                    + suggest("train_fold", "--ranker", name, "--fold", str(part.about["fold"]))
                 )
         if part.probabilities.shape[1] != parts[0].probabilities.shape[1]:
             raise UserError(f"the OOF parts of the ranker {name} differ in their number of option columns")

@@ -18,9 +18,9 @@ from solution.errors import UserError
 from solution.files import SCHEMA, read_json, write_json
 from solution.oof import load_oof
 from solution.progress import progress_bar
+from solution.suggestions import suggest
 from solution.workdir import Workdir
 
-_REMEDY = "Make it: python -m solution tune"
 _TIE_BREAKER = 1e-7
 """Of the log loss (at most 16): below the smallest step of MAP@3, 1 / (6 n), for every n up to 100,000."""
 _ONE_ERROR = 0.68
@@ -222,7 +222,7 @@ def run_tune(workdir: Workdir, settings: TuneSettings, rankers: list[str] | None
     if not names:
         raise UserError(
             f"{', '.join(oof.baselines)}: only baselines have OOF files in {workdir.oof}, and a baseline is never "
-            "blended. Train a ranker: python train_fold.py --all-folds"
+            f"blended. Train a ranker: {suggest('train_fold', '--all-folds')}"
         )
     answers, exists = oof.answers, oof.exists
     table = np.stack([oof.probabilities[name] for name in names])
@@ -348,7 +348,7 @@ def load_ensemble(workdir: Workdir) -> dict[str, Any]:
             are negative, NaN, not of the rankers named or do not sum to 1.
     """
     path = workdir.ensemble
-    record = read_json(path, "the ensemble's weights", _REMEDY)
+    record = read_json(path, "the file of the ensemble's weights", f"Make it: {suggest('tune')}")
     try:
         Ensemble.model_validate(record)
     except ValidationError as error:
@@ -357,6 +357,6 @@ def load_ensemble(workdir: Workdir) -> dict[str, Any]:
         message = item["msg"].removeprefix("Value error, ")
         raise UserError(
             f"the ensemble's weights are corrupt: {path} ({where + ': ' if where else ''}{message}). "
-            f"Make it again: python -m solution tune"
+            f"Make it again: {suggest('tune')}"
         ) from None
     return record

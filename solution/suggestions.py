@@ -1,0 +1,46 @@
+"""The commands that messages tell the user to type: they name the same exam and settings as the command that runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+_DEFAULTS = {"workdir": ".", "configs": "configs"}
+_OPTIONS = {
+    "train_fold": ("configs", "workdir", "questions", "corpus"),
+    "index": ("configs", "workdir", "corpus"),
+    "tune": ("configs", "workdir"),
+}
+_SETTINGS = {"train_fold": "ensemble.", "index": "retrieval."}
+"""The beginning of the settings on the command line that are repeated too."""
+
+_running: dict[str, Any] = {}
+
+
+def begin_command(name: str, arguments: Mapping[str, Any]) -> None:
+    """Keep what the running command was called with; each command calls it when it begins."""
+    _running.clear()
+    # The questions to answer are not those to train on.
+    _running.update({key: value for key, value in arguments.items() if (name, key) != ("submit", "questions")})
+
+
+def suggest(verb: str, *more: str) -> str:
+    """A command line for a message to name, quoted for a shell.
+
+    Args:
+        verb: train_fold, index or tune.
+        more: arguments that come first.
+
+    Returns:
+        The verb with `more` and with the options of the running command that it takes; those that are its
+        defaults are left out. Outside a command line there are none.
+    """
+    words = ["python", *(["train_fold.py"] if verb == "train_fold" else ["-m", "solution", verb]), *more]
+    for name in _OPTIONS[verb]:
+        value = _running.get(name)
+        if value is not None and str(value) != _DEFAULTS.get(name):
+            words += [f"--{name}", str(value)]
+    if verb in _SETTINGS:
+        words += [text for text in _running.get("overrides") or () if text.startswith(_SETTINGS[verb])]
+    return shlex.join(words)

@@ -1,0 +1,70 @@
+"""The commands that messages name are those that the user can type."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pipeline import HEADER, LONGEST, ROWS, run, write_configs
+
+from solution.suggestions import begin_command, suggest
+
+
+@pytest.fixture(autouse=True)
+def no_command() -> Iterator[None]:
+    begin_command("", {})
+    yield
+    begin_command("", {})
+
+
+def test_outside_a_command_line_nothing_is_added() -> None:
+    assert suggest("tune") == "python -m solution tune"
+    assert suggest("train_fold", "--all-folds", "--ranker", "a") == "python train_fold.py --all-folds --ranker a"
+
+
+def test_the_options_given_are_repeated_where_they_are_known() -> None:
+    arguments = {
+        "workdir": Path("my run"),
+        "configs": Path("configs/demo"),
+        "questions": Path("exam.csv"),
+        "corpus": "it's.csv",
+        "fold": 2,
+        "overrides": ["retrieval.top_k=3", "ensemble.rankers=[a, b]", "training.epochs=1"],
+    }
+    begin_command("train_fold", arguments)
+    assert shlex.split(suggest("train_fold", "--fold", "1")) == [
+        *("python", "train_fold.py", "--fold", "1", "--configs", "configs/demo", "--workdir", "my run"),
+        *("--questions", "exam.csv", "--corpus", "it's.csv", "ensemble.rankers=[a, b]"),
+    ]
+    assert shlex.split(suggest("index"))[4:] == [
+        *("--configs", "configs/demo", "--workdir", "my run", "--corpus", "it's.csv", "retrieval.top_k=3"),
+    ]
+    assert suggest("tune") == "python -m solution tune --configs configs/demo --workdir 'my run'"
+    # Another command forgets them, and the questions to answer are not those to train on.
+    begin_command("submit", {"workdir": Path("w"), "questions": Path("test.csv"), "overrides": None})
+    assert suggest("train_fold") == "python train_fold.py --workdir w"
+
+
+def test_defaults_are_left_out() -> None:
+    begin_command("index", {"workdir": Path("."), "configs": Path("configs"), "corpus": None, "overrides": []})
+    assert suggest("index") == "python -m solution index"
+
+
+def test_a_suggested_command_can_be_typed(tmp_path: Path) -> None:
+    """What `submit` and then `tune` name, run as it stands, leads to the submission."""
+    (tmp_path / "my run").mkdir()
+    for name in ("questions.csv", "test.csv"):
+        (tmp_path / "my run" / name).write_text(HEADER + ROWS)
+    write_configs(tmp_path / "my configs", {"longest": LONGEST})
+    done = run("submit", "--workdir", "my run", cwd=tmp_path)
+    assert done.returncode == 2
+    words = shlex.split(done.stderr.strip().rpartition("Make it: python -m solution ")[2])
+    assert words == ["tune", "--workdir", "my run"]
+    done = run(*words, "--configs", "my configs", cwd=tmp_path)
+    assert done.returncode == 2
+    words = shlex.split(done.stderr.strip().rpartition("python train_fold.py ")[2])
+    assert words[0] == "--all-folds"
+    assert run("train", *words, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "my run" / "oof" / "longest" / "fold_2.parquet").exists()
