@@ -17,6 +17,8 @@ from solution.files import content_hash
 OptionScore = Literal["passage", "sentence"]
 Family = Literal["multiple_choice", "causal", "seq2seq", "similarity", "longest"]
 TRAINED_FAMILIES = ("multiple_choice", "causal", "seq2seq")
+Overrides = list[tuple[list[str], Any]]
+"""Settings typed on the command line, parsed: the parts of the name, and the value."""
 
 
 class Settings(BaseModel):
@@ -265,10 +267,13 @@ class _Reader:
             self.problems.append(f"{what} is not UTF-8: {path}")
             return None
         try:
-            value = yaml.safe_load(text)
+            value, repeated = yaml.safe_load(text), _repeated_keys(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-01
             self.problems.append(f"{path} is not YAML: {' '.join(str(error).split())}")
             return None
+        self.problems += [
+            f"{path}, line {line}: {name} stands in line {first} already" for name, line, first in repeated
+        ]
         if value is None:
             self.problems.append(f"{what} is empty: {path}")
             return None
@@ -277,25 +282,109 @@ class _Reader:
             return None
         return value
 
-    def validate(self, model: type[Settings], value: dict[str, Any] | None, path: Path | str) -> Any:
+    def validate(
+        self,
+        model: type[Settings],
+        value: dict[str, Any] | None,
+        path: Path | str,
+        owner: str = "",
+        layers: Iterable[tuple[str, Overrides]] = (),
+    ) -> Any:
+        """The settings of a file with those of the command line put on top; None where something is wrong.
+
+        A problem is the file's when it is there without the command line, else the command line's.
+
+        Args:
+            owner: what the settings belong to: a ranker's name, "retrieval" or "ensemble".
+            layers: parsed overrides, each with what stands before their names on the command line.
+        """
         if value is None:
             return None
-        try:
-            return model.model_validate(value)
-        except ValidationError as error:
-            for item in error.errors():
-                where = ".".join(str(part) for part in item["loc"])
-                self.problems.append(f"{path}: {_explain(model, where, item)}")
-            return None
+        config, items = _check(model, value)
+        origin: dict[str, str | None] = {_explain(model, item): None for item in items}
+        for prefix, changes in layers:
+            config, items = _check(model, apply_overrides(value, changes))
+            for item in items:
+                origin.setdefault(_explain(model, item), prefix)
+        for item in items:
+            typed = origin[_explain(model, item)]
+            if typed is None:
+                problem = f"{path}: {_explain(model, item)}"
+            else:
+                problem = f"the command line: {_explain(model, item, typed, owner)}"
+            if problem not in self.problems:  # one override may reach several rankers
+                self.problems.append(problem)
+        return config
 
     def done(self) -> None:
         if self.problems:
             raise UserError.join(self.problems, "the settings are wrong")
 
 
-def _explain(model: type[Settings], where: str, item: Any) -> str:
+def check_settings(model: type[Settings], value: dict[str, Any], path: Path, owner: str, changes: Overrides) -> Any:
+    """Stored settings with those of the command line put on top.
+
+    Args:
+        path: where they are stored.
+        owner: what begins the names of these settings on the command line.
+
+    Raises:
+        UserError: every problem at once.
+    """
+    reader = _Reader()
+    config = reader.validate(model, value, path, owner, [(f"{owner}.", changes)])
+    reader.done()
+    return config
+
+
+def _repeated_keys(text: str) -> list[tuple[str, int, int]]:
+    """The dotted name of each key that stands in its mapping already, its line, and the line of the first.
+
+    YAML's own reader keeps the last of them and says nothing.
+    """
+    found: list[tuple[str, int, int]] = []
+    done: set[int] = set()
+
+    def walk(node: yaml.Node | None, prefix: str) -> None:
+        if id(node) in done:  # an anchor may be named many times, and from inside itself
+            return
+        done.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                walk(item, prefix)
+        if isinstance(node, yaml.MappingNode):
+            lines: dict[tuple[str, str], int] = {}
+            for key, value in node.value:
+                name, line = str(key.value), key.start_mark.line + 1
+                if (key.tag, name) in lines:
+                    found.append((prefix + name, line, lines[key.tag, name]))
+                lines.setdefault((key.tag, name), line)
+                walk(value, f"{prefix}{name}.")
+
+    walk(yaml.compose(text, Loader=yaml.SafeLoader), "")
+    return found
+
+
+def _check(model: type[Settings], value: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """The settings, or None and pydantic's account of what is wrong with them."""
+    try:
+        return model.model_validate(value), []
+    except ValidationError as error:
+        return None, list(error.errors())
+
+
+def _explain(model: type[Settings], item: Any, prefix: str = "", owner: str = "") -> str:
+    """A problem in words.
+
+    Args:
+        item: one of pydantic's `errors()`.
+        prefix: stands before the setting's name.
+        owner: is named where the problem is of several settings together.
+    """
+    where = ".".join(str(part) for part in item["loc"])
+    where = prefix + where if where else owner
     if item["type"] == "extra_forbidden":
-        return _unknown(where, setting_names(model))
+        return _unknown(where, [prefix + name for name in setting_names(model)])
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "missing":
         return f"{where} is missing"
@@ -326,7 +415,7 @@ def _settings_class(annotation: Any) -> type[Settings] | None:
     return None
 
 
-def parse_overrides(texts: Iterable[str], told: list[str] | None = None) -> list[tuple[list[str], Any]]:
+def parse_overrides(texts: Iterable[str], told: list[str] | None = None) -> Overrides:
     """`["training.epochs=1"]` -> `[(["training", "epochs"], 1)]`; values are YAML.
 
     Args:
@@ -335,7 +424,7 @@ def parse_overrides(texts: Iterable[str], told: list[str] | None = None) -> list
     Raises:
         UserError: a text is not `key.path=value` and `told` is not given (all of them are named).
     """
-    parsed: list[tuple[list[str], Any]] = []
+    parsed: Overrides = []
     problems: list[str] = []
     for text in texts:
         key, sign, value = text.partition("=")
@@ -345,6 +434,7 @@ def parse_overrides(texts: Iterable[str], told: list[str] | None = None) -> list
             continue
         try:
             parsed.append((path, yaml.safe_load(value)))
+            problems += [f"{text!r}: {name} stands in it twice" for name, _, _ in _repeated_keys(value)]
         except (yaml.YAMLError, ValueError, RecursionError):
             problems.append(f"{text!r}: the value is not YAML (quote it?)")
     if problems and told is None:
@@ -412,7 +502,7 @@ def load_run(
     names_here = {str(raw.get("name")) for _, raw in raws if raw}
     models: dict[str, type[Settings]] = {"retrieval": RetrievalConfig, "ensemble": EnsembleConfig}
     models.update(dict.fromkeys(sorted(names_here - set(models)), RankerConfig))
-    apart: dict[str, list[tuple[list[str], Any]]] = {owner: [] for owner in ("", *models)}
+    apart: dict[str, Overrides] = {owner: [] for owner in ("", *models)}
     known = setting_names(RankerConfig)
     known += [f"{owner}.{name}" for owner, model in models.items() for name in setting_names(model)]
     for path, value in changes:
@@ -425,19 +515,20 @@ def load_run(
         apart[owner].append((path[1:] if owner else path, value))
     if corpus is not None and retrieval_raw is not None:
         retrieval_raw["corpus"] = corpus
-    if retrieval_raw is not None:
-        apply_overrides(retrieval_raw, apart["retrieval"])
-    if ensemble_raw is not None:
-        apply_overrides(ensemble_raw, apart["ensemble"])
-    ensemble = reader.validate(EnsembleConfig, ensemble_raw, folder / "ensemble.yaml")
-    retrieval = reader.validate(RetrievalConfig, retrieval_raw, folder / "retrieval.yaml")
+    ensemble = reader.validate(
+        EnsembleConfig, ensemble_raw, folder / "ensemble.yaml", "ensemble", [("ensemble.", apart["ensemble"])]
+    )
+    retrieval = reader.validate(
+        RetrievalConfig, retrieval_raw, folder / "retrieval.yaml", "retrieval", [("retrieval.", apart["retrieval"])]
+    )
     rankers = []
     for file, raw in raws:
         if raw is None:
             continue
         # A general override reaches every ranker for which the setting means something.
-        own = apart.get(str(raw.get("name")), [])
-        config = reader.validate(RankerConfig, apply_overrides(raw, apart[""] + own), file)
+        owner = str(raw.get("name", file.stem))
+        layers = [("", apart[""]), (f"{owner}.", apart.get(owner, []))]
+        config = reader.validate(RankerConfig, raw, file, owner, layers)
         if config is not None:
             rankers.append(config)
             if ranker_file is None and config.name != file.stem:

@@ -147,6 +147,38 @@ def test_one_wrong_file_is_one_problem(configs, text, message):
     assert problems[0].startswith(message.format(path=path))
 
 
+def test_a_key_that_stands_twice_is_refused(configs):
+    (configs / "ensemble.yaml").write_text(FILES["ensemble"] + "folds: 4\n")
+    (configs / "encoder.yaml").write_text(
+        "name: encoder\nfamily: multiple_choice\nmodel: m\ntraining:\n  epochs: 1\n  seed: 0\n  'epochs': 2\n"
+        "lora: {r: 4, r: 8}\nmodel: n\n"
+    )
+    ensemble, encoder = configs / "ensemble.yaml", configs / "encoder.yaml"
+    problems = refused(configs, "decoder.lora={r: 1, r: 2}")
+    assert problems[:-1] == [
+        "the command line: 'decoder.lora={r: 1, r: 2}': r stands in it twice",
+        f"{ensemble}, line 3: folds stands in line 2 already",
+        f"{encoder}, line 7: training.epochs stands in line 5 already",
+        f"{encoder}, line 8: lora.r stands in line 8 already",
+        f"{encoder}, line 9: model stands in line 3 already",
+    ]
+    assert problems[-1].startswith(f"{encoder}: unknown setting training.seed")
+
+
+def test_a_key_may_stand_in_several_blocks_and_over_a_merged_one(configs):
+    text = "name: encoder\nfamily: multiple_choice\nmodel: m\n"
+    text += "training: &a {epochs: 1, keep: best}\nlora: {alpha_pattern: {x: 1}, rank_pattern: {x: 1}}\n"
+    (configs / "encoder.yaml").write_text(text)
+    (configs / "decoder.yaml").write_text(
+        FILES["decoder"] + "training: {<<: {epochs: 1, keep: best}, epochs: 3}\nprompt: {option: '{option}'}\n"
+    )
+    rankers = by_name(load_run(configs))
+    assert rankers["encoder"].training.epochs == 1
+    assert (rankers["decoder"].training.epochs, rankers["decoder"].training.keep) == (3, "best")
+    (configs / "encoder.yaml").write_text(text + "prompt: &p\n  option: *p\n")  # holds itself
+    assert refused(configs)
+
+
 def test_missing_files_are_named_with_what_is_there(configs, tmp_path):
     (problem,) = refused(configs, ranker="encodr")
     assert "encodr.yaml; did you mean encoder? (there: cosine, decoder, encoder, ensemble, retrieval)" in problem
@@ -283,11 +315,40 @@ def test_an_unknown_override_is_told_once(configs, override, message):
     assert problem.startswith(f"the command line: {message}")
 
 
-def test_a_wrong_value_on_the_command_line(configs):
-    (problem,) = refused(configs, "retrieval.index=ivf")
-    assert "retrieval.yaml: index: input should be 'flat' or 'hnsw' (it is 'ivf')" in problem
-    (problem,) = refused(configs, "encoder.training.epochs.x=1")
-    assert "encoder.yaml: training.epochs: input should be a valid integer" in problem
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["retrieval.index=ivf"], "retrieval.index: input should be 'flat' or 'hnsw' (it is 'ivf')"),
+        (["encoder.training.epochs.x=1"], "encoder.training.epochs: input should be a valid integer"),
+        # Every ranker gets it, and it is told once.
+        (["training.epochs=-1"], "training.epochs: input should be greater than or equal to 0 (it is -1)"),
+        (["lora={rank: 8}"], "unknown setting lora.rank; did you mean lora.r"),
+        (["decoder.lora={rank: 8}"], "unknown setting decoder.lora.rank; did you mean decoder.lora.r"),
+        # Wrong together with the settings of some rankers only, which are named.
+        (["training.epochs=0"], "encoder: a multiple_choice ranker has a new head"),
+        (["training.epochs=0"], "decoder: head last_token is new"),
+        (["retrieval.passage_overlap=500"], "retrieval: passage_overlap (500) must be less than passage_tokens (200)"),
+        (["tune.trials=-1"], "ensemble.tune.trials: input should be greater than or equal to 0 (it is -1)"),
+        # The general value is masked for one ranker, and the own value of another is as wrong.
+        (["seed=-1", "encoder.seed=1", "decoder.seed=-2"], "decoder.seed: input should be greater"),
+        (["seed=-1", "encoder.seed=1", "decoder.seed=-2"], "seed: input should be greater"),
+    ],
+)
+def test_a_wrong_value_on_the_command_line_is_no_file_s_fault(configs, overrides, message):
+    problems = refused(configs, *overrides)
+    assert sum(problem.startswith(f"the command line: {message}") for problem in problems) == 1
+    assert not any(".yaml" in problem for problem in problems)
+
+
+def test_a_file_s_own_fault_is_not_the_command_line_s(configs):
+    (configs / "encoder.yaml").write_text(FILES["encoder"] + "  epochs: many\nseed: -5\n")
+    problems = refused(configs, "seed=-1", "temperature=2")
+    assert problems == [
+        f"{configs / 'encoder.yaml'}: training.epochs: input should be a valid integer, unable to parse string as "
+        "an integer (it is 'many')",
+        "the command line: seed: input should be greater than or equal to 0 (it is -1)",
+    ]
+    assert by_name(load_run(configs, ["encoder.training.epochs=1", "seed=1"]))["encoder"].seed == 1
 
 
 def test_setting_names_are_dotted():
@@ -324,7 +385,8 @@ def test_prompts_may_hold_other_braces():
 
 
 def test_a_wrong_prompt_names_its_file(configs):
-    (problem,) = refused(configs, "decoder.prompt.option=''")
+    (configs / "decoder.yaml").write_text(FILES["decoder"] + "prompt: {option: ''}\n")
+    (problem,) = refused(configs)
     assert problem == f"{configs / 'decoder.yaml'}: prompt: prompt.option must hold {{option}} exactly once"
 
 

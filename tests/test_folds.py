@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from solution.errors import UserError
-from solution.folds import assign_folds, folds_settings, group_questions, load_or_make_folds
+from solution.folds import already_parted, assign_folds, folds_settings, group_questions, load_or_make_folds
 from solution.questions import Questions
 
 LONG = (
@@ -315,6 +315,22 @@ def test_a_changed_group_value_counts_too(path, make_questions):
     other = int(np.flatnonzero(folds != folds[0])[0])
     questions.extra["module"][0] = f"m{other}"
     assert load_or_make_folds(questions, path, settings)[0] == folds[other]
+
+
+@pytest.mark.parametrize("column", [None, "module"])
+def test_questions_that_are_parted_already_are_counted(path, make_questions, column):
+    questions = make_questions(20)
+    questions.extra["module"] = [f"m{row // 2}" for row in range(20)]
+    assert already_parted(questions, path) == 0
+    load_or_make_folds(questions, path, folds_settings(5, column, 0.9, 0))
+    assert already_parted(questions, path) == 20
+    assert already_parted(questions.subset([3, 5]), path) == 2
+    questions.prompts[7] = "Another question under the same id?"
+    assert already_parted(questions, path) == 19
+    assert already_parted(make_questions(20, seed=1), path) == 0
+    for text in ("{", "[]", '{"print": 3, "settings": {"group_column": null}}', '{"print": {}, "settings": null}'):
+        path.write_text(text)
+        assert already_parted(questions, path) == 0
 
 
 def test_one_group_larger_than_a_fold_is_told(path, make_questions, capsys):

@@ -48,8 +48,10 @@ def test_a_submission_is_complete_and_agrees_with_its_other_forms(copy: Path) ->
 def test_the_same_submission_again_is_the_same_bytes(copy: Path) -> None:
     before = (copy / "submission.csv").read_bytes()
     (copy / "submission.csv").unlink()
-    assert run("submit", cwd=copy).returncode == 0
+    done = run("submit", cwd=copy)
+    assert done.returncode == 0, done.stderr
     assert (copy / "submission.csv").read_bytes() == before
+    assert "note: the rankers were trained on 9 of these 9 questions (oof/folds.json)" in done.stderr
 
 
 def test_odd_questions_are_answered(copy: Path) -> None:
@@ -82,6 +84,7 @@ def test_no_network_is_used(copy: Path) -> None:
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(read_submission(copy / "submission.csv")) == 9
+    assert "trained on" not in done.stderr  # these questions are new
 
 
 def test_what_is_finished_is_not_done_again_and_repeats_to_the_byte(copy: Path) -> None:

@@ -8,23 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from solution.config import RankerConfig, RetrievalConfig, apply_overrides, parse_overrides
+from solution.config import Overrides, RankerConfig, RetrievalConfig, check_settings, parse_overrides
 from solution.errors import UserError
 from solution.files import atomic_file, read_json, read_manifest
+from solution.folds import already_parted
 from solution.metrics import bootstrap_interval, credit_at_k
 from solution.progress import say
 from solution.questions import LETTERS, Questions, file_format, kaggle_prediction, ranked_options, write_csv
+from solution.suggestions import suggest
 from solution.workdir import Workdir
 
 
 class TrainedRanker:
     """One ranker of the ensemble as it lies on disk: its settings and the folders of its folds."""
 
-    def __init__(self, workdir: Workdir, name: str, about: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]):
+    def __init__(self, workdir: Workdir, name: str, about: dict[str, Any], overrides: Overrides):
         self.name = name
-        remedy = f"Train it again: python train_fold.py --all-folds --ranker {name}"
+        remedy = f"Train it again: {suggest('train_fold', '--all-folds', '--ranker', name)}"
         folds = int(about["folds"])
         self.folders = [workdir.fold_weights(name, fold) for fold in range(folds)]
         stored = []
@@ -32,29 +33,24 @@ class TrainedRanker:
             from solution.training.run import KIND
 
             read_manifest(folder, KIND, remedy)
-            facts = read_json(folder / "ranker.json", "the ranker's settings", remedy)
+            facts = read_json(folder / "ranker.json", "the file of the ranker's settings", remedy)
             if facts["about"]["config"] != about["config"] or facts["about"]["contexts"] != about["contexts"]:
                 raise UserError(
                     f"the weights in {folder} (settings {facts['about']['config']}, contexts "
                     f"{facts['about']['contexts']}) are not those that the ensemble was tuned with (settings "
-                    f"{about['config']}, contexts {about['contexts']}). Run again: python -m solution tune"
+                    f"{about['config']}, contexts {about['contexts']}). Run again: {suggest('tune')}"
                 )
             stored.append(facts)
         values, retrieval = stored[0]["config"], stored[0]["retrieval"]
-        for path, value in overrides:
-            target: Any = None
-            if path[0] == "retrieval" and retrieval is not None:
-                target, path = retrieval, path[1:]
-            elif path[0] == name:
-                target, path = values, path[1:]
-            if target is not None and path:
-                apply_overrides(target, [(path, value)])
-        try:
-            self.config = RankerConfig.model_validate(values)
-            self.retrieval = None if retrieval is None else RetrievalConfig.model_validate(retrieval)
-        except ValidationError as error:
-            text = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise UserError(f"the settings of the ranker {name} are wrong: {text}") from None
+        source = self.folders[0] / "ranker.json"
+
+        def typed(owner: str) -> Overrides:
+            return [(path[1:], value) for path, value in overrides if path[0] == owner and len(path) > 1]
+
+        self.config: RankerConfig = check_settings(RankerConfig, values, source, name, typed(name))
+        self.retrieval: RetrievalConfig | None = None
+        if retrieval is not None:
+            self.retrieval = check_settings(RetrievalConfig, retrieval, source, "retrieval", typed("retrieval"))
 
 
 def read_ensemble(workdir: Workdir, overrides: Sequence[str]) -> tuple[dict[str, Any], list[TrainedRanker]]:
@@ -102,6 +98,12 @@ def run_submission(
     if len(set(outputs)) < len(outputs):
         raise UserError("two of --output, --ranked and --probabilities are the same file; give each its own")
     ensemble, rankers = read_ensemble(workdir, overrides)
+    trained_on = already_parted(questions, workdir.folds)
+    if trained_on:
+        say(
+            f"note: the rankers were trained on {trained_on} of these {len(questions)} questions ({workdir.folds}): "
+            "a score on them is too high; the table of `tune` has the honest one"
+        )
     from solution.ensemble.blend import blend
     from solution.rankers.base import Exam
     from solution.retrieval.contexts import Contexts, build_contexts
