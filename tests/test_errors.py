@@ -146,6 +146,12 @@ EXAM_CASES: dict[str, tuple[Change, str, str]] = {
     "unknown setting": (nothing, FOLD + " training.epoch=1", "did you mean training.epochs"),
     "setting of wrong type": (nothing, FOLD + " training.epochs=many", "training.epochs"),
     "setting below its bound": (nothing, FOLD + " max_tokens=1", "max_tokens"),
+    "setting blamed once": (nothing, FOLD + " training.epochs=-1", "error: the command line: training.epochs"),
+    "key twice": (
+        write("configs/longest.yaml", "name: longest\nfamily: longest\nname: longest\n"),
+        FOLD,
+        "line 3: name",
+    ),
     "several wrong at once": (nothing, FOLD + " nope training.epochs=x foo=1", "3 problems"),
     "no setting": (nothing, FOLD + " epochs", "key.path=value"),
     "unknown family": (write("configs/longest.yaml", "name: longest\nfamily: magic\n"), FOLD, "family"),
@@ -180,6 +186,11 @@ EXAM_CASES: dict[str, tuple[Change, str, str]] = {
         write("corpus.csv", b"title,text\na,caf\xe9\n"),
         "index retrieval.source=index --corpus corpus.csv",
         "UTF-8",
+    ),
+    "corpus and embedder": (
+        write("corpus.csv", "a,b\n1,2\n"),
+        "index retrieval.source=index --corpus corpus.csv retrieval.embedder=no-one/no-model",
+        "2 problems",
     ),
     "index of no source": (nothing, "index", "retrieval.source"),
     "no context column": (nothing, "contexts retrieval.source=column", "context"),
@@ -255,7 +266,8 @@ FINISHED_CASES: dict[str, tuple[Change, str, str]] = {
     "output is a folder": (nothing, "submit --output configs", "folder"),
     "probabilities of unknown type": (nothing, "submit --probabilities p.txt", "p.txt"),
     "unknown ranker's setting": (nothing, "submit bogus.max_tokens=64", "bogus.max_tokens"),
-    "wrong value of a ranker's setting": (nothing, "submit tiny.max_tokens=few", "max_tokens"),
+    "wrong value of a ranker's setting": (nothing, "submit tiny.max_tokens=few", "the command line: tiny.max_tokens"),
+    "wrong value of the retrieval": (nothing, "submit retrieval.top_k=0", "the command line: retrieval.top_k"),
 }
 
 

@@ -412,6 +412,42 @@ def test_passages_longer_than_the_embedder_reads(config, tmp_path):
         build_index(changed(config, passage_tokens=511), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the corpus is empty"),
+        (b"title,body\nMars,A planet.\n", "no column text"),
+        (b"text\n\xff\n", "not UTF-8"),
+        (b"text\n \n", "holds no text"),
+    ],
+)
+def test_a_wrong_corpus_is_told_before_the_embedder_is_loaded(config, tmp_path, content, message):
+    """The embedder here can be found and not be loaded."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (tmp_path / "corpus.csv").write_bytes(content)
+    wrong = changed(config, corpus=str(tmp_path / "corpus.csv"), embedder=str(model))
+    for make in (build_index, open_index, lambda *what: build_contexts(QUESTIONS, *what)):
+        with pytest.raises(UserError, match=message):
+            make(wrong, tmp_path)
+    (tmp_path / "corpus.csv").write_text("text\nMars is a planet.\n")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        build_index(wrong, tmp_path)
+    (tmp_path / "corpus.csv").write_bytes(content)
+    missing = changed(wrong, embedder="no-one/no-such-model")
+    for make in (build_index, open_index, lambda *what: build_contexts(QUESTIONS, *what)):
+        with pytest.raises(UserError, match=rf"(?s)2 problems.*no-one/no-such-model is not on this.*{message}"):
+            make(missing, tmp_path)
+
+
+def test_an_absent_corpus_is_no_problem_where_there_is_an_index(config, workdir):
+    elsewhere = changed(config, corpus="/nowhere/wiki.csv", embedder="no-one/no-such-model")
+    with pytest.raises(UserError) as caught:
+        build_contexts(QUESTIONS, elsewhere, workdir)
+    assert "no-such-model" in str(caught.value) and "corpus" not in str(caught.value)
+
+
 # --- contexts ------------------------------------------------------------------------------
 
 
@@ -571,6 +607,14 @@ def test_a_column_needs_no_embedder_without_option_scores(tmp_path):
     for values in ({"option_scores": [], "embedder": "no/such-model"}, {"embedder": ""}):
         contexts = build_contexts(QUESTIONS, RetrievalConfig(source="column", **values), tmp_path)
         assert contexts.option_scores == {} and len(contexts.passages[0]) == 1
+
+
+def test_empty_contexts_are_counted(tmp_path, capsys):
+    config = RetrievalConfig(source="column", option_scores=[])
+    build_contexts(QUESTIONS, config, tmp_path)
+    assert "note: the context is empty in 1 of 3 questions (first: id q2)\n" in capsys.readouterr().err
+    build_contexts(QUESTIONS.subset([0, 2]), config, tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 def test_no_context_column_or_one_of_lists(tmp_path):

@@ -18,7 +18,7 @@ from solution.progress import say
 from solution.questions import Questions, cell_text
 from solution.retrieval.corpus import Document
 from solution.retrieval.embedding import Embedder
-from solution.retrieval.index import build_index, locate_index, open_index
+from solution.retrieval.index import build_index, find_embedder, locate_index, open_index
 from solution.retrieval.passages import passage_text, sentences, split_passages, token_offsets
 
 KIND = "contexts"
@@ -101,7 +101,7 @@ def build_contexts(questions: Questions, config: RetrievalConfig, workdir: Path,
         return Contexts(list(questions.ids), [[] for _ in range(len(questions))])
     if config.source == "column":
         return _from_column(questions, config, workdir)
-    embedder = Embedder(config.embedder, workdir / "cache")
+    embedder = find_embedder(config, workdir)
     place = locate_index(config, workdir, embedder)
     about: dict[str, Any] = {"index": place.key, "query": config.query, "top_k": config.top_k}
     about["backend"] = config.backend
@@ -239,6 +239,9 @@ def _from_column(questions: Questions, config: RetrievalConfig, workdir: Path) -
     if wrong:
         raise UserError(f"the context of question {wrong[0]} is not a text")
     texts = [cell_text(value) for value in values]
+    empty = [id_ for id_, text in zip(questions.ids, texts, strict=True) if not text]
+    if empty:
+        say(f"note: the context is empty in {len(empty)} of {len(questions)} questions (first: id {empty[0]})")
     passages = [
         [ContextPassage(id_, "", text, 1.0, "column")] if text else []
         for id_, text in zip(questions.ids, texts, strict=True)

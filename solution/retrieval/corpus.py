@@ -86,6 +86,15 @@ def read_corpus(spec: str) -> Iterator[Document]:
     return _checked(rows, path)
 
 
+def look_at_corpus(spec: str) -> None:
+    """Read the first document, so that a corpus which cannot be used is told of before a model loads.
+
+    Raises:
+        UserError: see `read_corpus`, as far as the corpus is read.
+    """
+    next(read_corpus(spec))
+
+
 Row = tuple[str, Mapping[str, Any]]
 """Where a row stands ("line 7"), and its cells."""
 

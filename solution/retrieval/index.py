@@ -25,9 +25,10 @@ from solution.files import (
     write_manifest,
 )
 from solution.progress import progress_bar, say
-from solution.retrieval.corpus import corpus_fingerprint, read_corpus
+from solution.retrieval.corpus import corpus_fingerprint, look_at_corpus, read_corpus
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.passages import Passage, passage_text, split_passages
+from solution.suggestions import suggest
 
 KIND = "index"
 _VERSION = 1  # of the way passages are cut; another one makes another index
@@ -101,7 +102,7 @@ class PassageIndex:
         if vectors.ndim != 2 or vectors.shape[1] != self.vectors.shape[1]:
             raise UserError(
                 f"the queries' vectors have the shape {list(vectors.shape)} and the index's {self.vectors.shape[1]} "
-                "dimensions: they were made by another embedder. Run `python -m solution index`."
+                f"dimensions: they were made by another embedder. Run `{suggest('index')}`."
             )
         scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
         rows = np.full((len(vectors), k), -1, dtype=np.int64)
@@ -186,14 +187,33 @@ def _place(workdir: Path, corpus: str, embedder: str, config: RetrievalConfig) -
     return Place(key, workdir / "cache" / f"index-{key}")
 
 
+def find_embedder(config: RetrievalConfig, workdir: Path) -> Embedder:
+    """The embedder of these settings, which is not loaded yet.
+
+    Raises:
+        UserError: it cannot be found; where no index is there yet, what is wrong with the corpus is told too.
+    """
+    try:
+        return Embedder(config.embedder, workdir / "cache")
+    except UserError as error:
+        problems = [str(error)]
+    if not _index_folders(workdir):
+        try:
+            look_at_corpus(config.corpus)
+        except UserError as error:
+            problems.append(str(error))
+    raise UserError.join(problems, "no index can be made")
+
+
 def locate_index(config: RetrievalConfig, workdir: Path, embedder: Embedder) -> Place:
     """Where the index of these settings is or will be. Where the corpus is not on this machine: the one of its name.
 
     Raises:
-        UserError: no corpus is set; or it cannot be read and not exactly one index was made of a corpus of that name.
+        UserError: no corpus is set; or it cannot be read and not exactly one index was made of a corpus of that name;
+            or there is no index at all and the corpus is not usable.
     """
     try:
-        return _place(workdir, corpus_fingerprint(config.corpus), embedder.fingerprint, config)
+        corpus = corpus_fingerprint(config.corpus)
     except UserError as error:
         if not config.corpus.strip():
             raise
@@ -201,6 +221,9 @@ def locate_index(config: RetrievalConfig, workdir: Path, embedder: Embedder) -> 
         if len(found.fitting) == 1:
             return found.fitting[0]
         raise found.error(f"The corpus itself cannot be read: {error}.") from None
+    if not _index_folders(workdir):  # one will be built, and a hub's embedder is loaded for its fingerprint
+        look_at_corpus(config.corpus)
+    return _place(workdir, corpus, embedder.fingerprint, config)
 
 
 class _Candidates:
@@ -238,7 +261,7 @@ class _Candidates:
                 "Set retrieval.embedder to that one, or build another index."
             )
         lines += [*self._broken[:1], *([more] if more else [])]
-        lines.append("Run `python -m solution index` where the corpus is; elsewhere copy cache/index-* there.")
+        lines.append(f"Run `{suggest('index')}` where the corpus is; elsewhere copy cache/index-* there.")
         return UserError(" ".join(lines))
 
 
@@ -247,7 +270,7 @@ def _index_folders(workdir: Path) -> list[Path]:
 
 
 def _remedy(folder: Path) -> str:
-    return f"Delete {folder} and run `python -m solution index`."
+    return f"Delete {folder} and run `{suggest('index')}`."
 
 
 def open_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | None = None) -> PassageIndex:
@@ -261,7 +284,7 @@ def open_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | None
             both are named), or its files are corrupt, incomplete or of another dimension than the embedder.
     """
     workdir = Path(workdir)
-    embedder = embedder or Embedder(config.embedder, workdir / "cache")
+    embedder = embedder or find_embedder(config, workdir)
     place = locate_index(config, workdir, embedder)
     if not place.folder.is_dir():
         raise _Candidates(config, workdir, corpus_fingerprint(config.corpus), embedder).error()
@@ -334,8 +357,9 @@ def build_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | Non
             reads, or an index that is there is corrupt.
     """
     workdir = Path(workdir)
+    embedder = embedder or find_embedder(config, workdir)
     corpus = corpus_fingerprint(config.corpus)
-    embedder = embedder or Embedder(config.embedder, workdir / "cache")
+    look_at_corpus(config.corpus)
     place = _place(workdir, corpus, embedder.fingerprint, config)
     if place.folder.is_dir():
         return _open(place, config, embedder)
