@@ -94,7 +94,12 @@ def train_fold(
     """Train rankers on all folds but one and write weights, metrics and OOF probabilities.
 
     What is finished is not done again; a run that was killed goes on from its last checkpoint.
+
+    On several GPUs or machines: accelerate launch train_fold.py ..., or torchrun.
     """
+    from solution.training import distributed
+
+    distributed.start()
     if all_folds == (fold is not None):
         raise UserError("give either --fold K or --all-folds")
     if ranker is not None and config is not None:
@@ -105,6 +110,7 @@ def train_fold(
     from solution.training.run import train_folds
 
     train_folds(run, exam, folder, range(run.ensemble.folds) if all_folds else [fold])  # type: ignore[list-item]
+    distributed.finish()
 
 
 @submit_app.command()

@@ -40,7 +40,10 @@ def command(function: F) -> F:
         try:
             return function(*args, **kwargs)
         except KeyboardInterrupt:
-            print("interrupted: what was finished is kept; run the same command again to go on", file=sys.stderr)
+            from solution.training import distributed
+
+            if distributed.rank() == 0:
+                print("interrupted: what was finished is kept; run the same command again to go on", file=sys.stderr)
             raise SystemExit(130) from None
         except (UserError, OSError) as error:
             if os.environ.get("SOLUTION_TRACEBACK"):
@@ -48,7 +51,11 @@ def command(function: F) -> F:
             text = str(error)
             if isinstance(error, OSError):
                 text = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
-            print(f"error: {text}", file=sys.stderr)
+            from solution.training import distributed
+
+            if distributed.first_to_fail():
+                print(f"error: {text}", file=sys.stderr)
+            distributed.leave()
             raise SystemExit(EXIT_USER_ERROR) from None
 
     return run  # type: ignore[return-value]

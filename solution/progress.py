@@ -45,7 +45,7 @@ class Bar:
 @contextmanager
 def progress_bar(total: int, title: str) -> Iterator[Bar]:
     """A bar with elapsed time and ETA on a terminal; elsewhere at most one line a minute."""
-    if not sys.stderr.isatty():
+    if console.quiet or not sys.stderr.isatty():
         yield Bar(None, total, title)
         return
     columns = (

@@ -32,6 +32,7 @@ from solution.rankers.prompts import (
     share_room,
     token_ids,
 )
+from solution.training import distributed
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 EXAMPLES = "examples.json"
@@ -371,6 +372,12 @@ class CausalRanker(GenerativeRanker):
             raise UserError(
                 f"{self.config.name}: max_tokens is {self.config.max_tokens}, and {self.config.model} reads "
                 f"{longest} at most"
+            )
+        limit = longrope_limit(self.model.config)
+        if distributed.shards() and limit is not None and self.config.max_tokens > limit:
+            raise UserError(
+                f"{self.config.name}: with FSDP, max_tokens may be {limit} at most for {self.config.model}: longer "
+                "sequences take passes of their own, and the processes would no longer keep step"
             )
         kinds = set(getattr(self.model.config, "layer_types", None) or ()) - {SLIDING, FULL}
         if kinds or getattr(self.model, "_is_stateful", False):

@@ -21,8 +21,7 @@ from solution.models import resolve_model
 from solution.progress import progress_bar, say
 from solution.rankers.base import Exam, masked_softmax
 from solution.rankers.prompts import is_question
-from solution.training import adapters
-from solution.training.batches import budget_batches
+from solution.training import adapters, distributed
 from solution.training.loop import train
 
 HEAD = "head.safetensors"
@@ -114,7 +113,12 @@ class NeuralRanker:
         logging.disable_progress_bar()
         logging.set_verbosity_error()
         config = self.config
-        source = resolve_model(config.model, self.cache)
+        if distributed.shards() and (config.quantization or (config.trains and config.lora is None)):
+            raise UserError(
+                f"{config.name}: FSDP shards the frozen weights of a LoRA ranker, and goes with neither quantization "
+                "nor lora=null. Launch without --use_fsdp: each process then holds the whole model."
+            )
+        source = distributed.main_first(lambda: resolve_model(config.model, self.cache))
         options: dict[str, Any] = {"revision": config.revision} if config.revision else {}
         torch.manual_seed(config.seed)
         try:
@@ -142,6 +146,8 @@ class NeuralRanker:
             model.requires_grad_(False)
         elif config.lora is not None:
             model = adapters.add_lora(model, config.lora, self.new_modules)
+        if distributed.shards():
+            distributed.shard(model)
         self.model = model
         self.head = self._make_head()
         self.prior = RetrievalPrior(config.temperature) if config.retrieval_prior else None
@@ -164,7 +170,8 @@ class NeuralRanker:
         config = self.config
         trainable, total = self.parameter_counts
         share = f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})"
-        say(f"{config.name}: {share}, {self.device}")
+        computed_on = f"{self.device}{distributed.told(self.modules)}"
+        say(f"{config.name}: {share}, {computed_on}")
         self._train_exam, self._train_priors = train_exam, self._priors(train_exam)
         run = content_hash(
             config.model_dump(mode="json", exclude={"training": {"checkpoint_seconds"}}),
@@ -197,7 +204,7 @@ class NeuralRanker:
             )
         finally:
             self._train_exam = self._train_priors = None
-        return {**facts, "trainable_parameters": trainable, "parameters": total, "computed_on": str(self.device)}
+        return {**facts, "trainable_parameters": trainable, "parameters": total, "computed_on": computed_on}
 
     def length(self, item: Item) -> int:
         """Padded tokens that an item costs."""
@@ -245,15 +252,22 @@ class NeuralRanker:
             for order in rotations([i for i, option in enumerate(options) if option], self.config.rotations):
                 rows.append(row)
                 items.append(self._item(exam, priors, row, self.config.passages, order))
-        batches = budget_batches([self.length(item) for item in items], self.config.predict_tokens_per_batch)
-        with torch.inference_mode(), progress_bar(len(items), f"{self.config.name} scoring") as bar:
+        lengths = [self.length(item) for item in items]
+        batches = distributed.own_batches(lengths, self.config.predict_tokens_per_batch)
+        # Layers that FSDP gathers in inference mode could not be trained afterwards.
+        without_gradients = torch.no_grad() if distributed.shards() else torch.inference_mode()
+        own = sum(map(len, batches))
+        with without_gradients, progress_bar(own, f"{self.config.name} scoring") as bar:
             for batch in batches:
                 with self.device.autocast():
-                    scores = self.scores([items[i] for i in batch])
-                # Rotations of a question are averaged as log-probabilities.
-                logs = scores.double().log_softmax(dim=1).cpu().numpy()
-                np.add.at(table[:, : logs.shape[1]], [rows[i] for i in batch], logs)
+                    # An empty batch is a pass for the others' sake.
+                    scores = self.scores([items[i] for i in batch or [int(np.argmin(lengths))]])
+                if batch:
+                    # Rotations of a question are averaged as log-probabilities.
+                    logs = scores.double().log_softmax(dim=1).cpu().numpy()
+                    np.add.at(table[:, : logs.shape[1]], [rows[i] for i in batch], logs)
                 bar.advance(len(batch))
+        table = distributed.sum_tables(table)
         if not np.isfinite(table[exists]).all():
             raise UserError(
                 f"the ranker {self.config.name} gave scores that are not finite; try precision=float32 "

@@ -16,7 +16,8 @@ from solution.config import TrainingSettings
 from solution.device import Device
 from solution.errors import UserError
 from solution.progress import progress_bar
-from solution.training.batches import budget_batches, training_steps
+from solution.training import distributed
+from solution.training.batches import training_steps
 from solution.training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -154,11 +155,17 @@ def train(
     total = per_epoch * settings.epochs
     state: dict[str, Any] = {"run": run, "step": 0, "loss": [], "level": [], "evaluations": [], "seconds": 0.0}
     kept: list[torch.Tensor] = []
-    stored = load_checkpoint(checkpoint, parameters, optimizer, run)
+    stored = distributed.main_first(lambda: load_checkpoint(checkpoint, parameters, optimizer, run))
     if stored is not None:
         state, kept = stored
         if "scaler" in state:
             scaler.load_state_dict(state["scaler"])
+    if distributed.from_main(lambda: state["step"]) != state["step"]:
+        raise UserError(
+            f"process {distributed.rank()} does not see the checkpoint of the first, {checkpoint}: "
+            "give a --workdir that all machines share"
+        )
+    distributed.same_start(parameters)
     for module in scorer.modules:
         module.train()
     before = state["seconds"]
@@ -185,20 +192,23 @@ def train(
                 encoded_epoch = epoch
             rows = steps[step % per_epoch]
             # The random state of a step is a function of its number: a resumed run draws the same dropout.
-            torch.manual_seed(seed * 1_000_003 + step)
+            # Processes draw their own.
+            torch.manual_seed(seed * 1_000_003 + step + distributed.rank() * 50_000_017)
             factor = learning_rate_factor(step, total, settings)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
             optimizer.zero_grad(set_to_none=True)
             step_loss = 0.0
-            for batch in budget_batches([lengths[row] for row in rows], settings.tokens_per_batch):
-                picked = [rows[i] for i in batch]
+            for batch in distributed.own_batches([lengths[row] for row in rows], settings.tokens_per_batch):
+                # A pass for the others' sake takes the shortest question and counts nothing.
+                picked = [rows[i] for i in batch or [0]]
                 with device.autocast():
                     scores = scorer.scores([items[row] for row in picked])
                 target = torch.as_tensor(answers[picked], device=scores.device)
-                loss = listwise_loss(scores, target) / len(rows)
+                loss = listwise_loss(scores, target) * bool(batch) / len(rows)
                 step_loss += float(loss.detach())
                 scaler.scale(loss).backward()
+            step_loss = distributed.sum_gradients(parameters, step_loss)
             if not math.isfinite(step_loss):
                 raise UserError(
                     f"{title}: the loss is not finite at step {step + 1}. Lower training.learning_rate, raise "
@@ -232,7 +242,8 @@ def train(
             if state["evaluations"]:
                 note += f" MAP@3 {state['evaluations'][-1][1]:.3f}"
             bar.advance(note=note)
-            if time.monotonic() - last_saved >= settings.checkpoint_seconds and step + 1 < total:
+            due = distributed.rank() == 0 and time.monotonic() - last_saved >= settings.checkpoint_seconds
+            if due and step + 1 < total:
                 state["seconds"] = before + time.monotonic() - started
                 if device.scales_loss:
                     state["scaler"] = scaler.state_dict()

@@ -28,6 +28,7 @@ from solution.models import locate_model
 from solution.progress import say
 from solution.questions import Questions
 from solution.retrieval.contexts import Contexts, build_contexts
+from solution.training import distributed
 from solution.workdir import Workdir
 
 KIND = "fold's weights"
@@ -89,7 +90,7 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
             f"0 to {run.ensemble.folds - 1}"
         )
     check_models(run.rankers)
-    prepared = prepare(run, questions, workdir)
+    prepared = distributed.main_first(lambda: prepare(run, questions, workdir))
     for config in run.rankers:
         for fold in folds:
             train_fold(config, run, prepared, workdir, fold)
@@ -118,10 +119,12 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     }
     key = content_hash(about)
     target, part = workdir.fold_weights(config.name, fold), workdir.oof_part(config.name, fold)
-    for path in (target, part):
-        if path.parent.is_dir():
-            sweep_leftovers(path.parent, path.name)
-    if _finished(target, part, about, key):
+    if distributed.from_main(lambda: key) != key:
+        raise UserError(
+            f"process {distributed.rank()} has other questions, contexts, folds or settings than the first: start all "
+            "with the same command, and with a --workdir and files that all machines share"
+        )
+    if distributed.from_main(lambda: _finished(target, part, about, key)):
         say(f"{config.name} fold {fold}: already trained, nothing has changed")
         return
     started = time.monotonic()
@@ -139,6 +142,8 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     scoring = time.monotonic()
     probabilities = widen(ranker.predict(valid_exam.hidden()), questions.max_options)
     done = time.monotonic()
+    if distributed.rank() > 0:
+        return
     answers = valid_exam.questions.answers
     credits = credit_at_k(probabilities, answers)
     low, high = bootstrap_interval(credits)
@@ -184,6 +189,9 @@ def fold_hash(prepared: Prepared) -> str:
 
 
 def _finished(target: Path, part: Path, about: dict[str, Any], key: str) -> bool:
+    for path in (target, part):
+        if path.parent.is_dir():
+            sweep_leftovers(path.parent, path.name)
     if not (target / MANIFEST).is_file() or not part.is_file():
         return False
     try:

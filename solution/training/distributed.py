@@ -1,0 +1,329 @@
+"""Several processes that train one ranker together, started by `accelerate launch` or `torchrun`.
+
+Each optimizer step's questions are dealt out over the processes, and their gradients are summed, so
+that every process makes the update that one process alone would make. Only the first process (rank
+0) speaks and writes; all read the same working folder. With FSDP the frozen layers are sharded
+besides. Without a launcher nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from solution.errors import UserError
+from solution.training.batches import budget_batches
+
+T = TypeVar("T")
+
+BUCKET = 2**25  # gradients that are summed in one go, 128 MiB in float32
+FAILED, LEFT = "failed", "left"
+GRACE_SECONDS = 5.0
+
+_store: Any = None  # a torch.distributed store; None: this process works alone
+_calls = itertools.count()
+
+
+def start() -> None:
+    """Join the processes that a launcher started (it sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
+
+    Raises:
+        UserError: the processes do not find each other, there are more than GPUs, or the launcher was asked
+            for something that is not supported.
+    """
+    global _store
+    environment = os.environ
+    if int(environment.get("WORLD_SIZE", "1")) < 2:
+        # Without several GPUs (and with --cpu) accelerate starts a single process, whatever --num_processes says.
+        if "WORLD_SIZE" not in environment and {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= environment.keys():
+            raise UserError(
+                "accelerate was asked for several processes and has started one. Add --multi_gpu to accelerate "
+                "launch (it serves CPUs too), or use: torchrun --nproc-per-node N train_fold.py ..."
+            )
+        return
+    import torch
+    import torch.distributed as dist
+
+    from solution.progress import console
+
+    cuda = torch.cuda.is_available()
+    try:
+        store, _, _ = next(dist.rendezvous("env://"))
+        _store = dist.PrefixStore("solution", store)
+        console.quiet = rank() > 0
+        _check_launch(torch.cuda.device_count() if cuda else None)
+        if cuda:
+            # From here on "cuda" means this process's own GPU.
+            torch.cuda.set_device(int(environment["LOCAL_RANK"]))
+        group = dist.PrefixStore("group", store)
+        dist.init_process_group("nccl" if cuda else "gloo", store=group, rank=rank(), world_size=size())
+    except (ValueError, RuntimeError, KeyError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise UserError(f"process {environment.get('RANK')} cannot join the others: {text}") from None
+
+
+def _check_launch(gpus: int | None) -> None:
+    for name, what in (
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+        ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
+        ("FSDP_OFFLOAD_PARAMS", "FSDP's offload to the CPU"),
+    ):
+        if _switched_on(name):
+            raise UserError(f"{what} is not supported: launch with --multi_gpu, or with --use_fsdp and no offload")
+    if gpus is not None and int(os.environ["LOCAL_RANK"]) >= gpus:
+        raise UserError(f"there are more processes than GPUs on this machine ({gpus}): start one process a GPU")
+
+
+def _switched_on(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true")
+
+
+def size() -> int:
+    """How many processes work together; 1 without a launcher."""
+    return 1 if _store is None else int(os.environ["WORLD_SIZE"])
+
+
+def rank() -> int:
+    """The number of this process; the one with 0 speaks and writes."""
+    return 0 if _store is None else int(os.environ["RANK"])
+
+
+# --- together, or not at all ---------------------------------------------------------------
+
+
+class GroupEnded(UserError):
+    """Another process has ended; told only where that one had no time to say why."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"process {rank()} has lost the others: one of them ended. "
+            "What was finished is kept; run the same command again to go on"
+        )
+
+
+def from_main(work: Callable[[], T]) -> T:
+    """What `work` gives on the first process (JSON-able); it runs there alone, and the others wait for it.
+
+    Waits as long as it takes, unlike a barrier: building an index can take hours.
+
+    Raises:
+        GroupEnded: another process failed.
+    """
+    if _store is None:
+        return work()
+    key = f"from_main/{next(_calls)}"
+    if rank() == 0:
+        value = work()
+        _store.set(key, json.dumps(value))
+        return value
+    try:
+        while not _store.check([key]):
+            if _store.check([FAILED]):
+                raise GroupEnded
+            time.sleep(0.05)
+        return json.loads(_store.get(key))
+    except RuntimeError:  # the first process, which keeps the store, is gone
+        raise GroupEnded from None
+
+
+def main_first(work: Callable[[], T]) -> T:
+    """`work` on the first process, and then on the others, who find the files that the first has made."""
+    if rank() > 0:
+        from_main(lambda: None)
+        return work()
+    made = work()
+    from_main(lambda: None)
+    return made
+
+
+def first_to_fail() -> bool:
+    """Whether no other process has failed before this one: then it is the one to tell why."""
+    try:
+        return _store is None or _store.add(FAILED, 1) == 1
+    except RuntimeError:
+        return True
+
+
+def leave() -> None:
+    """Part from the others; waits a little for them, since launchers kill the rest when the first one ends."""
+    global _store
+    if _store is None:
+        return
+    import torch.distributed as dist
+
+    try:
+        # Processes that wait for this one learn of its end. (NCCL's own end could wait for them in turn.)
+        if dist.is_initialized() and (dist.get_backend() == "gloo" or not _store.check([FAILED])):
+            dist.destroy_process_group()
+        there = _store.add(LEFT, 1)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while there < size() and time.monotonic() < deadline:
+            time.sleep(0.02)
+            there = _store.add(LEFT, 0)
+    except RuntimeError:
+        pass  # the process that keeps the store has left already
+    _store = None
+
+
+def finish() -> None:
+    """The end of a command that went well: wait until the first process has written everything.
+
+    Raises:
+        GroupEnded: it failed at that.
+    """
+    from_main(lambda: None)
+    leave()
+
+
+# --- the work and its sums -----------------------------------------------------------------
+
+
+def balanced_parts(lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Positions dealt out, the longest first, each to the part with the fewest tokens so far."""
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    tokens = [0] * parts
+    for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        part = tokens.index(min(tokens))
+        dealt[part].append(position)
+        tokens[part] += lengths[position]
+    return dealt
+
+
+def own_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """This process's batches of `budget_batches` (alone: all of them).
+
+    An empty batch stands for a pass that is made for the others' sake and counts nothing. Every process has at
+    least one pass, and with FSDP, where the processes gather each layer together, all have the same number.
+    """
+    if _store is None or not lengths:
+        return budget_batches(lengths, budget)
+    parts = [budget_batches(lengths, budget, part) for part in balanced_parts(lengths, size())]
+    own = parts[rank()]
+    passes = max(map(len, parts)) if shards() else 1
+    return own + [[] for _ in range(passes - len(own))]
+
+
+def sum_gradients(parameters: Sequence[Any], loss: float) -> float:
+    """Sum the parameters' gradients over the processes, in place, and the loss, which is returned.
+
+    A parameter without a gradient on every process is left without one.
+    """
+    if _store is None:
+        return loss
+    import torch
+
+    there = [float(parameter.grad is not None) for parameter in parameters]
+    facts = torch.tensor([loss, *there], dtype=torch.float64, device=parameters[0].device)
+    _sum(facts)
+    total, *counts = facts.tolist()
+    trained = [parameter for parameter, count in zip(parameters, counts, strict=True) if count]
+    for bucket in _buckets(trained):
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+        flat = torch.cat([part.reshape(-1) for part in parts])
+        _sum(flat)
+        for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
+            parameter.grad = part.view_as(parameter)
+    return total
+
+
+def _buckets(parameters: Sequence[Any]) -> Iterator[list[Any]]:
+    bucket: list[Any] = []
+    held = 0
+    for parameter in parameters:
+        bucket.append(parameter)
+        held += parameter.numel()
+        if held >= BUCKET:
+            yield bucket
+            bucket, held = [], 0
+    if bucket:
+        yield bucket
+
+
+def sum_tables(table: np.ndarray) -> np.ndarray:
+    """The sum of the tables (float [n, width]) that the processes have made, each of its own part."""
+    if _store is None:
+        return table
+    import torch
+    import torch.distributed as dist
+
+    tensor = torch.from_numpy(table).to("cuda" if dist.get_backend() == "nccl" else "cpu")
+    _sum(tensor)
+    return tensor.cpu().numpy()
+
+
+def _sum(tensor: Any) -> None:
+    import torch.distributed as dist
+
+    try:
+        dist.all_reduce(tensor)
+    except RuntimeError:
+        raise GroupEnded from None
+
+
+def same_start(parameters: Iterable[Any]) -> None:
+    """Give every process the first one's values: random numbers may differ between kinds of machines."""
+    if _store is None:
+        return
+    import torch.distributed as dist
+
+    for parameter in parameters:
+        dist.broadcast(parameter.data, 0)
+
+
+# --- FSDP ----------------------------------------------------------------------------------
+
+
+def shards() -> bool:
+    """Whether `accelerate launch --use_fsdp` asked for sharded weights."""
+    return _store is not None and _switched_on("ACCELERATE_USE_FSDP")
+
+
+def shard(model: Any) -> None:
+    """Shard the frozen weights of the model's layers over the processes (PyTorch's FSDP2), in place.
+
+    Each layer is gathered when it is used and given back after it. Weights that are trained (LoRA, new heads) stay
+    whole on every process, are summed by `sum_gradients`, and are saved as ever. A layer is moved to the GPU only
+    to be cut, so the GPU never holds the whole model.
+
+    Raises:
+        UserError: the model has no list of layers.
+    """
+    import torch
+    from torch import nn
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
+    stacks: list[str] = []
+    for name, module in model.named_modules():
+        # Lists inside a layer (T5's sublayers, experts) belong to the layer.
+        if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{stack}.") for stack in stacks):
+            stacks.append(name)
+    if not stacks:
+        raise UserError("FSDP: the model has no list of layers to shard; launch without --use_fsdp")
+    mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (size(),))
+    for name in stacks:
+        for layer in model.get_submodule(name):
+            fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
+        # Embeddings and norms outside the layers stay whole (an output layer may be tied to them). Their module
+        # is wrapped without parameters, so that its layers fetch ahead of each other.
+        owner = model.get_submodule(name.rpartition(".")[0])
+        fully_shard(owner, mesh=mesh, ignored_params=set(model.parameters()))
+
+
+def told(modules: Iterable[Any]) -> str:
+    """What to add behind the device's name: how many processes, and the share of the weights that each holds."""
+    if _store is None:
+        return ""
+    text = f" on {size()} processes"
+    if shards():
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        held = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in parameters)
+        text += f", each with {held / sum(p.numel() for p in parameters):.0%} of the weights"
+    return text
