@@ -6,7 +6,7 @@ import copy
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -83,6 +83,18 @@ class PromptSettings(Settings):
         return self
 
 
+class AwpSettings(Settings):
+    """Adversarial weight perturbation (Wu, Xia, Wang 2020): each step's gradient is taken a second time where the
+    weights have been moved to raise the loss, and both count. Doubles the time of a step."""
+
+    rate: float = Field(0.01, gt=0)
+    """How far a parameter moves along its gradient, as a share of its norm (the paper's gamma: 0.005 to 0.01)."""
+    epsilon: float = Field(0.1, gt=0)
+    """No number of a parameter moves by more than this share of itself."""
+    start_epoch: int = Field(1, ge=0)
+    """The first epoch with it, from 0: a ranker that has learnt nothing yet gains nothing from it."""
+
+
 class TrainingSettings(Settings):
     epochs: int = Field(2, ge=0)
     learning_rate: float = Field(2e-4, gt=0)
@@ -104,9 +116,27 @@ class TrainingSettings(Settings):
     evaluations_per_epoch: int = Field(1, ge=0)
     keep: Literal["best", "last"] = "last"
     """`best` keeps the evaluation with the highest validation MAP@3 (which then flatters the OOF score a little)."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many evaluations in a row without a higher validation MAP@3; null: never."""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Evaluate and keep an exponential moving average of the trained weights; 0.99 looks back about 100 steps."""
+    awp: AwpSettings | None = None
     checkpoint_seconds: float = Field(60.0, ge=0)
     stuck_patience: int = Field(60, ge=1)
     """Steps after warm-up in which the mean loss must leave ln(number of options)."""
+    tensorboard: bool = False
+    """Write event files to WORKDIR/logs/RANKER/fold_K too (needs the package tensorboard)."""
+
+    @model_validator(mode="after")
+    def _together(self) -> TrainingSettings:
+        if self.patience is not None and (self.keep != "best" or self.evaluations_per_epoch == 0):
+            raise ValueError("patience needs keep: best and evaluations_per_epoch of at least 1")
+        if self.awp is not None and self.awp.start_epoch >= self.epochs:
+            raise ValueError(
+                f"awp.start_epoch is {self.awp.start_epoch} and epochs {self.epochs}: awp would never begin "
+                "(epochs are counted from 0); lower awp.start_epoch or set awp to null"
+            )
+        return self
 
 
 RankerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_\-]{0,63}$")]
@@ -164,6 +194,16 @@ class RankerConfig(Settings):
         if self.rotations > 1 and self.family in TRAINED_FAMILIES and not self.lists_options:
             raise ValueError("rotations change nothing unless the options are listed: set show_options")
         return self
+
+    # They change how a result is made or watched, never the result: changing one must not train anything again.
+    _NOT_HASHED: ClassVar[dict[str, Any]] = {
+        "predict_tokens_per_batch": True,
+        "training": {"checkpoint_seconds", "stuck_patience", "tensorboard"},
+    }
+
+    def hash(self) -> str:
+        """A hash of the settings that determine what the ranker says; where it is equal, weights and OOF may stay."""
+        return content_hash(self.model_dump(mode="json", exclude=self._NOT_HASHED))
 
     @property
     def lists_options(self) -> bool:

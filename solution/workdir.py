@@ -10,7 +10,7 @@ from solution.errors import UserError
 
 @dataclass(frozen=True)
 class Workdir:
-    """A working folder: `oof/`, `weights/` and `cache/` of one exam."""
+    """A working folder: `oof/`, `weights/`, `logs/` and `cache/` of one exam."""
 
     root: Path
 
@@ -55,3 +55,6 @@ class Workdir:
 
     def checkpoint(self, ranker: str, fold: int) -> Path:
         return self.cache / "checkpoints" / ranker / f"fold_{fold}"
+
+    def logs(self, ranker: str, fold: int) -> Path:
+        return self.root / "logs" / ranker / f"fold_{fold}"

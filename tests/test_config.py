@@ -84,6 +84,21 @@ def test_equal_settings_have_equal_hashes(configs):
     assert by_name(load_run(configs))["encoder"].hash() == first["encoder"].hash()
 
 
+def test_settings_that_change_no_result_are_not_hashed(configs):
+    """Nothing is trained again because of them; every other setting of the training counts."""
+    plain = by_name(load_run(configs))["encoder"].hash()
+    for free in (
+        "predict_tokens_per_batch=99",
+        "training.checkpoint_seconds=1",
+        "training.stuck_patience=9",
+        "training.tensorboard=true",
+    ):
+        assert by_name(load_run(configs, [free]))["encoder"].hash() == plain, free
+    others = ("tokens_per_batch=99", "keep=best", "ema_decay=0.9", "awp={}", "awp.rate=0.5", "evaluations_per_epoch=3")
+    hashes = {by_name(load_run(configs, [f"training.{each}"]))["encoder"].hash() for each in others}
+    assert len(hashes | {plain}) == len(others) + 1
+
+
 # --- errors --------------------------------------------------------------------------------
 
 
@@ -137,6 +152,15 @@ def test_every_problem_of_every_file_is_told_at_once(configs):
         ("name: encoder\nfamily: multiple_choice\nmodel: m\ntraining: {epochs: 0}\n", "{path}: a multiple_choice"),
         ("name: encoder\nfamily: causal\nmodel: m\ntraining: {epochs: 0}\n", "{path}: head last_token is new"),
         ("name: encoder\nfamily: causal\nmodel: m\nlora: null\nquantization: {}\n", "{path}: quantization without"),
+        ("name: encoder\nfamily: longest\ntraining: {patience: 2}\n", "{path}: training: patience needs keep: best"),
+        (
+            "name: encoder\nfamily: longest\ntraining: {patience: 2, keep: best, evaluations_per_epoch: 0}\n",
+            "{path}: training: patience needs keep: best and evaluations_per_epoch of at least 1",
+        ),
+        (
+            "name: encoder\nfamily: longest\ntraining: {awp: {start_epoch: 2}}\n",
+            "{path}: training: awp.start_epoch is 2 and epochs 2: awp would never begin",
+        ),
     ],
 )
 def test_one_wrong_file_is_one_problem(configs, text, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -197,7 +198,9 @@ def test_resume_is_exact(undisturbed, tmp_path, life):
 
 
 def test_resume_after_kill_9(tiny, tmp_path):
-    training = {**LOOP, "epochs": 30}
+    # The log runs ahead of the checkpoints, as it does in earnest.
+    training = {**LOOP, "epochs": 30, "checkpoint_seconds": 0.1, "awp": {}, "ema_decay": 0.9}
+    training |= {"evaluations_per_epoch": 1, "keep": "best", "patience": 30, "stuck_patience": 1000}
     config = tiny_config("causal", tiny("llama"), training=training, lora={"lora_dropout": 0.2})
     exam = tiny_exam(8, 3)
     script = (
@@ -209,7 +212,8 @@ def test_resume_after_kill_9(tiny, tmp_path):
         "from solution.rankers.families import make_ranker\n"
         f"config = RankerConfig.model_validate_json({config.model_dump_json()!r})\n"
         "exam = tiny_exam(8, 3)\n"
-        f"make_ranker(config, Path({str(tmp_path)!r})).fit(exam, exam, Path({str(tmp_path / 'c')!r}))\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "make_ranker(config, folder).fit(exam, exam, folder / 'c', folder / 'logs')\n"
     )
     child = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
     state = tmp_path / "c" / "state.json"
@@ -227,10 +231,12 @@ def test_resume_after_kill_9(tiny, tmp_path):
         child.wait()
     assert child.returncode == -signal.SIGKILL, child.stderr.read().decode()[-2000:]
     resumed, whole = make_ranker(config, tmp_path), make_ranker(config, tmp_path)
-    facts = whole.fit(exam, exam, tmp_path / "other")
+    facts = whole.fit(exam, exam, tmp_path / "other", tmp_path / "whole")
     assert facts["steps"] == 60
-    assert resumed.fit(exam, exam, tmp_path / "c")["loss"] == facts["loss"]
+    assert resumed.fit(exam, exam, tmp_path / "c", tmp_path / "logs")["loss"] == facts["loss"]
     same_state(state_of(resumed), state_of(whole))
+    logs = [list(csv.reader((tmp_path / name / "log.csv").open())) for name in ("logs", "whole")]
+    assert len(logs[0]) == 61 and [row[:5] + row[6:] for row in logs[0]] == [row[:5] + row[6:] for row in logs[1]]
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".part", ".old")]
 
 
@@ -309,9 +315,7 @@ def test_broken_checkpoint_is_dropped(undisturbed, tmp_path, capsys):
 
 def test_evaluations_change_nothing(undisturbed, tmp_path):
     config, exam, facts, wanted = undisturbed
-    watched = config.model_copy(
-        update={"training": config.training.model_copy(update={"evaluations_per_epoch": 2})}
-    )
+    watched = config.model_copy(update={"training": config.training.model_copy(update={"evaluations_per_epoch": 2})})
     ranker = make_ranker(watched, tmp_path)
     seen = ranker.fit(exam, exam.subset([0, 1, 2, 3]), tmp_path / "c")
     assert [step for step, _ in seen["evaluations"]] == [2, 4, 6, 8, 10]
@@ -505,7 +509,10 @@ def test_what_is_written(finished):
         assert 0 < metrics["random_map3"] < 1 and metrics["trainable_parameters"] > 0
         stored = json.loads((folder / "ranker.json").read_text())
         assert RankerConfig.model_validate(stored["config"]) == config
+        rows = (folder / "log.csv").read_text().splitlines()
+        assert [row.split(",")[0] for row in rows] == ["step", "1", "2"]
     assert not list(workdir.cache.rglob("checkpoints/*/*")), "checkpoints of finished folds are removed"
+    assert not (workdir.root / "logs").exists()
 
 
 def test_fold_of_fewer_options_keeps_the_width(finished):
@@ -543,6 +550,9 @@ def test_finished_folds_are_not_trained_again(finished, capsys):
     train_folds(run_of(config), questions, workdir, [0])
     assert stamps(workdir, 0) == before
     assert "tiny fold 0: already trained, nothing has changed" in capsys.readouterr().err
+    # Nor where a setting has changed that changes no result.
+    train_folds(run_of(config.model_copy(update={"predict_tokens_per_batch": 99})), questions, workdir, [0])
+    assert stamps(workdir, 0) == before
     # Nor where the rows only stand in another order.
     train_folds(run_of(config), questions.subset(list(range(18))[::-1]), workdir, [0])
     assert stamps(workdir, 0) == before

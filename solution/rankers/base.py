@@ -78,8 +78,11 @@ class Ranker(Protocol):
 
     config: RankerConfig
 
-    def fit(self, train: Exam, valid: Exam, checkpoint: Path) -> dict[str, Any]:
+    def fit(self, train: Exam, valid: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
         """Train on `train`; `valid` is only watched. Killed and called again, goes on from `checkpoint`.
+
+        Args:
+            logs: a folder for what is told while training (`log.csv`, event files); None: nothing is written.
 
         Returns:
             JSON-able facts for metrics.json: losses, evaluations, trainable parameters.

@@ -159,7 +159,7 @@ class NeuralRanker:
 
     # --- ranker ---
 
-    def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path) -> dict[str, Any]:
+    def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
         """See `Ranker.fit`."""
         if not self.config.trains:
             self.build()
@@ -174,7 +174,7 @@ class NeuralRanker:
         say(f"{config.name}: {share}, {computed_on}")
         self._train_exam, self._train_priors = train_exam, self._priors(train_exam)
         run = content_hash(
-            config.model_dump(mode="json", exclude={"training": {"checkpoint_seconds"}}),
+            config.hash(),
             train_exam.questions.content_hash(),
             [is_question(train_exam, row) for row in range(len(train_exam))],
             [[(p.id, p.title, p.text) for p in passages] for passages in train_exam.passages],
@@ -201,6 +201,7 @@ class NeuralRanker:
                 run,
                 checkpoint.name and f"{config.name} {checkpoint.name.replace('_', ' ')}",
                 evaluate if known.any() else None,
+                logs,
             )
         finally:
             self._train_exam = self._train_priors = None

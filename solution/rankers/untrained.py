@@ -15,7 +15,7 @@ class _Untrained:
     def __init__(self, config: RankerConfig):
         self.config = config
 
-    def fit(self, train: Exam, valid: Exam, checkpoint: Path) -> dict[str, Any]:
+    def fit(self, train: Exam, valid: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
         return {}
 
     def save(self, folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,20 @@ def save_checkpoint(
     parameters: list[torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
-    kept: Sequence[torch.Tensor] = (),
+    groups: Mapping[str, Sequence[torch.Tensor]],
 ) -> None:
     """Write everything that a run needs to go on exactly; replaces the checkpoint before it.
 
     Args:
         parameters: the trainable parameters, in an order that does not change.
         state: JSON-able progress; holds a `run` key that names what is being trained.
-        kept: the parameters of the best evaluation so far, where those are wanted.
+        groups: further lists of tensors by name: the best evaluation's parameters, the moving average.
     """
     from safetensors.torch import save_file
 
     tensors = {f"parameter.{i}": p.detach().cpu().contiguous() for i, p in enumerate(parameters)}
-    tensors |= {f"kept.{i}": value for i, value in enumerate(kept)}
+    for group, members in groups.items():
+        tensors |= {f"{group}.{i}": value.cpu().contiguous() for i, value in enumerate(members)}
     numbers: dict[str, Any] = {}
     for i, values in optimizer.state_dict()["state"].items():
         for name, value in _flat(values).items():
@@ -52,11 +53,12 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path, parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, run: str
-) -> tuple[dict[str, Any], list[torch.Tensor]] | None:
+) -> tuple[dict[str, Any], dict[str, list[torch.Tensor]]] | None:
     """Take up the checkpoint in `folder`; None when there is none of this run (a broken or other one is dropped).
 
     Returns:
-        `state` and `kept` of `save_checkpoint`; parameters and optimizer are restored in place.
+        `state` and `groups` of `save_checkpoint` (an empty group is left out); parameters and optimizer are
+        restored in place.
     """
     from safetensors.torch import load_file
 
@@ -78,7 +80,10 @@ def load_checkpoint(
     with torch.no_grad():
         for i, parameter in enumerate(parameters):
             parameter.copy_(tensors.pop(f"parameter.{i}"))
-    kept = [tensors.pop(f"kept.{i}") for i in range(sum(name.startswith("kept.") for name in tensors))]
+    groups: dict[str, list[torch.Tensor]] = {}
+    for group in {name.split(".")[0] for name in tensors} - {"optimizer"}:
+        count = sum(name.startswith(f"{group}.") for name in tensors)
+        groups[group] = [tensors.pop(f"{group}.{i}") for i in range(count)]
     restored: dict[int, dict[str, Any]] = {}
     for name, value in {**tensors, **state.pop("numbers")}.items():
         _, i, key = name.split(".", 2)
@@ -89,7 +94,7 @@ def load_checkpoint(
         inner[last] = value
     current = optimizer.state_dict()
     optimizer.load_state_dict({"state": restored, "param_groups": current["param_groups"]})
-    return state, kept
+    return state, groups
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

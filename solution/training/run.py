@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,8 +66,14 @@ def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
 
 
 def check_models(rankers: Sequence[RankerConfig]) -> None:
-    """Raise one `UserError` for all models that cannot be found, before anything is loaded."""
+    """Raise one `UserError` for all models and packages that cannot be found, before anything is loaded."""
+    from solution.training.log import INSTALL_TENSORBOARD, has_tensorboard
+
     problems = []
+    if not has_tensorboard() and any(config.trains and config.training.tensorboard for config in rankers):
+        problems.append(
+            f"training.tensorboard is true and the package is not installed: {INSTALL_TENSORBOARD} (or set it to false)"
+        )
     for config in rankers:
         if config.family in TRAINED_FAMILIES:
             try:
@@ -131,6 +138,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     from solution.device import free_memory
     from solution.memory import PeakMemory
     from solution.training.checkpoint import drop_checkpoint
+    from solution.training.log import LOG, drop_log
 
     free_memory()
     peak = PeakMemory()
@@ -138,7 +146,8 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     valid_exam = exam.subset(np.flatnonzero(prepared.folds == fold))
     ranker = make_ranker(config, workdir.cache)
     checkpoint = workdir.checkpoint(config.name, fold)
-    facts = ranker.fit(train_exam, valid_exam, checkpoint)
+    logs = workdir.logs(config.name, fold)
+    facts = ranker.fit(train_exam, valid_exam, checkpoint, logs)
     scoring = time.monotonic()
     probabilities = widen(ranker.predict(valid_exam.hidden()), questions.max_options)
     done = time.monotonic()
@@ -160,6 +169,8 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     }
     with atomic_folder(target) as temporary:
         ranker.save(temporary)
+        if config.trains:
+            shutil.copyfile(logs / LOG, temporary / LOG)
         write_json(temporary / "metrics.json", metrics)
         write_json(
             temporary / "ranker.json",
@@ -172,6 +183,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
         write_manifest(temporary, KIND, key=key)
     oof.write_oof(part, valid_exam.questions, probabilities, about)
     drop_checkpoint(checkpoint)
+    drop_log(logs)
     say(
         f"{config.name} fold {fold}: MAP@3 {metrics['map3']:.3f} [{low:.3f}, {high:.3f}] on {len(answers)} questions "
         f"(random {metrics['random_map3']:.3f}), {metrics['seconds']:.0f} s"

@@ -1,0 +1,94 @@
+"""What a training run tells while it goes: `log.csv`, and TensorBoard's event files where they are wanted."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from solution.files import sweep_leftovers, write_text
+
+LOG = "log.csv"
+COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "map3", "seconds", "tokens")
+INSTALL_TENSORBOARD = "pip install tensorboard"
+
+
+def has_tensorboard() -> bool:
+    return importlib.util.find_spec("tensorboard") is not None
+
+
+class TrainingLog:
+    """One line of `log.csv` a step, flushed at once, and the same figures as TensorBoard scalars.
+
+    The lines so far belong to the checkpoint: on opening the file is written anew from them, so that a
+    run that was killed leaves neither a gap nor a step twice.
+
+    Columns: step (from 1), loss (mean over the step's questions), learning_rate (`learning_rate` times
+    the schedule), gradient_norm (before clipping; not finite where float16 overflowed and the step was
+    skipped), map3 (of the validation questions; empty where not evaluated), seconds (since the start,
+    pauses left out), tokens (of the step's questions with all their options).
+    """
+
+    def __init__(self, folder: Path | None, lines: list[str], tensorboard: bool):
+        """
+        Args:
+            folder: where the files go, made when missing; None: lines are only collected.
+            lines: of the steps done before; every new one is appended to this list too.
+        """
+        self.lines = lines
+        self._file: Any = None
+        self._events: Any = None
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep_leftovers(folder, LOG)
+        write_text(folder / LOG, "".join(f"{line}\n" for line in (",".join(COLUMNS), *lines)))
+        self._file = open(folder / LOG, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            if not lines:  # the events of a run with other settings would be drawn into the same curve
+                for path in folder.glob("events.out.tfevents.*"):
+                    path.unlink()
+            self._events = SummaryWriter(str(folder), purge_step=len(lines) + 1)
+
+    def add(
+        self,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        gradient_norm: float,
+        map3: float | None,
+        seconds: float,
+        tokens: int,
+    ) -> None:
+        """Write one step; steps come in order, each once."""
+        said = "" if map3 is None else f"{map3:.6f}"
+        line = f"{step},{loss:.6f},{learning_rate:.6g},{gradient_norm:.6g},{said},{seconds:.2f},{tokens}"
+        self.lines.append(line)
+        if self._file is not None:
+            self._file.write(line + "\n")
+            self._file.flush()
+        if self._events is not None:
+            self._events.add_scalar("loss", loss, step)
+            self._events.add_scalar("learning_rate", learning_rate, step)
+            self._events.add_scalar("gradient_norm", gradient_norm, step)
+            if map3 is not None:
+                self._events.add_scalar("map3", map3, step)
+
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in (self._file, self._events):
+            if stream is not None:
+                stream.close()
+
+
+def drop_log(folder: Path) -> None:
+    """Remove a finished run's `log.csv` and the folders that are left empty; event files stay."""
+    (folder / LOG).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty, or never made
+        for path in (folder, *folder.parents[:2]):
+            path.rmdir()
