@@ -433,7 +433,7 @@ def test_tensorboard(tmp_path):
             return super().scores(items)
 
     settings = {"tensorboard": True, "checkpoint_seconds": 0, "evaluations_per_epoch": 1}
-    Toy(12).train(tmp_path, lambda: 0.5, **settings)  # another run's curves, to be dropped
+    Toy(12).train(tmp_path, lambda: 0.5, **settings)  # another run's curves, not to be drawn
     drop_checkpoint(tmp_path / "c")
     with pytest.raises(Killed):
         Mortal(12).train(tmp_path, lambda: 0.5, **settings)

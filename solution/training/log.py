@@ -48,9 +48,7 @@ class TrainingLog:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            if not lines:  # the events of a run with other settings would be drawn into the same curve
-                for path in folder.glob("events.out.tfevents.*"):
-                    path.unlink()
+            # Events behind the last checkpoint, and those of a run before this one, are not drawn any more.
             self._events = SummaryWriter(str(folder), purge_step=len(lines) + 1)
 
     def add(
