@@ -49,7 +49,8 @@ def exam(tmp_path_factory) -> Path:
     causal = {**shared, "family": "causal", "model": str(llama(folder / "llama")), "head": "both"}
     causal |= {"lora": {**LORA, "target_modules": "all-linear"}, "training": TRAINING}
     encoder = {**shared, "family": "multiple_choice", "model": str(bert(folder / "bert"))}
-    encoder |= {"lora": {**LORA, "target_modules": ["query", "value"]}, "training": {**TRAINING, "keep": "best"}}
+    training = {**TRAINING, "keep": "best", "patience": 9, "ema_decay": 0.9, "awp": {"rate": 0.05}}
+    encoder |= {"lora": {**LORA, "target_modules": ["query", "value"]}, "training": training}
     rankers = {"decoder": causal, "encoder": encoder}
     rankers = {name: {"name": name, **values} for name, values in rankers.items()}
     write_configs(folder / "configs", rankers, folds=2, source="column", option_scores=[])

@@ -265,9 +265,7 @@ def train(
             # Where the gradient has overflowed the step will be skipped, and there is no direction to move in.
             if finite and awp is not None and epoch >= awp.start_epoch and gradient_is_finite(parameters):
                 with perturbed(parameters, awp):
-                    adversarial = accumulate_gradient(
-                        scorer, parameters, batches, len(rows), device, scaler, step_seed
-                    )
+                    adversarial = accumulate_gradient(scorer, parameters, batches, len(rows), device, scaler, step_seed)
                 finite = math.isfinite(adversarial)
             scaler.unscale_(optimizer)
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_gradient_norm))
