@@ -23,7 +23,7 @@ from solution.config import load_run
 from solution.oof import read_oof
 from solution.questions import read_questions
 from solution.training import distributed
-from solution.training.distributed import balanced_parts, own_batches, sum_gradients, sum_rows
+from solution.training.distributed import balanced_parts, own_batches, sum_gradients, sum_tables
 from solution.training.run import train_folds
 from solution.workdir import Workdir
 
@@ -168,6 +168,6 @@ def test_alone_nothing_changes(monkeypatch):
     assert (distributed.size(), distributed.rank(), distributed.shards()) == (1, 0, False)
     assert own_batches([5, 9, 1, 7], 14) == [[1], [3, 0], [2]]
     table = np.ones((2, 2))
-    assert sum_rows(table, [0]) is table
+    assert sum_tables(table) is table
     assert sum_gradients([torch.nn.Parameter(torch.zeros(1))], 2.5) == 2.5
     assert distributed.told([]) == "" and distributed.first_to_fail()

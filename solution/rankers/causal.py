@@ -147,10 +147,10 @@ class GenerativeRanker(NeuralRanker):
 
     # --- examples from the training folds ---
 
-    def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path) -> dict[str, Any]:
+    def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
         """See `Ranker.fit`."""
         self.examples = choose_examples(train_exam, self.config)
-        return super().fit(train_exam, valid_exam, checkpoint)
+        return super().fit(train_exam, valid_exam, checkpoint, logs)
 
     def save(self, folder: Path) -> None:
         """See `Ranker.save`."""
