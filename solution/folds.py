@@ -183,7 +183,7 @@ def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any
     remedy = f"Delete {path} (and the OOF files beside it) to make new folds."
     previous: dict[str, int] = {}
     known: dict[str, str] = {}
-    prints = _prints(questions, settings["group_column"])
+    prints = question_prints(questions, settings["group_column"])
     if path.exists():
         stored = read_json(path, "the folds file", remedy)
         parts = ("settings", "fold", "print")
@@ -233,13 +233,13 @@ def already_parted(questions: Questions, path: Path) -> int:
     """How many of the questions a folds file holds with the same prompt and group; 0 where there is no whole file."""
     try:
         stored = read_json(path, "the folds file", "")
-        known, prints = stored["print"], _prints(questions, stored["settings"]["group_column"])
+        known, prints = stored["print"], question_prints(questions, stored["settings"]["group_column"])
         return sum(known.get(id_) == print_ for id_, print_ in prints.items())
     except (UserError, AttributeError, KeyError, TypeError):
         return 0
 
 
-def _prints(questions: Questions, group_column: str | None) -> dict[str, str]:
+def question_prints(questions: Questions, group_column: str | None) -> dict[str, str]:
     """Of each question, by its id, a short hash of what decides its group."""
     values = questions.extra.get(group_column, [None] * len(questions)) if group_column else [None] * len(questions)
     return {

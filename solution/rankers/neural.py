@@ -15,7 +15,7 @@ from torch import nn
 from solution.config import RankerConfig
 from solution.device import Device, choose_device
 from solution.errors import UserError
-from solution.files import content_hash
+from solution.files import content_hash, read_manifest
 from solution.metrics import map_at_k
 from solution.models import resolve_model
 from solution.progress import progress_bar, say
@@ -27,6 +27,7 @@ from solution.training.loop import train
 HEAD = "head.safetensors"
 PRIOR = "prior.safetensors"
 FULL = "model.safetensors"
+MERGED = "merged model"
 
 
 class RetrievalPrior(nn.Module):
@@ -53,6 +54,8 @@ class NeuralRanker:
 
     new_modules: tuple[str, ...] = ()
     """Modules of the base model that are new or must be trained whole (saved with the adapter)."""
+    merging: bool = False
+    """Take 4-bit weights back to full precision before LoRA is put on them, so that they can be merged."""
 
     def __init__(self, config: RankerConfig, cache: Path):
         self.config = config
@@ -123,7 +126,7 @@ class NeuralRanker:
         torch.manual_seed(config.seed)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-            quantization = adapters.quantization_config(config.quantization, self.device.compute)
+            quantization = adapters.quantization_config(config.quantization, self.device.compute, self.new_modules)
             if quantization is not None:
                 options |= {"quantization_config": quantization, "device_map": {"": self.device.kind}}
             # float32 wherever base weights are trained; else as the family says.
@@ -137,7 +140,9 @@ class NeuralRanker:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.unk_token or self.tokenizer.eos_token
         checkpointing = config.training.gradient_checkpointing and config.trains
-        if quantization is not None:
+        if quantization is not None and self.merging:
+            model = adapters.dequantize(model, dtype)
+        elif quantization is not None:
             model = adapters.prepare_quantized(model, checkpointing)
         elif checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -156,6 +161,9 @@ class NeuralRanker:
                 module.to(self.device.torch)
             module.eval()
         self.parameter_counts = adapters.trainable_in_float32(self.modules)
+        if config.merged:
+            read_manifest(Path(source), MERGED, "Name the folder that `python -m solution merge` wrote.", verify=False)
+            self._load_small(Path(source))
 
     # --- ranker ---
 
@@ -163,7 +171,7 @@ class NeuralRanker:
         """See `Ranker.fit`."""
         if not self.config.trains:
             self.build()
-            return {}
+            return self._bits()
         train_exam.questions.require_answers("training")
         self.model = None  # whatever was fitted or loaded before, training starts from the base model
         self.build()
@@ -172,6 +180,7 @@ class NeuralRanker:
         share = f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})"
         computed_on = f"{self.device}{distributed.told(self.modules)}"
         say(f"{config.name}: {share}, {computed_on}")
+        bits = self._bits()
         self._train_exam, self._train_priors = train_exam, self._priors(train_exam)
         run = content_hash(
             config.hash(),
@@ -205,7 +214,23 @@ class NeuralRanker:
             )
         finally:
             self._train_exam = self._train_priors = None
-        return {**facts, "trainable_parameters": trainable, "parameters": total, "computed_on": computed_on}
+        return {
+            **facts,
+            "trainable_parameters": trainable,
+            "parameters": total,
+            **bits,
+            "computed_on": computed_on,
+        }
+
+    def _bits(self) -> dict[str, Any]:
+        if self.config.quantization is None:
+            return {}
+        bits = adapters.bits_per_parameter(self.model)
+        say(
+            f"{self.config.name}: {bits['quantized']:.3f} bits a 4-bit parameter with its constants, "
+            f"{bits['model']:.2f} a parameter over the whole model"
+        )
+        return {"bits_per_parameter": bits}
 
     def length(self, item: Item) -> int:
         """Padded tokens that an item costs."""
@@ -302,6 +327,9 @@ class NeuralRanker:
             adapters.load_adapter(self.model, folder)
         else:
             _put_state(self.model, folder / FULL)
+        self._load_small(folder)
+
+    def _load_small(self, folder: Path) -> None:
         for module, name in self._small_modules():
             _put_state(module, folder / name)
 

@@ -15,8 +15,15 @@ from solution.errors import UserError
 ADAPTER = "adapter_model.safetensors"
 
 
-def quantization_config(settings: QuantizationSettings | None, compute: torch.dtype) -> Any:
-    """The BitsAndBytesConfig of a 4-bit base model, or None."""
+def quantization_config(
+    settings: QuantizationSettings | None, compute: torch.dtype, new_modules: Iterable[str] = ()
+) -> Any:
+    """The BitsAndBytesConfig of a 4-bit base model, or None.
+
+    Args:
+        new_modules: stay in full precision, since they are trained whole; where a family has none,
+            transformers leaves the output layer alone.
+    """
     if settings is None:
         return None
     from transformers import BitsAndBytesConfig
@@ -26,6 +33,8 @@ def quantization_config(settings: QuantizationSettings | None, compute: torch.dt
         bnb_4bit_quant_type=settings.kind,
         bnb_4bit_use_double_quant=settings.double,
         bnb_4bit_compute_dtype=compute,
+        # Of 4-bit models too, whatever it is called: ends of names, or patterns of whole names.
+        llm_int8_skip_modules=[text for name in new_modules for text in (name, rf"(?:.*\.)?{name}")] or None,
     )
 
 
@@ -54,6 +63,53 @@ def prepare_quantized(model: nn.Module, gradient_checkpointing: bool) -> nn.Modu
     )
 
 
+def dequantize(model: Any, dtype: torch.dtype) -> Any:
+    """Take a 4-bit model's weights back to ordinary ones, rounded as they are: what an adapter was trained on."""
+    # The packed kernel's weights would come back as garbage.
+    keep_exact_on_cpu(model)
+    return model.dequantize(dtype=dtype).to(dtype)
+
+
+def bits_per_parameter(model: nn.Module) -> dict[str, float]:
+    """How many bits a parameter takes in memory, quantisation constants counted.
+
+    A 4-bit weight has a constant for each block of 64: 32 bits, so 0.5 bits a parameter; with
+    double quantisation 8 bits and 32 bits more for each 256 blocks, so 0.127 (QLoRA, section 3).
+    bitsandbytes keeps the tables of the levels, 16 and 256 numbers, with each matrix; they count too.
+
+    Returns:
+        `quantized`: of the 4-bit weights; `model`: of all parameters, trained ones included.
+
+    Raises:
+        ValueError: no weight is quantized.
+    """
+    seen: set[int] = set()
+
+    def bits(tensor: torch.Tensor | None) -> int:
+        if tensor is None or tensor.data_ptr() in seen:
+            return 0
+        seen.add(tensor.data_ptr())
+        return tensor.numel() * tensor.element_size() * 8
+
+    small = count = 0
+    whole, total = 0, 0
+    for parameter in model.parameters():
+        size = bits(parameter)
+        if size == 0:
+            continue
+        state = getattr(parameter, "quant_state", None)
+        elements = parameter.numel()
+        if state is not None:
+            elements = state.shape.numel()
+            second = [state.state2.absmax, state.state2.code, state.offset] if state.nested else []
+            size += sum(map(bits, (state.absmax, state.code, *second)))
+            small, count = small + size, count + elements
+        whole, total = whole + size, total + elements
+    if not count:
+        raise ValueError("no weight of the model is quantized")
+    return {"quantized": round(small / count, 4), "model": round(whole / total, 4)}
+
+
 def add_lora(model: nn.Module, settings: LoraSettings, new_modules: Iterable[str]) -> Any:
     """Wrap a model with LoRA; `new_modules` (a fresh head, a fresh pooler) are trained whole and saved.
 
@@ -68,7 +124,19 @@ def add_lora(model: nn.Module, settings: LoraSettings, new_modules: Iterable[str
     absent = [name for name in settings.modules_to_save if name not in present]
     if absent:
         raise UserError(f"lora.modules_to_save names no module of the model: {', '.join(absent)}")
-    values["modules_to_save"] = sorted({*settings.modules_to_save, *new_modules}) or None
+    # A copy of a 4-bit weight could not be trained.
+    whole = {*settings.modules_to_save, *new_modules}
+    quantized = [
+        name
+        for name, module in model.named_modules()
+        if hasattr(getattr(module, "weight", None), "quant_state") and whole & set(name.split("."))
+    ]
+    if quantized:
+        raise UserError(
+            f"lora.modules_to_save names a module with 4-bit weights ({quantized[0]}), which cannot be trained whole: "
+            "give it LoRA by lora.target_modules instead, or set quantization to null"
+        )
+    values["modules_to_save"] = sorted(whole) or None
     try:
         wrapped = get_peft_model(model, LoraConfig(**values))  # type: ignore[arg-type]
     except (ValueError, TypeError) as error:

@@ -134,6 +134,11 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     if distributed.from_main(lambda: _finished(target, part, about, key)):
         say(f"{config.name} fold {fold}: already trained, nothing has changed")
         return
+    valid_exam = exam.subset(np.flatnonzero(prepared.folds == fold))
+    if config.merged:
+        from solution.training.merge import refuse_seen
+
+        refuse_seen(config, valid_exam.questions)
     started = time.monotonic()
     from solution.device import free_memory
     from solution.memory import PeakMemory
@@ -143,7 +148,6 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     free_memory()
     peak = PeakMemory()
     train_exam = exam.subset(np.flatnonzero(prepared.folds != fold))
-    valid_exam = exam.subset(np.flatnonzero(prepared.folds == fold))
     ranker = make_ranker(config, workdir.cache)
     checkpoint = workdir.checkpoint(config.name, fold)
     logs = workdir.logs(config.name, fold)

@@ -1,0 +1,215 @@
+"""A trained fold as a stand-alone model: LoRA added to the base weights; tokenizer, head and settings beside it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import ValidationError
+
+from solution.config import TRAINED_FAMILIES, RankerConfig, apply_overrides, parse_overrides
+from solution.errors import UserError
+from solution.files import MANIFEST, atomic_folder, read_json, read_manifest, sweep_leftovers, write_manifest
+from solution.folds import question_prints
+from solution.progress import say
+from solution.training.run import KIND, check_models
+from solution.workdir import Workdir
+
+if TYPE_CHECKING:
+    from solution.questions import Questions
+
+Dtype = Literal["float32", "bfloat16"]
+BYTES = {"float32": 4, "bfloat16": 2}
+PROBES = 4
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
+"""How far an option's probability may move between adapter and merged model: rounding, and no more."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged model on disk.
+
+    Attributes:
+        folder: loadable by transformers' AutoModel classes.
+        settings: the ranker's YAML in it.
+        size: bytes.
+        difference: the largest difference of an option's probability from the adapter's, on the probes.
+    """
+
+    folder: Path
+    settings: Path
+    size: int
+    difference: float
+
+
+def merge_fold(
+    workdir: Workdir, name: str, fold: int, output: Path, dtype: Dtype = "float32", overrides: Sequence[str] = ()
+) -> Merged:
+    """Write the ranker of one trained fold as a model of its own, and check that it says what the adapter said.
+
+    It is merged on the CPU, in `dtype`. 4-bit base weights (QLoRA) are taken back to `dtype` as they
+    are, rounding included: the adapter was trained on them and makes up for their rounding.
+
+    Args:
+        output: a folder that is not there yet.
+        overrides: `key.path=value` texts for the settings that the fold was trained with (a model that moved).
+
+    Raises:
+        UserError: the fold is not trained or not with LoRA, `output` exists, the base model cannot be
+            had, the disk is too small, or the merged model says something else.
+    """
+    changes = parse_overrides(overrides)
+    if output.exists():
+        raise UserError(f"the output {output} exists already; give a folder that is not there yet")
+    folder = workdir.fold_weights(name, fold)
+    if not folder.is_dir():
+        raise UserError(
+            f"the ranker {name} has no trained fold {fold} in {workdir.weights}. "
+            f"Train it first: python train_fold.py --ranker {name} --fold {fold}"
+        )
+    remedy = f"Train it again: python train_fold.py --ranker {name} --fold {fold}"
+    read_manifest(folder, KIND, remedy)
+    stored = read_json(folder / "ranker.json", "the ranker's settings", remedy)
+    try:
+        config = RankerConfig.model_validate(apply_overrides(stored["config"], changes))
+    except ValidationError as error:
+        text = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"the settings of the ranker {name} are wrong: {text}") from None
+    if config.family not in TRAINED_FAMILIES or not config.trains:
+        raise UserError(f"the ranker {name} is not trained (family {config.family}): there is nothing to merge")
+    if config.lora is None:
+        raise UserError(
+            f"the ranker {name} was trained without lora: its whole weights are in {folder / 'model.safetensors'}, "
+            "and there is nothing to merge"
+        )
+    check_models([config])
+    return _merge(config, stored["about"], folder, output, dtype, workdir)
+
+
+def _merge(
+    config: RankerConfig, about: dict[str, Any], folder: Path, output: Path, dtype: Dtype, workdir: Workdir
+) -> Merged:
+    import torch
+
+    from solution.device import Device, free_memory
+    from solution.rankers.families import make_ranker
+    from solution.rankers.neural import MERGED, NeuralRanker
+
+    def ranker_of(settings: RankerConfig) -> NeuralRanker:
+        ranker = make_ranker(settings, workdir.cache)
+        assert isinstance(ranker, NeuralRanker)
+        ranker.device = Device("cpu", getattr(torch, dtype))
+        return ranker
+
+    # A stuck or killed merge leaves only temporary folders behind.
+    if output.parent.is_dir():
+        sweep_leftovers(output.parent, output.name)
+    probes = probe_exam(config)
+    ranker = ranker_of(config)
+    ranker.merging = True
+    ranker.load(folder)
+    say(f"{config.name}: merging in {dtype} on the CPU")
+    before = ranker.predict(probes)
+    model = ranker.model.merge_and_unload().to(getattr(torch, dtype))
+    _check_disk(output, sum(p.numel() for p in model.parameters()) * BYTES[dtype])
+    name = f"{config.name[:57]}_merged"
+    with atomic_folder(output) as temporary:
+        model.save_pretrained(temporary)
+        ranker.tokenizer.save_pretrained(temporary)
+        for path in folder.iterdir():
+            # The head and what else a family keeps beside its adapter.
+            if path.is_file() and not path.name.startswith("adapter_") and path.name not in _OF_THE_FOLD:
+                shutil.copy(path, temporary)
+        del model, ranker
+        free_memory()
+        merged = config.model_copy(
+            update={
+                "name": name,
+                "model": str(output.resolve()),
+                "revision": None,
+                "merged": True,
+                "lora": None,
+                "quantization": None,
+                "training": config.training.model_copy(update={"epochs": 0}),
+            }
+        )
+        settings = temporary / f"{name}.yaml"
+        settings.write_text(_yaml(merged, output, about), encoding="utf-8")
+        write_manifest(temporary, MERGED, ranker=config.name, about=about, seen=_seen(workdir, about["fold"]))
+        after = ranker_of(merged.model_copy(update={"model": str(temporary)})).predict(probes)
+        difference = float(np.abs(after - before).max())
+        if not difference <= TOLERANCE[dtype]:
+            raise UserError(
+                f"the merged model does not say what the adapter says: an option's probability differs by "
+                f"{difference:.2g}, and rounding explains {TOLERANCE[dtype]:g}. Nothing was written. The adapter in "
+                f"{folder} can be used as it is."
+            )
+        size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
+    free_memory()
+    return Merged(output, output / settings.name, size, difference)
+
+
+_OF_THE_FOLD = (MANIFEST, "metrics.json", "ranker.json")
+
+
+def probe_exam(config: RankerConfig) -> Any:
+    """The built-in exam's first questions, closed-book, with option scores of 0 where the ranker asks for some."""
+    from solution.demo.run import EXAM
+    from solution.questions import read_questions
+    from solution.rankers.base import Exam
+
+    questions = read_questions(EXAM).subset(range(PROBES))
+    zeros = np.zeros(questions.exists().shape, dtype=np.float32)
+    return Exam(questions, [[] for _ in range(PROBES)], {config.option_score: zeros}).hidden()
+
+
+def _check_disk(output: Path, needed: int) -> None:
+    place = next(parent for parent in output.resolve().parents if parent.is_dir())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise UserError(
+            f"the merged model needs about {needed / 2**30:.1f} GiB, and {place} has {free / 2**30:.1f} GiB free. "
+            "Give another --output, or --dtype bfloat16."
+        )
+
+
+def _yaml(config: RankerConfig, output: Path, about: dict[str, Any]) -> str:
+    values = config.model_dump(mode="json") | {"training": {"epochs": 0}}
+    return (
+        f"# python train_fold.py --config {output.resolve() / config.name}.yaml --fold {about['fold']}\n"
+        f"# The ranker {about['ranker']}, trained without fold {about['fold']} of {about['folds']}, as a model of its "
+        "own. It is scored and not trained. Questions that it was trained on are refused.\n"
+        + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+    )
+
+
+def _seen(workdir: Workdir, fold: int) -> dict[str, Any]:
+    """By which column questions were grouped, and the prints of those that the fold's ranker was trained on."""
+    if not workdir.folds.is_file():
+        say(f"note: {workdir.folds} is not there, so that the merged model cannot know which questions it has seen")
+        return {"group_column": None, "prints": []}
+    stored = read_json(workdir.folds, "the folds file", "Bring it back, or remove it.")
+    prints = [stored["print"][id_] for id_, its in sorted(stored["fold"].items()) if its != fold]
+    return {"group_column": stored["settings"]["group_column"], "prints": prints}
+
+
+def refuse_seen(config: RankerConfig, questions: Questions) -> None:
+    """Raise `UserError` where a merged ranker would be scored on questions that it was trained on."""
+    from solution.rankers.neural import MERGED
+
+    manifest = read_manifest(Path(config.model), MERGED, "", verify=False)
+    seen = manifest["seen"]
+    known = set(seen["prints"])
+    prints = question_prints(questions, seen["group_column"])
+    rows = [id_ for id_, print_ in prints.items() if print_ in known]
+    if rows:
+        raise UserError(
+            f"{config.name}: {config.model} was trained on {len(rows)} of these {len(questions)} questions "
+            f"(first: id {rows[0]}), so that their OOF scores would flatter. Of its own exam it may score fold "
+            f"{manifest['about']['fold']} only; another exam it may score whole."
+        )

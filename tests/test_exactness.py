@@ -1,0 +1,139 @@
+"""What a generative ranker says, and how it learns, is what each option as a sequence of its own would give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_config, tiny_exam
+
+from solution.rankers.base import Exam
+from solution.rankers.causal import EncodedOptions
+from solution.rankers.families import make_ranker
+from solution.retrieval.contexts import ContextPassage
+
+torch.set_num_threads(1)
+
+OPTIONS = tuple(range(2, 9))
+WORDS = (
+    "stone river light water iron gold cell atom wave heat mass star moon tree leaf bird fish rain wind fire".split()
+)
+ORIGINAL = 48  # the tiny LongRoPE model's short factors end here, and the sliding window is 16
+
+
+def ragged_exam(context_words: tuple[int, ...]) -> Exam:
+    """Seven questions of 2 to 8 options; an option has one to nine words."""
+    exam = tiny_exam(7, OPTIONS)
+    rng = np.random.default_rng(1)
+    for row in range(7):
+        words = context_words[row % len(context_words)]
+        exam.passages[row] = [ContextPassage("x", "", " ".join(rng.choice(WORDS, words)), 1.0, "dense")]
+        exam.questions.options[row] = [
+            " ".join(rng.choice(WORDS, 1 + (5 * i + row) % 9)) for i in range(len(exam.questions.options[row]))
+        ]
+    return exam
+
+
+def ranker_of(tiny: Any, model: str, cache: Path, **changes: Any) -> Any:
+    """LoRA and head are moved off their start, at which they change nothing."""
+    ranker = make_ranker(tiny_config("seq2seq" if model == "t5" else "causal", tiny(model), **changes), cache)
+    ranker.build()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for module in ranker.modules:
+            for name, parameter in module.named_parameters():
+                if parameter.requires_grad and "lora_A" not in name:
+                    parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return ranker
+
+
+def separate_scores(ranker: Any, item: EncodedOptions) -> torch.Tensor:
+    """Each option alone, by transformers' own forward pass: its masks, its positions, its cross-entropy."""
+    model, head = ranker.model, ranker.head
+    scores = []
+    for option in item.options:
+        if ranker.config.family == "seq2seq":
+            output = model(
+                input_ids=torch.tensor([item.prefix]), labels=torch.tensor([option]), output_hidden_states=True
+            )
+            last = output.decoder_hidden_states[-1][0, -1]
+        else:
+            ids = torch.tensor([[*item.prefix, *option]])
+            labels = ids.masked_fill(torch.arange(ids.shape[1]) < len(item.prefix), -100)
+            output = model(input_ids=ids, labels=labels, output_hidden_states=True, use_cache=False)
+            last = output.hidden_states[-1][0, -1]
+        scores.append(last @ head.score_weight - output.loss * head.log_scale.exp()[0])
+    return torch.stack(scores)
+
+
+@pytest.mark.parametrize(
+    ("model", "context_words", "lengths"),
+    [
+        ("llama", (3, 20, 40), (0, 200)),
+        ("phi3", (3, 20, 40), (0, 200)),
+        ("phi3_longrope", (1, 3), (0, ORIGINAL)),
+        ("phi3_longrope", (27, 30, 33), (ORIGINAL - 20, ORIGINAL + 20)),
+        ("phi3_longrope", (40, 50), (ORIGINAL + 1, 200)),
+        ("t5", (3, 20, 40), (0, 300)),
+    ],
+)
+def test_as_if_each_option_stood_alone(tiny, tmp_path, model, context_words, lengths):
+    ranker = ranker_of(tiny, model, tmp_path, head="both", max_tokens=300)
+    exam = ragged_exam(context_words)
+    orders = [list(range(len(options))) for options in exam.questions.options]
+    items = [ranker.encode_question(exam, row, 1, order) for row, order in enumerate(orders)]
+    totals = [[len(item.prefix) + len(option) for option in item.options] for item in items]
+    assert lengths[0] <= min(map(min, totals)) and max(map(max, totals)) <= lengths[1]
+    if lengths == (ORIGINAL - 20, ORIGINAL + 20):
+        assert sum(min(row) <= ORIGINAL < max(row) for row in totals) >= 3, "questions across the original length"
+        assert any(len(item.prefix) < ORIGINAL < max(row) for item, row in zip(items, totals, strict=True))
+
+    wanted = [separate_scores(ranker, item) for item in items]
+    scores = ranker.encoded_scores(items)
+    for row, own in enumerate(wanted):
+        torch.testing.assert_close(scores[row, : len(own)], own, atol=1e-4, rtol=0)
+        assert torch.isinf(scores[row, len(own) :]).all()
+    table = ranker.predict(exam)
+    for row, own in enumerate(wanted):
+        np.testing.assert_allclose(table[row, : len(own)], own.detach().softmax(0).numpy(), atol=1e-5)
+    assert np.ptp(table[0, :2]) > 1e-3
+
+    parameters = [p for module in ranker.modules for p in module.parameters() if p.requires_grad]
+    answers = torch.as_tensor(exam.questions.answers)
+    loss = torch.nn.functional.cross_entropy(scores, answers, reduction="sum")
+    own_loss = sum(
+        torch.nn.functional.cross_entropy(own[None], answers[row : row + 1]) for row, own in enumerate(wanted)
+    )
+    got = torch.autograd.grad(loss, parameters)
+    for one, other in zip(got, torch.autograd.grad(own_loss, parameters), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    assert sum(float(g.abs().max()) > 1e-2 for g in got) > len(got) // 2
+
+
+def test_t5_reads_a_question_once(tiny, tmp_path):
+    """The encoder sees every question once, however many options it has."""
+    ranker = ranker_of(tiny, "t5", tmp_path, max_tokens=300)
+    seen = []
+    encoder = ranker.model.get_encoder()
+    encoder.register_forward_pre_hook(lambda _, a, kw: seen.append(kw["input_ids"].shape[0]), with_kwargs=True)
+    ranker.predict(ragged_exam((5,)))
+    assert sum(seen) == 7
+
+
+@pytest.mark.parametrize("model", ["llama", "t5"])
+def test_the_first_words_of_the_context_are_kept(tiny, tmp_path, model):
+    """The best passage stands first: a context too long loses its end; question and options lose nothing."""
+    ranker = ranker_of(tiny, model, tmp_path, max_tokens=70 if model == "llama" else 150)
+    exam = tiny_exam(1, 3)
+    exam.passages[0] = [ContextPassage("x", "", "gold iron wave " + "stone river " * 300, 1.0, "dense")]
+    item = ranker.encode_question(exam, 0, 1, [0, 1, 2])
+    text = ranker.tokenizer.decode(item.prefix, skip_special_tokens=True)
+    assert text.startswith("gold iron wave stone")
+    # A new line is not in the tiny T5's vocabulary.
+    assert "".join(text.split()).split("Question:")[1] == "".join(f"{exam.questions.prompts[0]}Answer:".split())
+    for option, ids in zip(exam.questions.options[0], item.options, strict=True):
+        assert ranker.tokenizer.decode(ids, skip_special_tokens=True).strip() == option
+    assert ranker.config.max_tokens - 4 <= len(item.prefix) + max(map(len, item.options)) <= ranker.config.max_tokens
