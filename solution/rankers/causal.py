@@ -22,7 +22,7 @@ from solution.errors import UserError
 from solution.files import read_json, write_json
 from solution.questions import LETTERS
 from solution.rankers.base import Exam
-from solution.rankers.neural import NeuralRanker, pad_rows, spread
+from solution.rankers.neural import NeuralRanker, pad_rows
 from solution.rankers.prompts import (
     context_text,
     cut_text,
@@ -279,14 +279,24 @@ class CausalRanker(GenerativeRanker):
         return len(item.prefix) + sum(map(len, item.options))
 
     def encoded_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
+        parts, places = self._parts(items)
+        return self._together([self._option_scores(part) for part in parts], places, items)
+
+    def _parts(self, items: Sequence[EncodedOptions]) -> tuple[list[list[EncodedOptions]], list[int]]:
+        """The batches in which questions pass through the model, and where in a flat [b * width] table each of
+        their options stands.
+
+        LongRoPE rotates a whole batch by the factors of its longest sequence. Options that are short alone
+        and options that are long alone are kept apart, so that neither changes the other.
+        """
         limit = longrope_limit(self.model.config)
+        width = table_width(items)
         if limit is None:
-            return spread(self._option_scores(items), items)
-        # LongRoPE rotates a whole batch by the factors of its longest sequence. Options that are short alone
-        # and options that are long alone are kept apart, so that neither changes the other.
-        width = max(max(item.positions) for item in items) + 1
+            return [list(items)], [
+                row * width + position for row, item in enumerate(items) for position in item.positions
+            ]
         places: list[int] = []
-        values: list[torch.Tensor] = []
+        found: list[list[EncodedOptions]] = []
         for long in (False, True):
             parts = []
             for row, item in enumerate(items):
@@ -296,15 +306,35 @@ class CausalRanker(GenerativeRanker):
                     parts.append(EncodedOptions(item.prefix, [item.options[i] for i in chosen], positions))
                     places += [row * width + position for position in positions]
             if parts:
-                values.append(self._option_scores(parts))
-        flat = torch.cat(values)
+                found.append(parts)
+        return found, places
+
+    def _together(
+        self, values: Sequence[torch.Tensor], places: Sequence[int], items: Sequence[EncodedOptions]
+    ) -> torch.Tensor:
+        """The option scores of `_parts` as one table [b, width], -inf where there is no option."""
+        flat, width = torch.cat(list(values)), table_width(items)
         table = torch.full((len(items) * width,), -torch.inf, dtype=flat.dtype, device=flat.device)
         return table.index_put((torch.tensor(places, device=flat.device),), flat).view(len(items), width)
 
+    @property
+    def causal_lm(self) -> Any:
+        """The model below PEFT's wrapper."""
+        return self.model.base_model.model if hasattr(self.model, "peft_config") else self.model
+
+    @property
+    def backbone(self) -> Any:
+        """The decoder without its output layer."""
+        return getattr(self.causal_lm, self.causal_lm.base_model_prefix)
+
     def _option_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
         """float32 [sum of options], in the order of items and options."""
-        device = self.device.torch
-        causal_lm = self.model.base_model.model if hasattr(self.model, "peft_config") else self.model
+        inputs = self._packed(items)
+        return self._head_scores(items, inputs["input_ids"], self.backbone(**inputs).last_hidden_state)
+
+    def _packed(self, items: Sequence[EncodedOptions]) -> dict[str, Any]:
+        """What the backbone is given: every option of a question behind its prefix, kept apart by the mask."""
+        device, causal_lm = self.device.torch, self.causal_lm
         ids = pad_rows(
             [[*item.prefix, *(token for option in item.options for token in option)] for item in items],
             self.tokenizer.pad_token_id,
@@ -317,14 +347,16 @@ class CausalRanker(GenerativeRanker):
             mask, positions = packed_layout(items, ids.shape[1], window if kind == SLIDING else None)
             bias = torch.zeros(mask.shape, dtype=causal_lm.dtype)
             biases[kind] = bias.masked_fill_(~mask, torch.finfo(causal_lm.dtype).min)[:, None].to(device)
-        output = getattr(causal_lm, causal_lm.base_model_prefix)(
-            input_ids=ids,
+        return {
+            "input_ids": ids,
             # Models whose layers differ take one mask a kind.
-            attention_mask=biases if len(biases) > 1 else next(iter(biases.values())),
-            position_ids=positions.to(device),
-            use_cache=False,
-        )
-        states = output.last_hidden_state
+            "attention_mask": biases if len(biases) > 1 else next(iter(biases.values())),
+            "position_ids": positions.to(device),
+            "use_cache": False,
+        }
+
+    def _head_scores(self, items: Sequence[EncodedOptions], ids: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """float32 [sum of options] from the backbone's last states, [b, tokens, hidden]."""
         rows, ends = [], []
         for row, item in enumerate(items):
             end = len(item.prefix)
@@ -334,8 +366,8 @@ class CausalRanker(GenerativeRanker):
                 ends.append(end - 1)
         head = self.head
         assert isinstance(head, ScoreHead)
-        likelihood = self._likelihood(causal_lm, states, ids, items) if head.needs_likelihood else None
-        return head(states[rows, ends], likelihood, torch.tensor(rows, device=device))
+        likelihood = self._likelihood(self.causal_lm, states, ids, items) if head.needs_likelihood else None
+        return head(states[rows, ends], likelihood, torch.tensor(rows, device=states.device))
 
     def _likelihood(
         self, causal_lm: Any, states: torch.Tensor, ids: torch.Tensor, items: Sequence[EncodedOptions]
@@ -386,6 +418,11 @@ class CausalRanker(GenerativeRanker):
                 f"({', '.join(sorted(kinds)) or 'a recurrent state'}); options behind one prefix cannot be kept "
                 "apart in them. Use a model of attention layers only."
             )
+
+
+def table_width(items: Sequence[EncodedOptions]) -> int:
+    """Columns of a table in which every option has its position."""
+    return max(max(item.positions) for item in items) + 1
 
 
 def longrope_limit(config: Any) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ class NeuralRanker:
     """Modules of the base model that are new or must be trained whole (saved with the adapter)."""
     merging: bool = False
     """Take 4-bit weights back to full precision before LoRA is put on them, so that they can be merged."""
+    streaming = False
+    """Whether the base model's weights stay on disk until they are computed with."""
 
     def __init__(self, config: RankerConfig, cache: Path):
         self.config = config
@@ -157,7 +159,7 @@ class NeuralRanker:
         self.head = self._make_head()
         self.prior = RetrievalPrior(config.temperature) if config.retrieval_prior else None
         for module in self.modules:
-            if quantization is None or module is not self.model:
+            if module is not self.model or (quantization is None and not self.streaming):
                 module.to(self.device.torch)
             module.eval()
         self.parameter_counts = adapters.trainable_in_float32(self.modules)
@@ -238,12 +240,22 @@ class NeuralRanker:
 
     def scores(self, items: Sequence[Item]) -> torch.Tensor:
         """float [b, max_options], -inf where there is no option."""
-        encoded = [item.encoded for item in items]
-        scores = self.encoded_scores(encoded)
-        if self.prior is not None:
-            flat = torch.tensor([value for item in items for value in item.prior], device=scores.device)
-            scores = scores + spread(self.prior(flat), encoded)
-        return scores
+        return self.with_prior(self.encoded_scores([item.encoded for item in items]), items)
+
+    def with_prior(self, scores: torch.Tensor, items: Sequence[Item]) -> torch.Tensor:
+        """The scores of the encoded questions plus retrieval's, where the ranker is to use them."""
+        if self.prior is None:
+            return scores
+        flat = torch.tensor([value for item in items for value in item.prior], device=scores.device)
+        return scores + spread(self.prior(flat), [item.encoded for item in items])
+
+    def batch_scores(self, batches: Sequence[Sequence[Item]], advance: Callable[[int], None]) -> Iterator[torch.Tensor]:
+        """`scores` of one batch after the other; `advance` is told how many items have been scored since."""
+        for batch in batches:
+            with self.device.autocast():
+                scores = self.scores(batch)
+            advance(len(batch))
+            yield scores
 
     def _priors(self, exam: Exam) -> np.ndarray | None:
         return exam.prior(self.config) if self.config.retrieval_prior else None
@@ -280,19 +292,16 @@ class NeuralRanker:
                 items.append(self._item(exam, priors, row, self.config.passages, order))
         lengths = [self.length(item) for item in items]
         batches = distributed.own_batches(lengths, self.config.predict_tokens_per_batch)
+        # An empty batch is a pass for the others' sake.
+        passes = [[items[i] for i in batch or [int(np.argmin(lengths))]] for batch in batches]
         # Layers that FSDP gathers in inference mode could not be trained afterwards.
         without_gradients = torch.no_grad() if distributed.shards() else torch.inference_mode()
-        own = sum(map(len, batches))
-        with without_gradients, progress_bar(own, f"{self.config.name} scoring") as bar:
-            for batch in batches:
-                with self.device.autocast():
-                    # An empty batch is a pass for the others' sake.
-                    scores = self.scores([items[i] for i in batch or [int(np.argmin(lengths))]])
+        with without_gradients, progress_bar(sum(map(len, passes)), f"{self.config.name} scoring") as bar:
+            for batch, scores in zip(batches, self.batch_scores(passes, bar.advance), strict=True):
                 if batch:
                     # Rotations of a question are averaged as log-probabilities.
                     logs = scores.double().log_softmax(dim=1).cpu().numpy()
                     np.add.at(table[:, : logs.shape[1]], [rows[i] for i in batch], logs)
-                bar.advance(len(batch))
         table = distributed.sum_tables(table)
         if not np.isfinite(table[exists]).all():
             raise UserError(
@@ -318,6 +327,10 @@ class NeuralRanker:
         pairs = ((self.head, HEAD), (self.prior, PRIOR))
         return [(module, name) for module, name in pairs if module is not None]
 
+    def _put_whole(self, path: Path) -> None:
+        """Take weights that were trained whole."""
+        _put_state(self.model, path)
+
     def load(self, folder: Path) -> None:
         """See `Ranker.load`."""
         self.build()
@@ -326,7 +339,7 @@ class NeuralRanker:
         if self.config.lora is not None:
             adapters.load_adapter(self.model, folder)
         else:
-            _put_state(self.model, folder / FULL)
+            self._put_whole(folder / FULL)
         self._load_small(folder)
 
     def _load_small(self, folder: Path) -> None:
