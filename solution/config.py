@@ -171,6 +171,12 @@ class RankerConfig(Settings):
     quantization: QuantizationSettings | None = None
     training: TrainingSettings = TrainingSettings()
     predict_tokens_per_batch: int = Field(16384, ge=64)
+    stream: bool = False
+    """Score with a causal model that is larger than the memory: layer by layer from its safetensors files, all
+    questions through each layer in turn, to the same scores. Training holds the whole model all the same."""
+    stream_tokens: int = Field(262144, ge=64)
+    """With `stream`: tokens that pass through the layers together, and for which the weights are read once. Their
+    states are kept meanwhile: hidden size times two or four bytes each, 2 GiB for a 7B model in bfloat16."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     option_score: OptionScore = "sentence"
     """Which of retrieval's option scores `similarity` and `retrieval_prior` use."""
@@ -197,6 +203,8 @@ class RankerConfig(Settings):
             raise ValueError("head last_token is new: training.epochs must be at least 1 (zero-shot: head likelihood)")
         if self.head_others and self.head not in ("last_token", "both"):
             raise ValueError("head_others needs a trained head: set head to last_token or both")
+        if self.stream and self.family in ("multiple_choice", "seq2seq"):
+            raise ValueError(f"stream is for causal rankers, and this one is {self.family}: set stream to false")
         if self.rotations > 1 and self.family in TRAINED_FAMILIES and not self.lists_options:
             raise ValueError("rotations change nothing unless the options are listed: set show_options")
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from pathlib import Path
 
 _MIB = 1 << 20
@@ -30,3 +31,40 @@ class PeakMemory:
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) // 1024
         return None
+
+
+class PeakAnonymous:
+    """The highest anonymous host memory in use inside a `with` block: what cannot be taken back by dropping a mapped
+    file's pages. Linux only; sampled, so a peak shorter than `seconds` may be missed.
+
+    Attributes:
+        start: MiB when the block began.
+        peak: MiB, the highest seen.
+    """
+
+    def __init__(self, seconds: float = 0.002):
+        self.start = self.peak = 0.0
+        self._seconds = seconds
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    @staticmethod
+    def _now() -> float:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) / 1024
+        return 0.0
+
+    def _watch(self) -> None:
+        while not self._done.wait(self._seconds):
+            self.peak = max(self.peak, self._now())
+
+    def __enter__(self) -> PeakAnonymous:
+        self.start = self.peak = self._now()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self.peak = max(self.peak, self._now())

@@ -26,6 +26,10 @@ def make_ranker(config: RankerConfig, cache: Path) -> Ranker:
         from solution.rankers.seq2seq import Seq2SeqRanker
 
         return Seq2SeqRanker(config, cache)
+    if config.stream:
+        from solution.rankers.streamed import StreamedCausalRanker
+
+        return StreamedCausalRanker(config, cache)
     from solution.rankers.causal import CausalRanker
 
     return CausalRanker(config, cache)

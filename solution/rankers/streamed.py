@@ -1,0 +1,442 @@
+"""Decoders larger than the memory: the questions pass through one layer after the other, each read from disk in turn.
+
+The model is built without weights. All batches of questions go through a layer before the next one
+takes its place, so a layer is read once for all of them, and the next is read while one is computed.
+What the layers are given (masks, rotations) comes from the model's own code, and mask, positions
+and head are those of `CausalRanker`, so the scores are the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from solution.config import RankerConfig
+from solution.errors import UserError
+from solution.rankers.base import Exam
+from solution.rankers.causal import CausalRanker, EncodedOptions
+from solution.rankers.neural import Item
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class Weights:
+    """The tensors of safetensors files, by name. Only the headers are read until a tensor is asked for.
+
+    Attributes:
+        shapes: name -> shape.
+        bytes_read: of all tensors read so far, as stored.
+
+    Raises:
+        UserError: a file is missing or corrupt.
+    """
+
+    def __init__(self, files: Sequence[Path]):
+        self.bytes_read = 0
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._files: dict[str, Path] = {}
+        for path in files:
+            with _opened(path) as stored:
+                for name in stored.keys():  # noqa: SIM118 - it is not a dict
+                    self._files[name] = path
+                    self.shapes[name] = tuple(stored.get_slice(name).get_shape())
+
+    @classmethod
+    def of_model(cls, source: str, revision: str | None) -> Weights:
+        """Those of a model folder or of a hub model."""
+        folder = Path(source)
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            folder = Path(snapshot_download(source, revision=revision, allow_patterns=["model*.safetensors", INDEX]))
+        if not (folder / INDEX).is_file():
+            return cls([folder / SINGLE])
+        try:
+            names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+            return cls([folder / Path(name).name for name in sorted(set(names))])
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise UserError(f"{folder / INDEX} is corrupt ({error}); fetch the model again") from None
+
+    def read(self, names: Sequence[str]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Each tensor in its stored dtype, memory-mapped; use it up before the next is taken.
+
+        Raises:
+            UserError: a file has gone or is corrupt.
+        """
+        for path in sorted({self._files[name] for name in names}):
+            with _opened(path) as stored:
+                for name in names:
+                    if self._files[name] == path:
+                        tensor = stored.get_tensor(name)
+                        self.bytes_read += tensor.nbytes
+                        yield name, tensor
+
+
+class _opened:  # noqa: N801 - used as a function
+    """`safe_open` whose errors tell the user what to do."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __enter__(self) -> Any:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            self._file = safe_open(self._path, framework="pt")
+            return self._file.__enter__()
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"the weights {self._path} are missing or corrupt ({error}). Streaming needs a complete checkpoint in "
+                "safetensors files; fetch the model again"
+            ) from None
+
+    def __exit__(self, *raised: Any) -> None:
+        self._file.__exit__(*raised)
+
+
+@dataclass
+class Slot:
+    """A weight of the model that is on disk.
+
+    Attributes:
+        names: what it may be called there (tied weights have several names).
+        places: the modules that hold it, with the attribute's name.
+        empty: the parameter without memory that stands in its place.
+        name: what it is called in the checkpoint in use.
+    """
+
+    names: list[str]
+    places: list[tuple[nn.Module, str]]
+    empty: nn.Parameter
+    name: str = ""
+
+    def put(self, parameter: nn.Parameter) -> None:
+        for module, attribute in self.places:
+            module._parameters[attribute] = parameter
+            if parameter is self.empty and hasattr(module, "quant_state"):
+                setattr(module, "quant_state", None)  # noqa: B010 - bitsandbytes leaves a 4-bit weight's scales there too
+
+
+@dataclass
+class Pass:
+    """A batch of packed questions on its way through the layers.
+
+    Attributes:
+        ids: int64 [b, tokens].
+        states: [b, tokens, hidden].
+        calls: for each layer, what it is given beside the states; a mask is named by its place in `masks`.
+        masks: bool [b, 1, tokens, tokens], True where a token sees another: a small part of the float ones' memory.
+    """
+
+    ids: torch.Tensor
+    states: torch.Tensor
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    masks: list[torch.Tensor] = field(default_factory=list)
+
+
+class Relay(nn.Module):
+    """Stands in a layer's place: notes what the layer would be given, and hands the states on."""
+
+    def __init__(self, layer: nn.Module, calls: list[Any]):
+        super().__init__()
+        self._noted = (layer, calls)  # in a tuple, so that the layer is not taken for a part of this module
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._noted[0], name)  # models ask a layer of which kind it is
+
+    def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self._noted[1].append((states, args, kwargs))
+        return states
+
+
+class StreamedCausalRanker(CausalRanker):
+    """A `CausalRanker` that scores without ever holding its model. `fit` holds it, like any other."""
+
+    def __init__(self, config: RankerConfig, cache: Path):
+        super().__init__(config, cache)
+        self.streaming = True
+        self.weights: Weights
+        self._side: Any = torch.cuda.Stream() if self.device.kind == "cuda" else None
+
+    def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path) -> dict[str, Any]:
+        """See `Ranker.fit`. A model that was trained is in memory, and goes on to score from there."""
+        self.streaming = not self.config.trains
+        return super().fit(train_exam, valid_exam, checkpoint)
+
+    # --- building ---
+
+    def _load_base(self, source: str, **options: Any) -> Any:
+        if not self.streaming:
+            return super()._load_base(source, **options)
+        from accelerate import init_empty_weights
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        revision = options.get("revision")
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        if getattr(config, "quantization_config", None) is not None:
+            raise UserError(
+                f"{self.config.name}: {self.config.model} is stored quantized, and stream reads plain weights; "
+                "set stream to false"
+            )
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(config, dtype=options["dtype"], trust_remote_code=False)
+        model.tie_weights()  # undone by `init_empty_weights`
+        if quantization := options.get("quantization_config"):
+            from transformers.quantizers import AutoHfQuantizer
+
+            quantizer = AutoHfQuantizer.from_config(quantization)
+            quantizer.preprocess_model(model, device_map=options["device_map"])
+            quantizer.postprocess_model(model)
+        self._load_dtype = options["dtype"]
+        self._stages(model)
+        self._attach(Weights.of_model(source, revision), model)
+        return model
+
+    def build(self) -> None:
+        if self.model is not None:
+            return
+        super().build()
+        if not self.streaming:
+            return
+        # PEFT makes its parameters where the base model's are: nowhere. `load` fills them.
+        base = {id(slot.empty) for slot in self._slots}
+        model: Any = self.model
+        for module in model.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None and parameter.is_meta and id(parameter) not in base:
+                    real = torch.zeros(parameter.shape, dtype=parameter.dtype, device=self.device.torch)
+                    module._parameters[name] = nn.Parameter(real, requires_grad=parameter.requires_grad)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = buffer.to(self.device.torch)
+        self._put(self._resident, self._read(self._resident))
+
+    def _put_whole(self, path: Path) -> None:
+        if not self.streaming:
+            return super()._put_whole(path)
+        self._attach(Weights([path]), self.model)
+        self._put(self._resident, self._read(self._resident))
+
+    def _stages(self, model: Any) -> None:
+        """Sort the model's weights by when they are needed."""
+        backbone: Any = getattr(model, model.base_model_prefix, None)
+        if not isinstance(getattr(backbone, "layers", None), nn.ModuleList) or not hasattr(backbone, "norm"):
+            raise UserError(
+                f"{self.config.name}: {self.config.model} is not built of embedding, `layers` and `norm` as Llama is, "
+                "and cannot be streamed; set stream to false"
+            )
+        slots: dict[int, Slot] = {}
+        for prefix, module in model.named_modules():
+            for attribute, parameter in module._parameters.items():
+                if parameter is None:
+                    continue
+                slot = slots.setdefault(id(parameter), Slot([], [], parameter))
+                slot.names.append(f"{prefix}.{attribute}".removeprefix("."))
+                slot.places.append((module, attribute))
+        self._slots = list(slots.values())
+
+        def take(module: nn.Module) -> list[Slot]:
+            return [slots.pop(id(p)) for p in module.parameters() if id(p) in slots]
+
+        self._layers = [take(layer) for layer in backbone.layers]
+        output = model.get_output_embeddings()
+        embedding = model.get_input_embeddings()
+        self._tied = output is not None and output.weight is embedding.weight
+        self._embedding = take(embedding)
+        self._output = [] if output is None else take(output)
+        self._resident = list(slots.values())
+
+    def _attach(self, weights: Weights, model: Any) -> None:
+        """Find every weight of the model in a checkpoint."""
+        prefix = f"{model.base_model_prefix}."
+        for slot in self._slots:
+            shape = tuple(slot.empty.shape)
+            # The checkpoint of a model without output layer names its tensors from below.
+            names = [*slot.names, *(name.removeprefix(prefix) for name in slot.names)]
+            found = next((name for name in names if name in weights.shapes), None)
+            if found is None or weights.shapes[found] != shape:
+                what = "lacks" if found is None else f"has another shape ({list(weights.shapes[found])}) of"
+                raise UserError(
+                    f"{self.config.name}: the checkpoint of {self.config.model} {what} {names[0]} {list(shape)}. "
+                    "stream reads tensors that are stored as the model holds them; set stream to false"
+                )
+            slot.name = found
+        for name, buffer in model.named_buffers():
+            if name in weights.shapes:
+                for _, tensor in weights.read([name]):
+                    buffer.copy_(tensor)
+        self.weights = weights
+
+    # --- reading ---
+
+    def _read(self, slots: Sequence[Slot]) -> list[nn.Parameter]:
+        """The weights of a stage on the device; runs beside the computing."""
+        named = {slot.name: slot for slot in slots}
+        made = {name: self._made(named[name], tensor) for name, tensor in self.weights.read(list(named))}
+        return [made[slot.name] for slot in slots]
+
+    def _made(self, slot: Slot, tensor: torch.Tensor) -> nn.Parameter:
+        # A copy in any case: a memory-mapped tensor would be read only when it is computed with.
+        tensor = tensor.to(self._load_dtype, copy=True)
+        four_bit = hasattr(slot.empty, "quant_type")
+        tensor = self._on_device(tensor if four_bit else tensor.to(slot.empty.dtype))
+        if four_bit:
+            kind: Any = type(slot.empty)
+            return kind(tensor, requires_grad=False, **slot.empty.__dict__).to(tensor.device)
+        return nn.Parameter(tensor, requires_grad=False)
+
+    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.device.kind != "cuda":
+            return tensor
+        # On a stream of its own, so that the copy runs beside the kernels of the layer before.
+        main = torch.cuda.default_stream()
+        with torch.cuda.stream(self._side):
+            moved = tensor.pin_memory().to(self.device.torch, non_blocking=True)
+        self._side.synchronize()
+        moved.record_stream(main)
+        return moved
+
+    @staticmethod
+    def _put(slots: Sequence[Slot], parameters: Sequence[nn.Parameter]) -> None:
+        for slot, parameter in zip(slots, parameters, strict=True):
+            slot.put(parameter)
+
+    def _in_turn(self, stages: Sequence[Sequence[Slot]], kept: Sequence[Slot]) -> Iterator[int]:
+        """Have each stage's weights in the model in turn, while the next one's are read; yields its number.
+
+        Args:
+            kept: slots that stay filled to the end.
+        """
+        staying = {id(slot) for slot in kept}
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                coming = pool.submit(self._read, stages[0])
+                for number, stage in enumerate(stages):
+                    self._put(stage, coming.result())
+                    if number + 1 < len(stages):
+                        coming = pool.submit(self._read, stages[number + 1])
+                    yield number
+                    for slot in stage:
+                        if id(slot) not in staying:
+                            slot.put(slot.empty)
+        finally:
+            for stage in stages:
+                for slot in stage:
+                    slot.put(slot.empty)
+
+    # --- scoring ---
+
+    def batch_scores(self, batches: Sequence[Sequence[Item]], advance: Callable[[int], None]) -> Iterator[torch.Tensor]:
+        """See `NeuralRanker.batch_scores`; as many batches at once as `stream_tokens` allows."""
+        if not self.streaming:
+            yield from super().batch_scores(batches, advance)
+            return
+        group: list[Sequence[Item]] = []
+        tokens = 0
+        for batch in batches:
+            more = len(batch) * max(map(self.length, batch))
+            if group and tokens + more > self.config.stream_tokens:
+                yield from self._stream(group, tokens, advance)
+                group, tokens = [], 0
+            group.append(batch)
+            tokens += more
+        yield from self._stream(group, tokens, advance)
+
+    def _stream(
+        self, batches: Sequence[Sequence[Item]], tokens: int, advance: Callable[[int], None]
+    ) -> Iterator[torch.Tensor]:
+        encoded = [[item.encoded for item in batch] for batch in batches]
+        split = [self._parts(items) for items in encoded]
+        parts = [part for some, _ in split for part in some]
+        layers = list(self.backbone.layers)
+        head: Any = self.head
+        needs_output = head.needs_likelihood
+        stages = [self._embedding, *self._layers, self._output if needs_output else []]
+        home = self._home(tokens)
+        passes: list[Pass] = []
+        values: list[torch.Tensor] = []
+        items, told, steps = sum(map(len, batches)), 0, len(parts) * len(layers)
+        for number in self._in_turn(stages, self._embedding if self._tied and needs_output else []):
+            if number == 0:
+                passes = [self._begin(part, layers, home) for part in parts]
+            elif number <= len(layers):
+                for place, one in enumerate(passes, (number - 1) * len(parts) + 1):
+                    self._pass(layers[number - 1], number - 1, one, home)
+                    advance(items * place // steps - told)
+                    told = items * place // steps
+            else:
+                for part, one in zip(parts, passes, strict=True):
+                    with self.device.autocast():
+                        states = self.backbone.norm(one.states.to(self.device.torch))
+                        values.append(self._head_scores(part, one.ids, states))
+        start = 0
+        for batch, one_encoded, (some, places) in zip(batches, encoded, split, strict=True):
+            with self.device.autocast():
+                scores = self._together(values[start : start + len(some)], places, one_encoded)
+                scores = self.with_prior(scores, batch)
+            yield scores
+            start += len(some)
+
+    def _home(self, tokens: int) -> torch.device:
+        """Where the states of so many tokens wait for the next layer: on the GPU if they take a small part of it."""
+        if self.device.kind == "cuda":
+            free, _ = torch.cuda.mem_get_info()
+            if tokens * self._hidden_size() * self.causal_lm.dtype.itemsize < free // 4:
+                return self.device.torch
+        return torch.device("cpu")
+
+    def _begin(self, part: Sequence[EncodedOptions], layers: Sequence[nn.Module], home: torch.device) -> Pass:
+        """Embed a batch, and note what the model's own code would give each layer."""
+        inputs = self._packed(part)
+        calls: list[tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]] = []
+        backbone = self.backbone
+        real = backbone.layers
+        backbone.layers = nn.ModuleList([Relay(layer, calls) for layer in layers])
+        try:
+            with self.device.autocast():
+                last = backbone(**inputs).last_hidden_state
+                states = calls[0][0]
+                plain = torch.equal(last, backbone.norm(states))
+        finally:
+            backbone.layers = real
+        plain = plain and len(calls) == len(layers) and all(given is states for given, _, _ in calls)
+        if not plain or not all(isinstance(kwargs.get("attention_mask"), torch.Tensor) for _, _, kwargs in calls):
+            raise UserError(
+                f"{self.config.name}: {self.config.model} does more between its layers than hand states on, and "
+                "cannot be streamed; set stream to false"
+            )
+        one = Pass(inputs["input_ids"], states.to(home))
+        places: dict[int, int] = {}
+        for _, args, kwargs in calls:
+            mask = kwargs["attention_mask"]
+            if id(mask) not in places:
+                places[id(mask)] = len(one.masks)
+                one.masks.append((mask == 0).to(home))
+            one.calls.append((args, {**kwargs, "attention_mask": places[id(mask)]}))
+        return one
+
+    def _pass(self, layer: nn.Module, number: int, one: Pass, home: torch.device) -> None:
+        args, kwargs = one.calls[number]
+        states = one.states.to(self.device.torch)
+        dtype = self.causal_lm.dtype
+        seen = one.masks[kwargs["attention_mask"]].to(self.device.torch)
+        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+        with self.device.autocast():
+            states = layer(states, *args, **{**kwargs, "attention_mask": mask})
+        if not isinstance(states, torch.Tensor):
+            raise UserError(
+                f"{self.config.name}: the layers of {self.config.model} give more than states, and cannot be "
+                "streamed; set stream to false"
+            )
+        one.states = states.to(home)
+        one.calls[number] = ((), {})
