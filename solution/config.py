@@ -212,6 +212,8 @@ class RankerConfig(Settings):
     # They change how a result is made or watched, never the result: changing one must not train anything again.
     _NOT_HASHED: ClassVar[dict[str, Any]] = {
         "predict_tokens_per_batch": True,
+        "stream": True,
+        "stream_tokens": True,
         "training": {"checkpoint_seconds", "stuck_patience", "tensorboard"},
     }
 

@@ -168,10 +168,10 @@ class StreamedCausalRanker(CausalRanker):
         self.weights: Weights
         self._side: Any = torch.cuda.Stream() if self.device.kind == "cuda" else None
 
-    def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path) -> dict[str, Any]:
+    def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
         """See `Ranker.fit`. A model that was trained is in memory, and goes on to score from there."""
         self.streaming = not self.config.trains
-        return super().fit(train_exam, valid_exam, checkpoint)
+        return super().fit(train_exam, valid_exam, checkpoint, logs)
 
     # --- building ---
 
