@@ -17,7 +17,7 @@ from solution.questions import Questions
 from solution.rankers.base import Exam, masked_softmax
 from solution.rankers.causal import EncodedOptions, packed_layout
 from solution.rankers.families import make_ranker
-from solution.rankers.prompts import cut_text, share_room
+from solution.rankers.prompts import cut_text, share_room, shorten
 from solution.retrieval.contexts import ContextPassage
 
 torch.set_num_threads(1)
@@ -694,3 +694,24 @@ def test_model_that_is_not_there(tmp_path):
 def test_model_of_another_family(tiny, tmp_path):
     with pytest.raises(UserError, match="cannot be loaded"):
         make_ranker(tiny_config("seq2seq", tiny("llama")), tmp_path).predict(tiny_exam(1))
+
+
+@pytest.mark.parametrize("model", ["llama", "t5", "bert"])
+def test_characters_of_several_tokens_are_cut_whole(tiny, tmp_path, model):
+    """A character that is written in bytes once made the cutting of a context go on for ever."""
+    ranker = built(tiny, model, tmp_path)
+    ranker.config.max_tokens = 64
+    exam = tiny_exam(1, 2)
+    rng = np.random.default_rng(0)
+    for text in ["é" * 300, "".join(rng.choice(list("stone river.,é?ß漢 {}("), 400)), "🪐" * 200]:
+        exam.passages[0] = [ContextPassage("x", "", text, 1.0, "dense")]
+        for limit in range(55, 64):
+            ranker.config.max_tokens = limit
+            [item] = items_of(ranker, exam)
+            assert ranker.encoded_length(item) <= limit * 2
+    tokens = ranker.tokenizer("éé", add_special_tokens=False)["input_ids"]
+    if model == "llama":
+        assert len(tokens) > 4
+        assert [cut_text(ranker.tokenizer, "éé", n) for n in (0, 1, len(tokens))] == ["", "", "éé"]
+    assert shorten(ranker.tokenizer, "stone é", 1) in ("stone ", "stone")
+    assert shorten(ranker.tokenizer, "stone é", 99) == ""

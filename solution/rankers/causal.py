@@ -30,6 +30,7 @@ from solution.rankers.prompts import (
     listed_options,
     question_with_options,
     share_room,
+    shorten,
     token_ids,
 )
 from solution.training import distributed
@@ -228,9 +229,9 @@ class GenerativeRanker(NeuralRanker):
                 return EncodedOptions(prefix, encoded, list(option_order))
             # Pieces may have a token more together than apart. The context gives way first.
             if context:
-                context = cut_text(tokenizer, context, len(token_ids(tokenizer, [context])[0]) - excess)
+                context = shorten(tokenizer, context, excess)
             elif question:
-                question = cut_text(tokenizer, question, len(token_ids(tokenizer, [question])[0]) - excess)
+                question = shorten(tokenizer, question, excess)
             else:
                 longest, counts = max(1, limit - len(prefix)), [limit] * len(counts)
 

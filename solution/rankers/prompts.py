@@ -24,13 +24,21 @@ def is_question(exam: Exam, row: int) -> bool:
 
 
 def cut_text(tokenizer, text: str, tokens: int) -> str:
-    """The longest beginning of `text` that has at most `tokens` tokens, cut between tokens."""
-    if tokens <= 0:
-        return ""
+    """The longest beginning of `text` that has at most `tokens` tokens there, cut between characters."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    if len(encoded["input_ids"]) <= tokens:
+    offsets = encoded["offset_mapping"]
+    if len(offsets) <= tokens:
         return text
-    return text[: encoded["offset_mapping"][tokens - 1][1]]
+    # A character that the tokenizer writes in bytes is several tokens: all of them stay, or none.
+    while tokens > 0 and offsets[tokens][0] < offsets[tokens - 1][1]:
+        tokens -= 1
+    return text[: offsets[tokens - 1][1]] if tokens > 0 else ""
+
+
+def shorten(tokenizer, text: str, tokens: int) -> str:
+    """`text` without its last `tokens` tokens, and by a character at least."""
+    kept = len(token_ids(tokenizer, [text])[0]) - tokens
+    return min(cut_text(tokenizer, text, kept), text[:-1], key=len)
 
 
 def listed_options(options: Sequence[str]) -> str:
