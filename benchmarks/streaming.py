@@ -4,7 +4,9 @@
 
 Each way scores the same questions (of the built-in exam, with contexts that fill the room) by the code of
 the rankers, in a process of its own. The table has seconds, the peak of anonymous host memory beyond
-what the imports take, and the weights read from disk. `--json` prints one JSON object as the last line.
+what the imports take, and the weights read while scoring, in the dtype in which they lie on disk:
+streaming reads the checkpoint itself, once; accelerate reads its offload folder, a copy of the layers in
+the dtype of computing where that differs, once a batch. `--json` prints one JSON object as the last line.
 """
 
 from __future__ import annotations
