@@ -715,3 +715,32 @@ def test_characters_of_several_tokens_are_cut_whole(tiny, tmp_path, model):
         assert [cut_text(ranker.tokenizer, "éé", n) for n in (0, 1, len(tokens))] == ["", "", "éé"]
     assert shorten(ranker.tokenizer, "stone é", 1) in ("stone ", "stone")
     assert shorten(ranker.tokenizer, "stone é", 99) == ""
+
+
+# --- padding -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["bert", "deberta"])
+def test_prediction_pads_little(tiny, tmp_path, model):
+    """Options of all questions are batched by their own length, and come back to their question's row."""
+    ranker = built(tiny, model, tmp_path, predict_tokens_per_batch=300)
+    exam = tiny_exam(48, (5, 3, 2))
+    for row, options in enumerate(exam.questions.options):
+        exam.passages[row] = [ContextPassage("x", "", "stone river light water " * (1 + row % 7), 1.0, "dense")]
+        options[0] += " iron gold cell atom" * (row % 4)
+    seen = []
+    score = ranker.encoded_scores
+
+    def watched(items):
+        seen.append([len(sequence) for item in items for sequence in item.sequences])
+        return score(items)
+
+    ranker.encoded_scores = watched
+    table = ranker.predict(exam)
+    assert sum(map(len, seen)) == int(exam.questions.exists().sum())
+    padded = sum(len(batch) * max(batch) for batch in seen)
+    assert 1 - sum(map(sum, seen)) / padded < 0.05
+    assert all(len(batch) * max(batch) <= 300 for batch in seen)
+    with torch.inference_mode():
+        whole = score(items_of(ranker, exam))
+    np.testing.assert_allclose(table, masked_softmax(whole.numpy(), exam.questions.exists()), atol=1e-5)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from solution.rankers.base import Exam
-from solution.rankers.neural import NeuralRanker, pad_rows, spread
+from solution.rankers.neural import Item, NeuralRanker, pad_rows, spread
 from solution.rankers.prompts import context_text, cut_text, question_with_options, share_room, token_ids
 
 # The new parts of the multiple-choice models of BERT, DeBERTa, RoBERTa, MPNet, DistilBERT, ELECTRA, XLNet.
@@ -80,6 +80,16 @@ class MultipleChoiceRanker(NeuralRanker):
 
     def encoded_length(self, item: EncodedChoices) -> int:
         return max(map(len, item.sequences)) * len(item.sequences)
+
+    def parts(self, item: Item) -> list[Item]:
+        """Every option alone: sorted by length, sequences of many questions leave next to no padding."""
+        choices = item.encoded
+        return [
+            Item(EncodedChoices([sequence], [end], [position]), item.prior[i : i + 1])
+            for i, (sequence, end, position) in enumerate(
+                zip(choices.sequences, choices.context_ends, choices.positions, strict=True)
+            )
+        ]
 
     def encoded_scores(self, items: Sequence[EncodedChoices]) -> torch.Tensor:
         sequences = [sequence for item in items for sequence in item.sequences]

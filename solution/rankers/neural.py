@@ -238,6 +238,10 @@ class NeuralRanker:
         """Padded tokens that an item costs."""
         return self.encoded_length(item.encoded)
 
+    def parts(self, item: Item) -> list[Item]:
+        """What of an item may be scored apart in `predict`, each option in exactly one part."""
+        return [item]
+
     def scores(self, items: Sequence[Item]) -> torch.Tensor:
         """float [b, max_options], -inf where there is no option."""
         return self.with_prior(self.encoded_scores([item.encoded for item in items]), items)
@@ -277,12 +281,13 @@ class NeuralRanker:
 
     def predict(self, exam: Exam) -> np.ndarray:
         """See `Ranker.predict`."""
+        from scipy.special import log_softmax
+
         self.build()
         for module in self.modules:
             module.eval()
         questions = exam.questions
         exists = questions.exists()
-        table = np.zeros(exists.shape)
         priors = self._priors(exam)
         rows: list[int] = []
         items: list[Item] = []
@@ -290,24 +295,28 @@ class NeuralRanker:
             for order in rotations([i for i, option in enumerate(options) if option], self.config.rotations):
                 rows.append(row)
                 items.append(self._item(exam, priors, row, self.config.passages, order))
-        lengths = [self.length(item) for item in items]
+        parts = [(number, part) for number, item in enumerate(items) for part in self.parts(item)]
+        lengths = [self.length(part) for _, part in parts]
         batches = distributed.own_batches(lengths, self.config.predict_tokens_per_batch)
         # An empty batch is a pass for the others' sake.
-        passes = [[items[i] for i in batch or [int(np.argmin(lengths))]] for batch in batches]
+        passes = [[parts[i][1] for i in batch or [int(np.argmin(lengths))]] for batch in batches]
+        scores = np.zeros((len(items), exists.shape[1]))
         # Layers that FSDP gathers in inference mode could not be trained afterwards.
         without_gradients = torch.no_grad() if distributed.shards() else torch.inference_mode()
         with without_gradients, progress_bar(sum(map(len, passes)), f"{self.config.name} scoring") as bar:
-            for batch, scores in zip(batches, self.batch_scores(passes, bar.advance), strict=True):
-                if batch:
-                    # Rotations of a question are averaged as log-probabilities.
-                    logs = scores.double().log_softmax(dim=1).cpu().numpy()
-                    np.add.at(table[:, : logs.shape[1]], [rows[i] for i in batch], logs)
-        table = distributed.sum_tables(table)
-        if not np.isfinite(table[exists]).all():
+            for batch, made in zip(batches, self.batch_scores(passes, bar.advance), strict=True):
+                for i, values in zip(batch, made.double().cpu().numpy(), strict=False):
+                    number, part = parts[i]
+                    scores[number, part.encoded.positions] = values[part.encoded.positions]
+        scores = distributed.sum_tables(scores)
+        if not np.isfinite(scores[exists[rows]]).all():
             raise UserError(
                 f"the ranker {self.config.name} gave scores that are not finite; try precision=float32 "
                 "(half precision overflows with some models)"
             )
+        # Rotations of a question are averaged as log-probabilities.
+        table = np.zeros(exists.shape)
+        np.add.at(table, rows, log_softmax(np.where(exists[rows], scores, -np.inf), axis=1))
         return masked_softmax(table / np.bincount(rows, minlength=len(table))[:, None], exists)
 
     def save(self, folder: Path) -> None:
