@@ -177,6 +177,9 @@ class RankerConfig(Settings):
     stream_tokens: int = Field(262144, ge=64)
     """With `stream`: tokens that pass through the layers together, and for which the weights are read once. Their
     states are kept meanwhile: hidden size times two or four bytes each, 2 GiB for a 7B model in bfloat16."""
+    attention: Literal["auto", "eager", "flashdeberta"] = "auto"
+    """Of DeBERTa-v2 and -v3; auto: the fast exact way of rankers/deberta_attention.py, eager: transformers' own,
+    flashdeberta: that package's kernels (CUDA only, and no dropout of attention probabilities in training)."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     option_score: OptionScore = "sentence"
     """Which of retrieval's option scores `similarity` and `retrieval_prior` use."""
@@ -199,6 +202,8 @@ class RankerConfig(Settings):
             return self
         if self.family == "multiple_choice" and self.training.epochs == 0:
             raise ValueError("a multiple_choice ranker has a new head: training.epochs must be at least 1")
+        if self.family != "multiple_choice" and self.attention != "auto":
+            raise ValueError("attention is a setting of the family multiple_choice only")
         if self.family == "causal" and self.head == "last_token" and self.training.epochs == 0:
             raise ValueError("head last_token is new: training.epochs must be at least 1 (zero-shot: head likelihood)")
         if self.head_others and self.head not in ("last_token", "both"):
@@ -211,6 +216,7 @@ class RankerConfig(Settings):
 
     # They change how a result is made or watched, never the result: changing one must not train anything again.
     _NOT_HASHED: ClassVar[dict[str, Any]] = {
+        "attention": True,
         "predict_tokens_per_batch": True,
         "stream": True,
         "stream_tokens": True,

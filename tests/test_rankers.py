@@ -717,6 +717,144 @@ def test_characters_of_several_tokens_are_cut_whole(tiny, tmp_path, model):
     assert shorten(ranker.tokenizer, "stone é", 99) == ""
 
 
+# --- DeBERTa's attention -------------------------------------------------------------------
+
+
+DEBERTA_KINDS = {
+    "v3": {},
+    "c2p": {"pos_att_type": ["c2p"]},
+    "p2c": {"pos_att_type": ["p2c"]},
+    "own keys": {"share_att_key": False},
+    "no buckets": {"position_buckets": -1, "max_relative_positions": 24},  # shorter than the sequences
+    "convolution": {"conv_kernel_size": 3},
+}
+
+
+def deberta_pair(changes: dict) -> tuple:
+    """The same random DeBERTa-v2 twice: transformers' attention, and ours."""
+    import copy
+
+    from transformers import DebertaV2Config, DebertaV2Model
+
+    from solution.rankers.deberta_attention import SkewedSelfAttention, choose_attention
+
+    values = {
+        "vocab_size": 90,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "relative_attention": True,
+        "position_buckets": 16,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+        "max_position_embeddings": 512,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    torch.manual_seed(2)
+    eager = DebertaV2Model(DebertaV2Config(**{**values, **changes}))
+    with torch.no_grad():
+        for parameter in eager.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0.0, 0.15)
+    ours = copy.deepcopy(eager)
+    choose_attention(ours, "auto", "cpu")
+    assert sum(type(module) is SkewedSelfAttention for module in ours.modules()) == 2
+    return eager, ours
+
+
+@pytest.mark.parametrize("kind", list(DEBERTA_KINDS))
+@pytest.mark.parametrize("n", [1, 37, 150])  # 150: three blocks of rows, the last one short
+def test_deberta_attention_is_exact(kind, n):
+    eager, ours = deberta_pair(DEBERTA_KINDS[kind])
+    generator = torch.Generator().manual_seed(4)
+    ids = torch.randint(1, 90, (3, n), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1, n // 2 + 1 :] = 0
+    mask[2, n - n // 5 :] = 0
+    weights = torch.randn(3, n, 32, generator=generator) * mask[..., None]
+    gradients = []
+    for model in (eager, ours):
+        with torch.inference_mode():
+            inferred = model(ids, mask).last_hidden_state
+        states = model(ids, mask).last_hidden_state
+        (states * weights).sum().backward()
+        # Padding rows too: nothing reads them, but they are the same.
+        torch.testing.assert_close(inferred, states.detach(), atol=1e-5, rtol=0)
+        gradients.append((states.detach(), [p.grad for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(gradients[1][0], gradients[0][0], atol=1e-5, rtol=0)
+    assert len(gradients[1][1]) == len(gradients[0][1]) > 30
+    for got, wanted in zip(gradients[1][1], gradients[0][1], strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-5 * max(1.0, float(wanted.abs().max())), rtol=0)
+
+
+def test_deberta_attention_in_bfloat16():
+    """Not further from float32 than transformers' own attention in bfloat16, forward and backward."""
+    eager, ours = deberta_pair({})
+    generator = torch.Generator().manual_seed(4)
+    ids = torch.randint(1, 90, (3, 80), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1, 50:] = 0
+    weights = torch.randn(3, 80, 32, generator=generator) * mask[..., None]
+
+    def run(model, half: bool) -> list[torch.Tensor]:
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            states = model(ids, mask).last_hidden_state
+            with torch.inference_mode():
+                inferred = model(ids, mask).last_hidden_state
+        (states.float() * weights).sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        return [(states * mask[..., None]).float().detach(), (inferred * mask[..., None]).float(), gradient]
+
+    exact, theirs, own = run(eager, False), run(eager, True), run(ours, True)
+    for right, their, our in zip(exact, theirs, own, strict=True):
+        error = float((our - right).norm() / right.norm())
+        assert 0 < error < 1.3 * float((their - right).norm() / right.norm())
+
+
+def test_deberta_attention_drops_out():
+    """In training attention probabilities are dropped: other draws, other states; in eval mode none are."""
+    _, ours = deberta_pair({"attention_probs_dropout_prob": 0.5})
+    ids = torch.arange(1, 31)[None]
+    ours.train()
+    first, second = ours(ids).last_hidden_state, ours(ids).last_hidden_state
+    assert (first - second).abs().max() > 1e-2
+    ours.eval()
+    torch.testing.assert_close(ours(ids).last_hidden_state, ours(ids).last_hidden_state, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("attention", ["auto", "eager"])
+def test_attention_setting(tiny, tmp_path, attention):
+    from solution.rankers.deberta_attention import SkewedSelfAttention
+
+    ranker = built(tiny, "deberta", tmp_path, attention=attention)
+    ours = sum(isinstance(module, SkewedSelfAttention) for module in ranker.model.modules())
+    assert ours == (2 if attention == "auto" else 0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_flashdeberta_needs_a_gpu(tiny, tmp_path):
+    with pytest.raises(UserError, match="needs an NVIDIA GPU; set attention to auto"):
+        built(tiny, "deberta", tmp_path, attention="flashdeberta")
+    with pytest.raises(UserError, match="DeBERTa-v2 and -v3 only"):
+        built(tiny, "bert", tmp_path, attention="flashdeberta")
+
+
+def test_flashdeberta_is_not_installed(monkeypatch):
+    import sys
+
+    from solution.rankers.deberta_attention import choose_attention
+
+    monkeypatch.setitem(sys.modules, "flashdeberta", None)
+    with pytest.raises(UserError, match="pip install flashdeberta"):
+        choose_attention(deberta_pair({})[0], "flashdeberta", "cuda")
+
+
 # --- padding -------------------------------------------------------------------------------
 
 

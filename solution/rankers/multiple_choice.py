@@ -39,6 +39,10 @@ class MultipleChoiceRanker(NeuralRanker):
         from transformers import AutoModelForMultipleChoice
 
         model = AutoModelForMultipleChoice.from_pretrained(source, **options)
+        if self.config.attention != "eager":
+            from solution.rankers.deberta_attention import choose_attention
+
+            choose_attention(model, self.config.attention, self.device.kind)
         there = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
         self.new_modules = tuple(name for name in NEW if name in there)
         return model
