@@ -14,6 +14,7 @@ from conftest import tiny_config, tiny_exam
 from solution.config import RankerConfig
 from solution.errors import UserError
 from solution.questions import Questions
+from solution.rankers.attention import causal_tokens
 from solution.rankers.base import Exam, masked_softmax
 from solution.rankers.causal import EncodedOptions, packed_layout
 from solution.rankers.families import make_ranker
@@ -261,6 +262,40 @@ def test_packed_scores_and_gradients_are_exact(tiny, tmp_path, model, head):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("attention", ["shared_prefix", "sdpa", "eager"])
+@pytest.mark.parametrize("model", CAUSAL)
+def test_inference_is_exact(tiny, tmp_path, model, attention):
+    """Two to eight options of many lengths, behind prefixes of many lengths in one batch, some with cut contexts."""
+    ranker = built(tiny, model, tmp_path, head="both", max_tokens=64)
+    with torch.no_grad():
+        ranker.head.score_weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(5))
+    causal_lm = ranker.model.base_model.model
+    assert causal_lm.config._attn_implementation == "shared_prefix"
+    exam = tiny_exam(7, tuple(range(2, 9)))
+    for row in range(7):
+        exam.passages[row] = [ContextPassage("x", "", "stone river light water " * row * 2, 1.0, "dense")]
+        exam.questions.options[row][1] += " iron gold cell atom wave heat mass"[: 5 * row]
+    items = items_of(ranker, exam)
+    longest = [len(item.prefix) + max(map(len, item.options)) for item in items]
+    assert min(longest) < 40 and longest.count(64) > 1
+    assert len({len(option) for item in items for option in item.options}) > 4
+    with torch.inference_mode():
+        causal_lm.set_attn_implementation(attention)
+        scores = ranker.encoded_scores(items)
+        causal_lm.set_attn_implementation("sdpa")
+        for row, item in enumerate(items):
+            torch.testing.assert_close(scores[row, item.positions], reference(ranker, item), atol=1e-4, rtol=0)
+
+
+def test_tokens_without_a_mask(tiny, tmp_path):
+    """As many as the shortest prefix has, unless a window is shorter than the rows or the attention is another."""
+    causal_lm = built(tiny, "llama", tmp_path).model.base_model.model
+    assert causal_tokens(causal_lm, [9, 5], 20, None) == causal_tokens(causal_lm, [9, 5], 20, 20) == 5
+    assert causal_tokens(causal_lm, [9, 5], 20, 19) == 0
+    causal_lm.set_attn_implementation("sdpa")
+    assert causal_tokens(causal_lm, [9, 5], 20, None) == 0
+
+
 def test_bfloat16_under_autocast(tiny, tmp_path):
     """The mask fits the queries' dtype, with a bfloat16 base and with float32 weights trained whole."""
     exam = tiny_exam(4, 3)
@@ -287,6 +322,7 @@ def test_packed_layout():
         [1, 1, 1, 0, 0, 1, 0],
         [0, 0, 0, 0, 0, 0, 1],
     ]
+    assert torch.equal(packed_layout([item], 7, first=3)[0], mask[:, 3:])
     windowed, _ = packed_layout([item], 7, sliding_window=2)
     assert windowed[0, 4].tolist() == [False, False, False, True, True, False, False]
     assert windowed[0, 5].tolist() == [False, False, True, False, False, True, False]

@@ -21,6 +21,7 @@ from solution.config import RankerConfig
 from solution.errors import UserError
 from solution.files import read_json, write_json
 from solution.questions import LETTERS
+from solution.rankers.attention import causal_tokens, use_shared_prefix
 from solution.rankers.base import Exam
 from solution.rankers.neural import NeuralRanker, pad_rows
 from solution.rankers.prompts import (
@@ -274,7 +275,9 @@ class CausalRanker(GenerativeRanker):
         from transformers import AutoModelForCausalLM
 
         # transformers chooses sdpa where the architecture has it, else eager: both add our float mask.
-        return AutoModelForCausalLM.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(source, **options)
+        use_shared_prefix(model)
+        return model
 
     def encoded_length(self, item: EncodedOptions) -> int:
         return len(item.prefix) + sum(map(len, item.options))
@@ -345,7 +348,9 @@ class CausalRanker(GenerativeRanker):
         kinds = sorted(set(getattr(causal_lm.config, "layer_types", None) or ()))
         biases = {}
         for kind in kinds or [SLIDING]:
-            mask, positions = packed_layout(items, ids.shape[1], window if kind == SLIDING else None)
+            reach = window if kind == SLIDING else None
+            first = causal_tokens(causal_lm, [len(item.prefix) for item in items], ids.shape[1], reach)
+            mask, positions = packed_layout(items, ids.shape[1], reach, first)
             bias = torch.zeros(mask.shape, dtype=causal_lm.dtype)
             biases[kind] = bias.masked_fill_(~mask, torch.finfo(causal_lm.dtype).min)[:, None].to(device)
         return {
@@ -391,8 +396,9 @@ class CausalRanker(GenerativeRanker):
         # What Gemma, Cohere and Granite do to their logits behind the output layer.
         if cap := getattr(causal_lm.config, "final_logit_softcapping", None):
             logits = torch.tanh(logits / cap) * cap
-        logits = logits * getattr(causal_lm.config, "logit_scale", 1.0)
-        logits = logits / getattr(causal_lm.config, "logits_scaling", 1.0)
+        factor = getattr(causal_lm.config, "logit_scale", 1.0) / getattr(causal_lm.config, "logits_scaling", 1.0)
+        if factor != 1.0:  # a whole pass over tokens x vocabulary
+            logits = logits * factor
         picked = logits.gather(1, ids[rows, targets][:, None])[:, 0] - logits.logsumexp(dim=1)
         owners_tensor = torch.tensor(owners, device=states.device)
         sums = torch.zeros(owner, dtype=torch.float32, device=states.device).index_add(0, owners_tensor, picked)
@@ -435,7 +441,7 @@ def longrope_limit(config: Any) -> int | None:
 
 
 def packed_layout(
-    items: Sequence[EncodedOptions], width: int, sliding_window: int | None = None
+    items: Sequence[EncodedOptions], width: int, sliding_window: int | None = None, first: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The attention mask and positions of packed questions.
 
@@ -444,9 +450,10 @@ def packed_layout(
         width: tokens of the padded batch.
         sliding_window: how far back the model's attention reaches, where it has such a limit; a
             mask that is given to the model takes the place of its own, so the limit is put in here.
+        first: the mask's first row; see `shared_prefix_attention`.
 
     Returns:
-        Bool [b, width, width], True where the row's token sees the column's; int64 [b, width].
+        Bool [b, width - first, width], True where the row's token sees the column's; int64 [b, width].
         A padded token sees itself only, so that its softmax is defined.
     """
     block = torch.full((len(items), width), -1)  # 0: prefix, 1, 2, ...: options, -1: padding
@@ -461,9 +468,9 @@ def packed_layout(
             positions[row, start:end] = len(item.prefix) + torch.arange(len(option))
             start = end
     order = torch.arange(width)
-    same = block[:, :, None] == block[:, None, :]
-    mask = (same | (block[:, None, :] == 0)) & (order[:, None] >= order[None, :]) & (block[:, :, None] >= 0)
+    own, seen = block[:, first:, None], block[:, None, :]
+    mask = ((own == seen) | (seen == 0)) & (order[first:, None] >= order) & (own >= 0)
     if sliding_window:
-        mask &= positions[:, :, None] - positions[:, None, :] < sliding_window
-    mask |= torch.eye(width, dtype=torch.bool)
+        mask &= positions[:, first:, None] - positions[:, None, :] < sliding_window
+    mask |= order[first:, None] == order
     return mask, positions
