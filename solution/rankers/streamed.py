@@ -20,6 +20,7 @@ from torch import nn
 
 from solution.config import RankerConfig
 from solution.errors import UserError
+from solution.rankers.attention import use_shared_prefix
 from solution.rankers.base import Exam
 from solution.rankers.causal import CausalRanker, EncodedOptions
 from solution.rankers.neural import Item
@@ -191,6 +192,7 @@ class StreamedCausalRanker(CausalRanker):
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(config, dtype=options["dtype"], trust_remote_code=False)
         model.tie_weights()  # undone by `init_empty_weights`
+        use_shared_prefix(model)
         if quantization := options.get("quantization_config"):
             from transformers.quantizers import AutoHfQuantizer
 
