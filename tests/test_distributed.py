@@ -31,7 +31,9 @@ from solution.workdir import Workdir
 LORA = {"r": 4, "lora_dropout": 0.0}
 # 7 questions are trained on: a step of one leaves the second process without a question, and steps of three are
 # more than one batch.
-TRAINING = {"epochs": 2, "learning_rate": 0.01, "questions_per_step": 3, "tokens_per_batch": 80}
+# Adam divides by the gradient's size: with its usual epsilon a gradient that is rounding alone (of a bias that all
+# options share) moves its parameter as far as any other.
+TRAINING = {"epochs": 2, "learning_rate": 0.01, "questions_per_step": 3, "tokens_per_batch": 80, "adam_epsilon": 1e-3}
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +86,7 @@ def same_fold(exam: Path, ranker: str, workdir: str) -> None:
     for name in sorted(name for name in names if name.endswith(".safetensors")):
         one, two = (load_file(folder / name) for folder in folders)
         assert one.keys() == two.keys()
-        # One bias for all options changes no softmax: its gradient is rounding alone, which Adam blows up.
-        for key in one.keys() - {"base_model.model.classifier.bias"}:
+        for key in one:
             np.testing.assert_allclose(two[key], one[key], atol=1e-5, err_msg=f"{name} {key}")
     one, two = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
     np.testing.assert_allclose(two["loss"], one["loss"], atol=2e-5)
@@ -98,7 +99,7 @@ def test_accelerate_launch_gives_what_one_process_gives(exam):
     launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
     done = subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", *launch, *command(exam, "two")],
-        cwd=exam, env=environment(), capture_output=True, text=True, timeout=200,
+        cwd=exam, env=environment(), capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for ranker in ("decoder", "encoder"):
@@ -116,7 +117,9 @@ def test_fsdp_and_an_error_of_the_first_process(exam):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_FSDP": "true"}
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # As `accelerate launch --use_fsdp` sets them.
+    group |= {"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
     running = [
         subprocess.Popen(
             [sys.executable, *command(exam, "sharded")],
@@ -125,7 +128,7 @@ def test_fsdp_and_an_error_of_the_first_process(exam):
         for rank in range(2)
     ]  # fmt: skip
     try:
-        told = [process.communicate(timeout=200)[1] for process in running]
+        told = [process.communicate(timeout=100)[1] for process in running]
     finally:
         for process in running:
             process.kill()
@@ -135,7 +138,7 @@ def test_fsdp_and_an_error_of_the_first_process(exam):
     assert share < 90, "the layers' frozen weights are sharded (embeddings and LoRA are not)"
     same_fold(exam, "decoder", "sharded")
     assert told[0].count("error: ") == 1 and "encoder" in told[0].split("error: ")[1]
-    assert "error" not in told[1], told[1]
+    assert "error" not in told[1] and "parameters are trained" not in told[1], told[1]
 
 
 def test_one_process_where_several_were_asked_for(exam):

@@ -61,6 +61,8 @@ def start() -> None:
         if cuda:
             # From here on "cuda" means this process's own GPU.
             torch.cuda.set_device(int(environment["LOCAL_RANK"]))
+        # Else transformers would leave new weights empty on all but one process, for accelerate to send them.
+        environment["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         group = dist.PrefixStore("group", store)
         dist.init_process_group("nccl" if cuda else "gloo", store=group, rank=rank(), world_size=size())
     except (ValueError, RuntimeError, KeyError) as error:
@@ -314,7 +316,10 @@ def shard(model: Any) -> None:
         # Embeddings and norms outside the layers stay whole (an output layer may be tied to them). Their module
         # is wrapped without parameters, so that its layers fetch ahead of each other.
         owner = model.get_submodule(name.rpartition(".")[0])
+        kind = type(owner)
         fully_shard(owner, mesh=mesh, ignored_params=set(model.parameters()))
+        # transformers looks up by the class which hidden states it is to keep; the hooks are the instance's own.
+        owner.__class__ = kind
 
 
 def told(modules: Iterable[Any]) -> str:
