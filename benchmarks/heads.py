@@ -51,7 +51,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "letters": ("smollm2", {**ZERO, "head": "letters", "rotations": 4, "max_tokens": 384}),
     "letters-chat": ("smollm2", {**ZERO, "head": "letters", "rotations": 4, "max_tokens": 384, "prompt": CHAT}),
     "likelihood-nf4": ("smollm2", {**ZERO, "head": "likelihood", "quantization": NF4}),
-    "likelihood-trained": ("smollm2", {"head": "likelihood"}),
     "last-token": ("smollm2", {"head": "last_token"}),
     "both": ("smollm2", {"head": "both"}),
     "both-others": ("smollm2", {"head": "both", "head_others": True}),
