@@ -107,6 +107,11 @@ def make_ranker(options: argparse.Namespace, precision: str, trains: bool) -> Ca
     return ranker
 
 
+def shortened(items: Sequence[EncodedOptions]) -> list[EncodedOptions]:
+    """One short question, to warm up with."""
+    return [EncodedOptions(items[0].prefix[:64], items[0].options, items[0].positions)]
+
+
 def below_peft(ranker: CausalRanker) -> Any:
     return ranker.model.base_model.model if hasattr(ranker.model, "peft_config") else ranker.model
 
@@ -211,7 +216,7 @@ def compare_inference(options: argparse.Namespace, precision: str) -> dict[str, 
     items = [ranker.encode_question(exam, row, 1, range(OPTIONS)) for row in range(len(exam))]
     encoding = time.perf_counter() - started
     for way in WAYS:
-        infer(ranker, items[:1], way, options.batch_tokens)
+        infer(ranker, shortened(items), way, options.batch_tokens)
     ways = {way: lambda way=way: infer(ranker, items, way, options.batch_tokens) for way in WAYS}
     found = take_turns(ways, options.repeats)
     rows = summary(found, token_counts(items), len(items))
@@ -237,7 +242,7 @@ def compare_training(options: argparse.Namespace, precision: str) -> dict[str, A
     settings = ranker.config.training.model_copy(update={"learning_rate": 1e-12, "weight_decay": 0.0})
     optimizer, _ = make_optimizer(ranker, settings)
     for way in WAYS:
-        train_step(ranker, items[:1], way, options.train_batch_tokens, optimizer)
+        train_step(ranker, shortened(items), way, options.train_batch_tokens, optimizer)
     ways = {way: lambda way=way: train_step(ranker, items, way, options.train_batch_tokens, optimizer) for way in WAYS}
     found = take_turns(ways, options.repeats)
     rows = summary(found, token_counts(items), len(items))

@@ -31,7 +31,7 @@ FAMILIES = {
     "phi3_longrope": ("causal", {"head": "likelihood"}),
     "t5": ("seq2seq", {"head": "both"}),
 }
-CAUSAL = ["llama", "phi3", "phi3_longrope", "gemma2"]
+CAUSAL = ["llama", "phi3", "phi3_longrope", "gemma2", "gemma3"]
 
 
 def built(tiny, model: str, tmp_path: Path, **changes):
@@ -262,27 +262,30 @@ def test_packed_scores_and_gradients_are_exact(tiny, tmp_path, model, head):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("attention", ["shared_prefix", "sdpa", "eager"])
-@pytest.mark.parametrize("model", CAUSAL)
+ATTENTIONS = [(model, kind) for model in CAUSAL for kind in ("shared_prefix", "sdpa", "eager")]
+
+
+# transformers has no sdpa for Gemma 2, whose attention may cap its logits.
+@pytest.mark.parametrize("model, attention", [pair for pair in ATTENTIONS if pair[0] != "gemma2" or pair[1] == "eager"])
 def test_inference_is_exact(tiny, tmp_path, model, attention):
     """Two to eight options of many lengths, behind prefixes of many lengths in one batch, some with cut contexts."""
     ranker = built(tiny, model, tmp_path, head="both", max_tokens=64)
     with torch.no_grad():
         ranker.head.score_weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(5))
     causal_lm = ranker.model.base_model.model
-    assert causal_lm.config._attn_implementation == "shared_prefix"
+    assert causal_lm.config._attn_implementation == ("eager" if model == "gemma2" else "shared_prefix")
     exam = tiny_exam(7, tuple(range(2, 9)))
     for row in range(7):
         exam.passages[row] = [ContextPassage("x", "", "stone river light water " * row * 2, 1.0, "dense")]
         exam.questions.options[row][1] += " iron gold cell atom wave heat mass"[: 5 * row]
     items = items_of(ranker, exam)
     longest = [len(item.prefix) + max(map(len, item.options)) for item in items]
-    assert min(longest) < 40 and longest.count(64) > 1
+    assert min(longest) < 40 and sum(60 <= length <= 64 for length in longest) > 1
     assert len({len(option) for item in items for option in item.options}) > 4
     with torch.inference_mode():
         causal_lm.set_attn_implementation(attention)
         scores = ranker.encoded_scores(items)
-        causal_lm.set_attn_implementation("sdpa")
+        causal_lm.set_attn_implementation("eager")
         for row, item in enumerate(items):
             torch.testing.assert_close(scores[row, item.positions], reference(ranker, item), atol=1e-4, rtol=0)
 

@@ -264,6 +264,29 @@ def gemma2(folder: Path) -> Path:
     return _write(folder, config, Gemma2ForCausalLM, tokenizer, _LLAMA)
 
 
+def gemma3(folder: Path) -> Path:
+    """Gemma 3: one layer with a sliding window of 12 tokens and a rope of its own, one without a window."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    tokenizer = _bpe()
+    config = Gemma3TextConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        intermediate_size=48,
+        sliding_window=12,
+        layer_types=["sliding_attention", "full_attention"],
+        max_position_embeddings=512,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return _write(folder, config, Gemma3ForCausalLM, tokenizer, _LLAMA)
+
+
 def t5(folder: Path) -> Path:
     """T5 v1.1 (flan-T5): gated feed-forward layers, output layer of its own."""
     from transformers import T5Config, T5ForConditionalGeneration
@@ -298,5 +321,6 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "phi3": phi3,
     "phi3_longrope": lambda folder: phi3(folder, longrope=True),
     "gemma2": gemma2,
+    "gemma3": gemma3,
     "t5": t5,
 }
