@@ -202,6 +202,15 @@ class RankerConfig(Settings):
             return self
         if self.family == "multiple_choice" and self.training.epochs == 0:
             raise ValueError("a multiple_choice ranker has a new head: training.epochs must be at least 1")
+        if self.family == "multiple_choice":
+            asked = {
+                "head": self.head != "last_token",
+                "head_others": self.head_others,
+                "prompt.few_shot": self.prompt.few_shot > 0,
+                "prompt.chat": self.prompt.chat,
+            }
+            for name in (name for name, is_set in asked.items() if is_set):
+                raise ValueError(f"{name} is a setting of causal and seq2seq rankers, and this one is multiple_choice")
         if self.family != "multiple_choice" and self.attention != "auto":
             raise ValueError("attention is a setting of the family multiple_choice only")
         if self.family == "causal" and self.head == "last_token" and self.training.epochs == 0:

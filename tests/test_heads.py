@@ -126,6 +126,14 @@ def test_settings_that_mean_nothing(changes, message):
         tiny_config("causal", "x", **changes)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"head": "letters"}, {"head_others": True}, {"prompt": {"few_shot": 2}}, {"prompt": {"chat": True}}]
+)
+def test_encoders_have_no_prompt_and_no_such_head(changes):
+    with pytest.raises(ValidationError, match="is a setting of causal and seq2seq rankers"):
+        tiny_config("multiple_choice", "x", **changes)
+
+
 # --- examples and chat ---------------------------------------------------------------------
 
 

@@ -45,6 +45,14 @@ def test_a_submission_is_complete_and_agrees_with_its_other_forms(copy: Path) ->
         assert values == sorted(values, reverse=True) and sum(values) == pytest.approx(1, abs=1e-5)
 
 
+def test_an_output_that_cannot_be_written_is_told(copy: Path) -> None:
+    (copy / "blocked").write_text("a file, not a folder")
+    done = run("submit", "--output", "blocked/s.csv", cwd=copy)
+    assert done.returncode == 2
+    assert "blocked" in done.stderr and "Traceback" not in done.stderr
+    assert (copy / "blocked").read_text() == "a file, not a folder"
+
+
 def test_the_same_submission_again_is_the_same_bytes(copy: Path) -> None:
     before = (copy / "submission.csv").read_bytes()
     (copy / "submission.csv").unlink()

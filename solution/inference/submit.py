@@ -38,7 +38,8 @@ class TrainedRanker:
                 raise UserError(
                     f"the weights in {folder} (settings {facts['about']['config']}, contexts "
                     f"{facts['about']['contexts']}) are not those that the ensemble was tuned with (settings "
-                    f"{about['config']}, contexts {about['contexts']}). Run again: {suggest('tune')}"
+                    f"{about['config']}, contexts {about['contexts']}). Run again, with the --configs of its rankers: "
+                    f"{suggest('tune')}"
                 )
             stored.append(facts)
         values, retrieval = stored[0]["config"], stored[0]["retrieval"]
@@ -98,6 +99,8 @@ def run_submission(
     if len(set(outputs)) < len(outputs):
         raise UserError("two of --output, --ranked and --probabilities are the same file; give each its own")
     ensemble, rankers = read_ensemble(workdir, overrides)
+    for path in outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is told now, not after hours
     trained_on = already_parted(questions, workdir.folds)
     if trained_on:
         say(

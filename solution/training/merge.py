@@ -17,6 +17,7 @@ from solution.errors import UserError
 from solution.files import MANIFEST, atomic_folder, read_json, read_manifest, sweep_leftovers, write_manifest
 from solution.folds import question_prints
 from solution.progress import say
+from solution.suggestions import suggest
 from solution.training.run import KIND, check_models
 from solution.workdir import Workdir
 
@@ -67,12 +68,13 @@ def merge_fold(
     if output.exists():
         raise UserError(f"the output {output} exists already; give a folder that is not there yet")
     folder = workdir.fold_weights(name, fold)
+    train = suggest("train_fold", "--ranker", name, "--fold", str(fold))
     if not folder.is_dir():
         raise UserError(
             f"the ranker {name} has no trained fold {fold} in {workdir.weights}. "
-            f"Train it first: python train_fold.py --ranker {name} --fold {fold}"
+            f"Train it first: {train}"
         )
-    remedy = f"Train it again: python train_fold.py --ranker {name} --fold {fold}"
+    remedy = f"Train it again: {train}"
     read_manifest(folder, KIND, remedy)
     stored = read_json(folder / "ranker.json", "the ranker's settings", remedy)
     try:
