@@ -128,12 +128,30 @@ def test_the_first_words_of_the_context_are_kept(tiny, tmp_path, model):
     """The best passage stands first: a context too long loses its end; question and options lose nothing."""
     ranker = ranker_of(tiny, model, tmp_path, max_tokens=70 if model == "llama" else 150)
     exam = tiny_exam(1, 3)
-    exam.passages[0] = [ContextPassage("x", "", "gold iron wave " + "stone river " * 300, 1.0, "dense")]
-    item = ranker.encode_question(exam, 0, 1, [0, 1, 2])
+    texts = ("gold iron wave", "stone river " * 300, "leaf")
+    exam.passages[0] = [ContextPassage(text[:4], "", text, 1.0, "dense") for text in texts]
+    item = ranker.encode_question(exam, 0, 2, [0, 1, 2])
     text = ranker.tokenizer.decode(item.prefix, skip_special_tokens=True)
-    assert text.startswith("gold iron wave stone")
+    assert "".join(text.split()).startswith("goldironwavestoneriver") and "leaf" not in text
     # A new line is not in the tiny T5's vocabulary.
     assert "".join(text.split()).split("Question:")[1] == "".join(f"{exam.questions.prompts[0]}Answer:".split())
     for option, ids in zip(exam.questions.options[0], item.options, strict=True):
         assert ranker.tokenizer.decode(ids, skip_special_tokens=True).strip() == option
     assert ranker.config.max_tokens - 4 <= len(item.prefix) + max(map(len, item.options)) <= ranker.config.max_tokens
+
+
+def test_the_context_gives_way_to_pieces_that_grow_together(tiny, tmp_path):
+    """Behind a sign, a word is spelt in more tokens than alone: the context is cut further, the question stays."""
+    prompt = {"with_context": "{context}|{question}|", "without_context": "{question}|"}
+    ranker = ranker_of(tiny, "llama", tmp_path, max_tokens=70, prompt=prompt)
+    exam = tiny_exam(1, 3)
+    exam.passages[0] = [ContextPassage("x", "", "stone river " * 300, 1.0, "dense")]
+    question = exam.questions.prompts[0]
+    alone, behind = (
+        len(ranker.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (question, f"|{question}")
+    )
+    assert behind > alone + 1
+    item = ranker.encode_question(exam, 0, 1, [0, 1, 2])
+    text = ranker.tokenizer.decode(item.prefix, skip_special_tokens=True)
+    assert text.startswith("stone river stone") and text.endswith(f"|{question}|")
+    assert len(item.prefix) + max(map(len, item.options)) <= 70

@@ -222,3 +222,14 @@ def test_pattern_that_fits_no_layer(tiny, tmp_path):
     for lora in ({"layers_to_transform": [1], "layers_pattern": "h"}, {"layers_pattern": "layers"}):
         with pytest.raises(UserError, match="PEFT refuses the lora settings"):
             make_ranker(config_of("llama", tiny("llama"), **lora), tmp_path).build()
+
+
+def test_what_is_trained_whole_is_float32_on_a_bfloat16_base(tiny, tmp_path):
+    """PEFT copies a module in the base's dtype; AdamW would lose small updates in it."""
+    config = config_of("llama", tiny("llama"), modules_to_save=["norm"]).model_copy(update={"precision": "bfloat16"})
+    ranker = make_ranker(config, tmp_path)
+    exam = tiny_exam(4, 3)
+    facts = ranker.fit(exam, exam, tmp_path / "c")
+    assert np.isfinite(facts["loss"]).all()
+    assert {p.dtype for p in ranker.model.parameters() if not p.requires_grad} == {torch.bfloat16}
+    assert {p.dtype for p in trained(ranker).values()} == {torch.float32}

@@ -151,7 +151,16 @@ def test_qlora_is_merged_into_what_it_was_trained_on(qlora, tiny, tmp_path):
     assert np.abs(plain.predict(exam) - wanted).max() > 1e-3
 
 
-def test_bfloat16_takes_half_the_room(qlora, tmp_path):
+@pytest.fixture(scope="module")
+def merged_bert(tiny, tmp_path_factory):
+    root = tmp_path_factory.mktemp("merged")
+    config = ranker_config("multiple_choice", tiny("bert"))
+    workdir = train(config, root / "work", [0, 1])
+    merged = merge_fold(workdir, "tiny", 1, root / "merged")
+    return workdir, merged, RankerConfig.model_validate(yaml.safe_load(merged.settings.read_text()))
+
+
+def test_bfloat16_takes_half_the_room(qlora, merged_bert, tmp_path):
     from safetensors import safe_open
 
     config, workdir = qlora
@@ -162,15 +171,10 @@ def test_bfloat16_takes_half_the_room(qlora, tmp_path):
     with safe_open(half.folder / "model.safetensors", "pt") as file:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
     assert 0 < half.difference < 0.05
-
-
-@pytest.fixture(scope="module")
-def merged_bert(tiny, tmp_path_factory):
-    root = tmp_path_factory.mktemp("merged")
-    config = ranker_config("multiple_choice", tiny("bert"))
-    workdir = train(config, root / "work", [0, 1])
-    merged = merge_fold(workdir, "tiny", 1, root / "merged")
-    return workdir, merged, RankerConfig.model_validate(yaml.safe_load(merged.settings.read_text()))
+    # An encoder, whose base is always loaded in float32.
+    encoder = merge_fold(merged_bert[0], "tiny", 1, tmp_path / "encoder", "bfloat16")
+    with safe_open(encoder.folder / "model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
 
 
 def test_merged_ranker_scores_its_own_fold(merged_bert):

@@ -87,6 +87,8 @@ def test_qlora_of_every_family(tiny, tmp_path, family, model, layers):
     assert len(names) == layers
     assert not any(part in name for name in names for part in ("pooler", "classifier", "lm_head"))
     assert np.mean(facts["loss"][-2:]) < np.mean(facts["loss"][:2])
+    assert facts["bits_per_parameter"] == bits_per_parameter(ranker.model)
+    assert ranker.model.base_model.model.is_gradient_checkpointing
     saved = tmp_path / "saved"
     saved.mkdir()
     ranker.save(saved)
@@ -109,6 +111,8 @@ def test_compute_dtype_is_the_device_s(tiny, tmp_path):
         ranker.build()
         kinds = {m.compute_dtype for m in ranker.model.modules() if isinstance(m, bnb.nn.Linear4bit)}
         assert kinds == {getattr(torch, precision)}
+        # `prepare_model_for_kbit_training`: whatever is not 4-bit is kept in float32.
+        assert {p.dtype for p in ranker.model.parameters() if not hasattr(p, "quant_state")} == {torch.float32}
 
 
 SMOLLM2 = (30 * 7, 30 * (576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536))  # matrices, numbers in them
@@ -148,10 +152,10 @@ def test_smollm2_forward_and_backward(smollm2, smollm2_exam, tmp_path):
     start = likelihoods(ranker, smollm2_exam)
     plain = make_ranker(config.model_copy(update={"quantization": None}), tmp_path)
     plain.build()
-    # About 3 nats a token; what 4 bits cost is a small part of it, and noise instead of weights would be above 8.
+    # Without a context about 6 nats a token; ln(49152) = 10.8 would be noise.
     exact = likelihoods(plain, smollm2_exam)
-    assert -5 < exact.mean() < -2
-    assert 0.01 < float((start - exact).abs().mean()) < 0.5
+    assert -7 < exact.mean() < -5
+    assert 0.01 < float((start - exact).abs().mean()) < 0.7
     del plain
     facts = ranker.fit(smollm2_exam, smollm2_exam.subset([0]), tmp_path / "c")
     assert facts["bits_per_parameter"] == bits and len(facts["loss"]) == 2

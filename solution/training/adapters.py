@@ -64,9 +64,10 @@ def prepare_quantized(model: nn.Module, gradient_checkpointing: bool) -> nn.Modu
 
 
 def dequantize(model: Any, dtype: torch.dtype) -> Any:
-    """Take a 4-bit model's weights back to ordinary ones, rounded as they are: what an adapter was trained on."""
-    # The packed kernel's weights would come back as garbage.
-    keep_exact_on_cpu(model)
+    """Take a 4-bit model's weights back to ordinary ones, rounded as they are: what an adapter was trained on.
+
+    Before any forward pass: weights that the packed CPU kernel has repacked come back as garbage.
+    """
     return model.dequantize(dtype=dtype).to(dtype)
 
 
