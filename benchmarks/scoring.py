@@ -11,6 +11,7 @@ The ways take turns, A B C A B C ..., on the same encoded questions and at the s
     packed    all options behind one prefix, under a mask of all tokens against all tokens
     shipped   what the ranker does
 
+On a machine that others use too, compare the processor's seconds, with `--threads 1`.
 A training step is forward, backward and AdamW, with LoRA on all linear layers and no gradient checkpointing.
 `--lm-eval` sets the ranker's `predict`, with all that tokenization costs, beside EleutherAI's harness.
 `--json` prints one JSON object as the last line.
@@ -19,6 +20,8 @@ A training step is forward, backward and AdamW, with LoRA on all linear layers a
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import importlib.metadata
 import json
 import logging
@@ -33,6 +36,7 @@ import numpy as np
 import torch
 
 from solution.config import RankerConfig
+from solution.device import free_memory
 from solution.errors import UserError, command
 from solution.memory import PeakMemory
 from solution.models import resolve_model
@@ -174,14 +178,23 @@ def train_step(
     return total
 
 
+def return_memory() -> None:
+    """Give what the way before has freed back to the system, so that it does not count as this way's."""
+    free_memory()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc
+
+
 def take_turns(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, Any]]:
-    """Seconds, peak memory and last result of each way."""
-    found: dict[str, dict[str, Any]] = {way: {"seconds": [], "peak_mib": 0} for way in ways}
+    """Seconds, processor seconds, peak memory and last result of each way."""
+    found: dict[str, dict[str, Any]] = {way: {"seconds": [], "cpu_seconds": [], "peak_mib": 0} for way in ways}
     for _ in range(repeats):
         for way, run in ways.items():
-            peak, started = PeakMemory(), time.perf_counter()
+            return_memory()
+            peak, started, busy = PeakMemory(), time.perf_counter(), time.process_time()
             found[way]["result"] = run()
             found[way]["seconds"].append(round(time.perf_counter() - started, 3))
+            found[way]["cpu_seconds"].append(round(time.process_time() - busy, 3))
             found[way]["peak_mib"] = max(found[way]["peak_mib"], peak.mib() or 0)
     return found
 
@@ -194,9 +207,11 @@ def summary(found: dict[str, dict[str, Any]], tokens: dict[str, int], questions:
             "tokens": tokens[way],
             "seconds": row["seconds"],
             "median_seconds": statistics.median(row["seconds"]),
+            "cpu_seconds": row["cpu_seconds"],
             "questions_per_second": round(questions / statistics.median(row["seconds"]), 4),
             "times_full": round(statistics.median(slow) / statistics.median(row["seconds"]), 3),
             "times_full_by_minimum": round(min(slow) / min(row["seconds"]), 3),
+            "times_full_by_cpu": round(min(found["full"]["cpu_seconds"]) / min(row["cpu_seconds"]), 3),
             "peak_mib": row["peak_mib"],
         }
         for way, row in found.items()
@@ -328,12 +343,13 @@ def compare_lm_eval(options: argparse.Namespace, precision: str) -> dict[str, An
 def show(title: str, part: dict[str, Any]) -> None:
     limit = f", limit by tokens {part['limit_by_tokens']:.2f}" if "limit_by_tokens" in part else ""
     print(f"\n{title}, {part['precision']}, {part['questions']} questions{limit}")
-    print(f"{'way':<10}{'tokens':>9}{'median s':>10}{'min s':>9}{'questions/s':>13}{'times':>8}{'by min':>8}{'MiB':>8}")
+    heads = ("median s", "min s", "min CPU s", "questions/s", "times", "by min", "by CPU", "peak MiB")
+    print(f"{'way':<8}{'tokens':>8}" + "".join(f"{head:>12}" for head in heads))
     for row in part["rows"]:
         print(
-            f"{row['way']:<10}{row['tokens']:>9}{row['median_seconds']:>10.2f}{min(row['seconds']):>9.2f}"
-            f"{row['questions_per_second']:>13.3f}{row['times_full']:>8.2f}{row['times_full_by_minimum']:>8.2f}"
-            f"{row['peak_mib']:>8}"
+            f"{row['way']:<8}{row['tokens']:>8}{row['median_seconds']:>12.2f}{min(row['seconds']):>12.2f}"
+            f"{min(row['cpu_seconds']):>12.2f}{row['questions_per_second']:>12.3f}{row['times_full']:>12.2f}"
+            f"{row['times_full_by_minimum']:>12.2f}{row['times_full_by_cpu']:>12.2f}{row['peak_mib']:>12}"
         )
     for name in ("tokenization_seconds", "seconds_by_batch_size", "largest_difference"):
         if name in part:
