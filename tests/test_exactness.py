@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,40 @@ def test_as_if_each_option_stood_alone(tiny, tmp_path, model, context_words, len
     for one, other in zip(got, torch.autograd.grad(own_loss, parameters), strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
     assert sum(float(g.abs().max()) > 1e-2 for g in got) > len(got) // 2
+
+
+@pytest.mark.parametrize(("name", "factor"), [("Granite", {"logits_scaling": 4.0}), ("Cohere", {"logit_scale": 0.25})])
+def test_logits_that_the_model_scales(tiny, tmp_path, name, factor):
+    """Granite divides its logits behind the output layer, Cohere multiplies them: a likelihood is of what comes out."""
+    import transformers
+
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=600,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=48,
+        max_position_embeddings=512,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        initializer_range=0.3,
+        **factor,
+    )
+    torch.manual_seed(0)
+    getattr(transformers, f"{name}ForCausalLM")(config).save_pretrained(tmp_path / "model")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(Path(tiny("llama")) / file, tmp_path / "model")
+    settings = tiny_config("causal", str(tmp_path / "model"), head="both", max_tokens=300)
+    ranker = make_ranker(settings, tmp_path)
+    exam = ragged_exam((5,)).subset([0, 1])
+    ranker.build()
+    for row, count in enumerate((2, 3)):
+        item = ranker.encode_question(exam, row, 1, list(range(count)))
+        wanted = separate_scores(ranker, item)
+        torch.testing.assert_close(ranker.encoded_scores([item])[0], wanted, atol=1e-4, rtol=0)
+        assert float(wanted.detach().std()) > 0.01
 
 
 def test_t5_reads_a_question_once(tiny, tmp_path):
