@@ -12,7 +12,6 @@ JSON object as the last line.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import yaml
 
 from solution import metrics, oof
-from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run
+from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run, apply_overrides
 from solution.errors import command
 from solution.files import content_hash, read_json
 from solution.questions import read_questions
@@ -29,8 +28,8 @@ from solution.workdir import Workdir
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "demo"
 NF4 = {"kind": "nf4", "double": True}
-ZERO = {"training": {"epochs": 0}, "lora": None}
-CHAT = {"chat": True, "option": "{option}"}
+ZERO = {"training.epochs": 0, "lora": None}
+CHAT = {"prompt.chat": True, "prompt.option": "{option}"}
 INSTRUCTION = (
     "Read the text, then answer the question with one of the options.\n\n{context}\n\nQuestion: {question}\nAnswer:"
 )
@@ -42,21 +41,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "likelihood-closed": ("smollm2", {**ZERO, "head": "likelihood", "passages": 0}),
     "likelihood-last": (
         "smollm2",
-        {**ZERO, "head": "likelihood", "prompt": {"with_context": "Question: {question}\n\n{context}\n\nAnswer:"}},
+        {**ZERO, "head": "likelihood", "prompt.with_context": "Question: {question}\n\n{context}\n\nAnswer:"},
     ),
-    "likelihood-instruction": ("smollm2", {**ZERO, "head": "likelihood", "prompt": {"with_context": INSTRUCTION}}),
-    "likelihood-chat": ("smollm2", {**ZERO, "head": "likelihood", "prompt": CHAT}),
-    "likelihood-3shot": ("smollm2", {**ZERO, "head": "likelihood", "prompt": {"few_shot": 3}, "max_tokens": 448}),
+    "likelihood-instruction": ("smollm2", {**ZERO, "head": "likelihood", "prompt.with_context": INSTRUCTION}),
+    "likelihood-chat": ("smollm2", {**ZERO, "head": "likelihood", **CHAT}),
+    "likelihood-3shot": ("smollm2", {**ZERO, "head": "likelihood", "prompt.few_shot": 3, "max_tokens": 448}),
     "likelihood-listed": ("smollm2", {**ZERO, **LISTED, "head": "likelihood", "max_tokens": 384}),
     "letters": ("smollm2", {**ZERO, "head": "letters", "rotations": 4, "max_tokens": 384}),
-    "letters-chat": ("smollm2", {**ZERO, "head": "letters", "rotations": 4, "max_tokens": 384, "prompt": CHAT}),
+    "letters-chat": ("smollm2", {**ZERO, "head": "letters", "rotations": 4, "max_tokens": 384, **CHAT}),
     "likelihood-nf4": ("smollm2", {**ZERO, "head": "likelihood", "quantization": NF4}),
     "last-token": ("smollm2", {"head": "last_token"}),
     "both": ("smollm2", {"head": "both"}),
     "both-others": ("smollm2", {"head": "both", "head_others": True}),
     "letters-trained": ("smollm2", {"head": "letters", "max_tokens": 384}),
     "both-nf4": ("smollm2", {"head": "both", "quantization": NF4}),
-    "minilm": ("minilm", {"retrieval_prior": False, "training": {"stuck_patience": 10_000}}),
+    "minilm": ("minilm", {"retrieval_prior": False, "training.stuck_patience": 10_000}),
     "minilm-prior": ("minilm", {}),
 }
 REFERENCE = "likelihood"
@@ -91,19 +90,12 @@ def main() -> None:
 def variant(name: str) -> RankerConfig:
     """A variant's settings."""
     base, changes = VARIANTS[name]
-    return RankerConfig.model_validate(_merged(_yaml(base), {**changes, "name": name}))
+    typed = [(key.split("."), value) for key, value in {**changes, "name": name}.items()]
+    return RankerConfig.model_validate(apply_overrides(_yaml(base), typed))
 
 
 def _yaml(name: str) -> dict[str, Any]:
     return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
-
-
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = copy.deepcopy(base)
-    for key, value in changes.items():
-        inner = merged.get(key)
-        merged[key] = _merged(inner, value) if isinstance(value, dict) and isinstance(inner, dict) else value
-    return merged
 
 
 def compare(workdir: Workdir, names: list[str]) -> list[dict[str, Any]]:

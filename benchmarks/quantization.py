@@ -33,7 +33,7 @@ KINDS: dict[str, dict[str, object] | None] = {
 
 def measure(model: str, number: int, cache: Path) -> list[dict[str, float | str]]:
     questions = read_questions(EXAM)
-    exam = Exam(questions, [[] for _ in range(len(questions))]).subset(range(min(number, len(questions))))
+    exam = Exam.join(questions.subset(range(min(number, len(questions)))), None)
     answers = exam.questions.answers
     rows: list[dict[str, float | str]] = []
     exact = None

@@ -116,25 +116,20 @@ def shortened(items: Sequence[EncodedOptions]) -> list[EncodedOptions]:
     return [EncodedOptions(items[0].prefix[:64], items[0].options, items[0].positions)]
 
 
-def below_peft(ranker: CausalRanker) -> Any:
-    return ranker.model.base_model.model if hasattr(ranker.model, "peft_config") else ranker.model
-
-
 def full_scores(ranker: CausalRanker, items: Sequence[EncodedOptions]) -> torch.Tensor:
     """float32 [sum of options]: each option with a prefix of its own."""
-    causal_lm = below_peft(ranker)
     alone = [EncodedOptions(item.prefix, [option], [0]) for item in items for option in item.options]
     ids = pad_rows(
         [[*item.prefix, *item.options[0]] for item in alone], ranker.tokenizer.pad_token_id, ranker.device.torch
     )
     # Padded on the right, where no token looks.
-    states = causal_lm.model(input_ids=ids, use_cache=False).last_hidden_state
-    return ranker.head.log_scale.exp() * ranker._likelihood(causal_lm, states, ids, alone)
+    states = ranker.backbone(input_ids=ids, use_cache=False).last_hidden_state
+    return ranker.head.log_scale.exp() * ranker._likelihood(states, ids, alone)
 
 
 def choose(ranker: CausalRanker, way: str) -> None:
     """Without the ranker's attention function a packed batch is given a mask of all tokens against all."""
-    below_peft(ranker).set_attn_implementation(SHARED_PREFIX if way == "shipped" else "sdpa")
+    ranker.bare_model.set_attn_implementation(SHARED_PREFIX if way == "shipped" else "sdpa")
 
 
 def infer(ranker: CausalRanker, items: Sequence[EncodedOptions], way: str, budget: int) -> np.ndarray:

@@ -209,8 +209,11 @@ class RankerConfig(Settings):
                 "prompt.few_shot": self.prompt.few_shot > 0,
                 "prompt.chat": self.prompt.chat,
             }
-            for name in (name for name, is_set in asked.items() if is_set):
-                raise ValueError(f"{name} is a setting of causal and seq2seq rankers, and this one is multiple_choice")
+            wrong = [name for name, is_set in asked.items() if is_set]
+            if wrong:
+                raise ValueError(
+                    f"{wrong[0]} is a setting of causal and seq2seq rankers, and this one is multiple_choice"
+                )
         if self.family != "multiple_choice" and self.attention != "auto":
             raise ValueError("attention is a setting of the family multiple_choice only")
         if self.family == "causal" and self.head == "last_token" and self.training.epochs == 0:

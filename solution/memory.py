@@ -10,6 +10,18 @@ from pathlib import Path
 _MIB = 1 << 20
 
 
+def _status_kib(name: str) -> int | None:
+    """A figure of this process as Linux tells it; None where it does not.
+
+    Raises:
+        OSError: the system has no such file.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
+    return None
+
+
 class PeakMemory:
     """The highest memory in use from its making on: of the GPU where there is one, else resident host memory."""
 
@@ -27,9 +39,8 @@ class PeakMemory:
         if self._cuda is not None:
             return int(self._cuda.max_memory_allocated() / _MIB)
         with contextlib.suppress(OSError):
-            for line in Path("/proc/self/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) // 1024
+            kib = _status_kib("VmHWM")
+            return None if kib is None else kib // 1024
         return None
 
 
@@ -50,10 +61,7 @@ class PeakAnonymous:
 
     @staticmethod
     def _now() -> float:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) / 1024
-        return 0.0
+        return (_status_kib("RssAnon") or 0) / 1024
 
     def _watch(self) -> None:
         while not self._done.wait(self._seconds):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,19 @@ def tiny_exam(n: int = 12, options: int | tuple[int, ...] = 4, seed: int = 0, wo
     )
     passages = [[ContextPassage(f"p{row}", "moon", text(words), 0.5, "dense")] for row in range(n)]
     return Exam(questions, passages)
+
+
+def saved_and_loaded(ranker: Any, exam: Any, folder: Path) -> Any:
+    """A fresh ranker with what `ranker` saves into `folder / "saved"`; checked to say the same of the exam."""
+    from solution.rankers.families import make_ranker
+
+    saved = folder / "saved"
+    saved.mkdir()
+    ranker.save(saved)
+    again: Any = make_ranker(ranker.config, folder)
+    again.load(saved)
+    np.testing.assert_allclose(again.predict(exam), ranker.predict(exam), atol=1e-6)
+    return again
 
 
 def tiny_config(family: str, model: str, **changes: Any) -> Any:

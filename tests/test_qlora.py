@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config, tiny_exam
+from conftest import saved_and_loaded, tiny_config, tiny_exam
 
 from solution.errors import UserError
 from solution.rankers.families import make_ranker
@@ -89,12 +89,7 @@ def test_qlora_of_every_family(tiny, tmp_path, family, model, layers):
     assert np.mean(facts["loss"][-2:]) < np.mean(facts["loss"][:2])
     assert facts["bits_per_parameter"] == bits_per_parameter(ranker.model)
     assert ranker.model.base_model.model.is_gradient_checkpointing
-    saved = tmp_path / "saved"
-    saved.mkdir()
-    ranker.save(saved)
-    again = make_ranker(config, tmp_path)
-    again.load(saved)
-    np.testing.assert_allclose(again.predict(exam), ranker.predict(exam), atol=1e-6)
+    saved_and_loaded(ranker, exam, tmp_path)
 
 
 def test_4_bit_weights_are_not_trained_whole(tiny, tmp_path):

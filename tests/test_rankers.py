@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config, tiny_exam
+from conftest import saved_and_loaded, tiny_config, tiny_exam
 
 from solution.config import RankerConfig
 from solution.errors import UserError
@@ -531,15 +531,10 @@ def test_lora_options(tiny, tmp_path, lora):
         assert layer.r["default"] == 2 and layer.scaling["default"] == pytest.approx(1.5)
     else:
         assert [name for name in names if "norm.modules_to_save" in name]
-    folder = tmp_path / "saved"
-    folder.mkdir()
-    ranker.save(folder)
-    again = make_ranker(config, tmp_path)
-    again.load(folder)
-    np.testing.assert_allclose(again.predict(exam), ranker.predict(exam), atol=1e-6)
+    saved_and_loaded(ranker, exam, tmp_path)
     other = make_ranker(tiny_config("causal", tiny("llama"), lora={**lora, "r": 3, "rank_pattern": {}}), tmp_path)
     with pytest.raises(UserError, match="does not fit this ranker's settings"):
-        other.load(folder)
+        other.load(tmp_path / "saved")
 
 
 @pytest.mark.parametrize("bias", ["all", "lora_only"])
@@ -551,12 +546,7 @@ def test_lora_bias(tiny, tmp_path, bias):
     names = [name for name, p in ranker.model.named_parameters() if p.requires_grad and name.endswith("bias")]
     assert any("query" in name for name in names)
     assert any("key" in name for name in names) == (bias == "all")  # a layer without LoRA
-    folder = tmp_path / "saved"
-    folder.mkdir()
-    ranker.save(folder)
-    again = make_ranker(config, tmp_path)
-    again.load(folder)
-    np.testing.assert_allclose(again.predict(exam), ranker.predict(exam), atol=1e-6)
+    saved_and_loaded(ranker, exam, tmp_path)
 
 
 def test_unknown_module_to_save(tiny, tmp_path):
@@ -579,12 +569,7 @@ def test_without_lora_the_whole_model_is_trained(tiny, tmp_path, model):
     ranker = make_ranker(config, tmp_path)
     facts = ranker.fit(exam, exam, tmp_path / "c")
     assert facts["trainable_parameters"] == facts["parameters"]
-    folder = tmp_path / "saved"
-    folder.mkdir()
-    ranker.save(folder)
-    again = make_ranker(config, tmp_path)
-    again.load(folder)
-    np.testing.assert_allclose(again.predict(exam), ranker.predict(exam), atol=1e-6)
+    saved_and_loaded(ranker, exam, tmp_path)
 
 
 # --- QLoRA ---------------------------------------------------------------------------------
@@ -608,13 +593,7 @@ def test_qlora_learns_and_reloads(qlora, tmp_path):
     state = layers[0].weight.quant_state
     assert state.quant_type == "nf4" and state.nested
     assert np.mean(facts["loss"][-3:]) < 0.6 * math.log(4)
-    folder = tmp_path / "saved"
-    folder.mkdir()
-    ranker.save(folder)
-    table = ranker.predict(exam)
-    again = make_ranker(qlora, tmp_path)
-    again.load(folder)
-    np.testing.assert_allclose(again.predict(exam), table, atol=1e-6)
+    saved_and_loaded(ranker, exam, tmp_path)
 
 
 def test_qlora_predicting_leaves_gradients_alone(qlora, tmp_path):
@@ -710,16 +689,12 @@ def test_retrieval_prior_is_where_training_starts(tiny, tmp_path, model):
     np.testing.assert_allclose(close - own, exam.option_scores["sentence"][0] / 0.01, rtol=1e-4)
     agree = (table.argmax(axis=1) == similarity.predict(exam).argmax(axis=1)).mean()
     assert agree >= 0.9
-    folder = tmp_path / "saved"
-    folder.mkdir()
-    ranker.save(folder)
-    assert (folder / "prior.safetensors").is_file()
-    again = make_ranker(config, tmp_path)
-    again.load(folder)
-    np.testing.assert_allclose(again.predict(exam), table, atol=1e-6)
-    (folder / "prior.safetensors").unlink()
+    again = saved_and_loaded(ranker, exam, tmp_path)
+    saved = tmp_path / "saved"
+    assert (saved / "prior.safetensors").is_file()
+    (saved / "prior.safetensors").unlink()
     with pytest.raises(UserError, match="prior.safetensors"):
-        again.load(folder)
+        again.load(saved)
 
 
 # --- models that cannot be had -------------------------------------------------------------

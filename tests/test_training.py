@@ -166,6 +166,19 @@ class Mortal(CausalRanker):
         return super().scores(items)
 
 
+class Dies(CausalRanker):
+    """Dies at a training pass after `left` of them; negative: never."""
+
+    left = -1
+
+    def encoded_scores(self, items):
+        if not torch.is_inference_mode_enabled():
+            if self.left == 0:
+                raise Killed
+            self.left -= 1
+        return super().encoded_scores(items)
+
+
 # Dropout and context dropout, so that a random state that is not restored shows.
 LOOP = {"epochs": 3, "learning_rate": 0.003, "checkpoint_seconds": 0, "context_dropout": 0.3}
 
@@ -345,18 +358,10 @@ def test_keep_best(tiny, tmp_path):
     assert map_at_k(ranker.predict(valid), valid.questions.answers) == pytest.approx(scores[best], abs=1e-6)
     assert scores[best] > scores[12]
 
-    class Dies(CausalRanker):
-        left = 9
-
-        def encoded_scores(self, items):
-            if not torch.is_inference_mode_enabled():
-                if self.left == 0:
-                    raise Killed
-                self.left -= 1
-            return super().encoded_scores(items)
-
+    dying = Dies(config, tmp_path)
+    dying.left = 9
     with pytest.raises(Killed):
-        Dies(config, tmp_path).fit(exam, valid, tmp_path / "d")
+        dying.fit(exam, valid, tmp_path / "d")
     again = make_ranker(config, tmp_path)
     resumed = again.fit(exam, valid, tmp_path / "d")
     assert resumed["kept_step"] == best

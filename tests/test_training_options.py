@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_config, tiny_exam
-from test_training import Killed, same_state, state_of
+from test_training import Dies, Killed, same_state, state_of
 from torch import nn
 
 from solution.config import AwpSettings, RankerConfig, TrainingSettings
 from solution.device import Device
 from solution.errors import UserError
 from solution.metrics import map_at_k
-from solution.rankers.causal import CausalRanker
 from solution.training.checkpoint import drop_checkpoint
 from solution.training.loop import listwise_loss, train
 from solution.training.perturbation import perturbed
@@ -207,19 +206,6 @@ def test_early_stopping(tmp_path, capsys, scores, kept, stopped):
 
 
 # --- everything together, killed and resumed -----------------------------------------------
-
-
-class Dies(CausalRanker):
-    """Dies at a training pass after `left` of them; negative: never."""
-
-    left = -1
-
-    def encoded_scores(self, items):
-        if not torch.is_inference_mode_enabled():
-            if self.left == 0:
-                raise Killed
-            self.left -= 1
-        return super().encoded_scores(items)
 
 
 ALL = {

@@ -240,6 +240,19 @@ def phi3(folder: Path, longrope: bool = False) -> Path:
     return _write(folder, config, Phi3ForCausalLM, tokenizer, _LLAMA)
 
 
+_GEMMA = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "head_dim": 16,
+    "intermediate_size": 48,
+    "sliding_window": 12,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
 def gemma2(folder: Path) -> Path:
     """Gemma 2: one layer with a sliding window of 12 tokens and one without, and capped logits."""
     from transformers import Gemma2Config, Gemma2ForCausalLM
@@ -247,19 +260,11 @@ def gemma2(folder: Path) -> Path:
     tokenizer = _bpe()
     config = Gemma2Config(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        head_dim=16,
-        intermediate_size=48,
-        sliding_window=12,
         final_logit_softcapping=3.0,
         attn_logit_softcapping=None,
-        max_position_embeddings=512,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
+        **_GEMMA,
     )
     return _write(folder, config, Gemma2ForCausalLM, tokenizer, _LLAMA)
 
@@ -271,18 +276,10 @@ def gemma3(folder: Path) -> Path:
     tokenizer = _bpe()
     config = Gemma3TextConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16,
-        intermediate_size=48,
-        sliding_window=12,
         layer_types=["sliding_attention", "full_attention"],
-        max_position_embeddings=512,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
+        **_GEMMA,
     )
     return _write(folder, config, Gemma3ForCausalLM, tokenizer, _LLAMA)
 

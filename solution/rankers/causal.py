@@ -23,12 +23,13 @@ from solution.files import read_json, write_json
 from solution.questions import LETTERS
 from solution.rankers.attention import causal_tokens, use_shared_prefix
 from solution.rankers.base import Exam
-from solution.rankers.neural import NeuralRanker, pad_rows
+from solution.rankers.neural import NeuralRanker, flat_places, pad_rows, spread, table_width
 from solution.rankers.prompts import (
     context_text,
     cut_text,
     is_question,
     listed_options,
+    question_room,
     question_with_options,
     share_room,
     shorten,
@@ -131,6 +132,11 @@ class GenerativeRanker(NeuralRanker):
     def base_dtype(self) -> torch.dtype:
         return self.device.compute
 
+    @property
+    def bare_model(self) -> Any:
+        """The model below PEFT's wrapper."""
+        return self.model.base_model.model if hasattr(self.model, "peft_config") else self.model
+
     def _hidden_size(self) -> int:
         config = self.model.config
         return getattr(config, "hidden_size", None) or config.d_model
@@ -217,7 +223,7 @@ class GenerativeRanker(NeuralRanker):
             )
         question = exam.questions.prompts[row]
         if self.config.lists_options:
-            question = question_with_options(tokenizer, question, options, max(room - max(counts), room - room // 2))
+            question = question_with_options(tokenizer, question, options, question_room(max(counts), room))
         kept, longest = share_room(len(token_ids(tokenizer, [question])[0]), max(counts), room)
         question = cut_text(tokenizer, question, kept)
         context = context_text(exam, row, passages) if open_book else ""
@@ -284,21 +290,18 @@ class CausalRanker(GenerativeRanker):
 
     def encoded_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
         parts, places = self._parts(items)
-        return self._together([self._option_scores(part) for part in parts], places, items)
+        return spread(torch.cat([self._option_scores(part) for part in parts]), items, places)
 
     def _parts(self, items: Sequence[EncodedOptions]) -> tuple[list[list[EncodedOptions]], list[int]]:
-        """The batches in which questions pass through the model, and where in a flat [b * width] table each of
-        their options stands.
+        """The batches in which questions pass through the model, and the `flat_places` of their options in turn.
 
         LongRoPE rotates a whole batch by the factors of its longest sequence. Options that are short alone
         and options that are long alone are kept apart, so that neither changes the other.
         """
         limit = longrope_limit(self.model.config)
-        width = table_width(items)
         if limit is None:
-            return [list(items)], [
-                row * width + position for row, item in enumerate(items) for position in item.positions
-            ]
+            return [list(items)], flat_places(items)
+        width = table_width(items)
         places: list[int] = []
         found: list[list[EncodedOptions]] = []
         for long in (False, True):
@@ -313,23 +316,10 @@ class CausalRanker(GenerativeRanker):
                 found.append(parts)
         return found, places
 
-    def _together(
-        self, values: Sequence[torch.Tensor], places: Sequence[int], items: Sequence[EncodedOptions]
-    ) -> torch.Tensor:
-        """The option scores of `_parts` as one table [b, width], -inf where there is no option."""
-        flat, width = torch.cat(list(values)), table_width(items)
-        table = torch.full((len(items) * width,), -torch.inf, dtype=flat.dtype, device=flat.device)
-        return table.index_put((torch.tensor(places, device=flat.device),), flat).view(len(items), width)
-
-    @property
-    def causal_lm(self) -> Any:
-        """The model below PEFT's wrapper."""
-        return self.model.base_model.model if hasattr(self.model, "peft_config") else self.model
-
     @property
     def backbone(self) -> Any:
         """The decoder without its output layer."""
-        return getattr(self.causal_lm, self.causal_lm.base_model_prefix)
+        return getattr(self.bare_model, self.bare_model.base_model_prefix)
 
     def _option_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
         """float32 [sum of options], in the order of items and options."""
@@ -338,7 +328,7 @@ class CausalRanker(GenerativeRanker):
 
     def _packed(self, items: Sequence[EncodedOptions]) -> dict[str, Any]:
         """What the backbone is given: every option of a question behind its prefix, kept apart by the mask."""
-        device, causal_lm = self.device.torch, self.causal_lm
+        device, causal_lm = self.device.torch, self.bare_model
         ids = pad_rows(
             [[*item.prefix, *(token for option in item.options for token in option)] for item in items],
             self.tokenizer.pad_token_id,
@@ -372,13 +362,12 @@ class CausalRanker(GenerativeRanker):
                 ends.append(end - 1)
         head = self.head
         assert isinstance(head, ScoreHead)
-        likelihood = self._likelihood(self.causal_lm, states, ids, items) if head.needs_likelihood else None
+        likelihood = self._likelihood(states, ids, items) if head.needs_likelihood else None
         return head(states[rows, ends], likelihood, torch.tensor(rows, device=states.device))
 
-    def _likelihood(
-        self, causal_lm: Any, states: torch.Tensor, ids: torch.Tensor, items: Sequence[EncodedOptions]
-    ) -> torch.Tensor:
+    def _likelihood(self, states: torch.Tensor, ids: torch.Tensor, items: Sequence[EncodedOptions]) -> torch.Tensor:
         """Mean log-likelihood of each option's tokens, float32 [options]; logits are made only where needed."""
+        causal_lm = self.bare_model
         rows, sources, targets, owners = [], [], [], []
         owner = 0
         for row, item in enumerate(items):
@@ -425,11 +414,6 @@ class CausalRanker(GenerativeRanker):
                 f"({', '.join(sorted(kinds)) or 'a recurrent state'}); options behind one prefix cannot be kept "
                 "apart in them. Use a model of attention layers only."
             )
-
-
-def table_width(items: Sequence[EncodedOptions]) -> int:
-    """Columns of a table in which every option has its position."""
-    return max(max(item.positions) for item in items) + 1
 
 
 def longrope_limit(config: Any) -> int | None:

@@ -10,7 +10,14 @@ import torch
 
 from solution.rankers.base import Exam
 from solution.rankers.neural import Item, NeuralRanker, pad_rows, spread
-from solution.rankers.prompts import context_text, cut_text, question_with_options, share_room, token_ids
+from solution.rankers.prompts import (
+    context_text,
+    cut_text,
+    question_room,
+    question_with_options,
+    share_room,
+    token_ids,
+)
 
 # The new parts of the multiple-choice models of BERT, DeBERTa, RoBERTa, MPNet, DistilBERT, ELECTRA, XLNet.
 NEW = ("classifier", "pooler", "pre_classifier", "sequence_summary", "logits_proj")
@@ -53,8 +60,8 @@ class MultipleChoiceRanker(NeuralRanker):
         text, shown = exam.questions.prompts[row], [exam.questions.options[row][i] for i in option_order]
         options = token_ids(tokenizer, shown)
         if self.config.lists_options:
-            room = limit - 4
-            text = question_with_options(tokenizer, text, shown, max(room - max(map(len, options)), room - room // 2))
+            room = question_room(max(map(len, options)), limit - 4)
+            text = question_with_options(tokenizer, text, shown, room)
         question = token_ids(tokenizer, [text])[0]
         kept, longest = share_room(len(question), max(map(len, options)), limit - 4)
         question, options = question[:kept], [option[:longest] for option in options]

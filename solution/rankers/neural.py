@@ -381,13 +381,25 @@ def pad_rows(rows: Iterable[Sequence[int]], value: int, device: torch.device) ->
     return torch.tensor([list(row) + [value] * (width - len(row)) for row in rows], device=device)
 
 
-def spread(values: torch.Tensor, items: Sequence[Any]) -> torch.Tensor:
+def table_width(items: Sequence[Any]) -> int:
+    """Columns of a table in which every option of the items has its position."""
+    return max(max(item.positions) for item in items) + 1
+
+
+def flat_places(items: Sequence[Any]) -> list[int]:
+    """Where each option, in the order in which it was scored, stands in a table [b, width] read row by row."""
+    width = table_width(items)
+    return [row * width + position for row, item in enumerate(items) for position in item.positions]
+
+
+def spread(values: torch.Tensor, items: Sequence[Any], places: Sequence[int] | None = None) -> torch.Tensor:
     """Flat option scores [sum of options] -> [b, max position + 1], -inf where an option does not exist.
 
-    Each item names the positions of its options, in the order in which they were scored.
+    Args:
+        items: each names the positions of its options, in the order in which they were scored.
+        places: of the values, where they do not come in the order of `flat_places`.
     """
-    width = max(max(item.positions) for item in items) + 1
-    rows = torch.tensor([i for i, item in enumerate(items) for _ in item.positions], device=values.device)
-    columns = torch.tensor([p for item in items for p in item.positions], device=values.device)
-    table = torch.full((len(items), width), -torch.inf, dtype=values.dtype, device=values.device)
-    return table.index_put((rows, columns), values)
+    width = table_width(items)
+    table = torch.full((len(items) * width,), -torch.inf, dtype=values.dtype, device=values.device)
+    where = torch.tensor(flat_places(items) if places is None else places, device=values.device)
+    return table.index_put((where,), values).view(len(items), width)

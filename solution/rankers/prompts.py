@@ -63,11 +63,16 @@ def question_with_options(tokenizer, question: str, options: Sequence[str], room
     return cut_text(tokenizer, cut_text(tokenizer, question, room - count) + listed, room)
 
 
+def question_room(option: int, room: int) -> int:
+    """The most tokens that a question may have beside its longest option: what that leaves, or half the room."""
+    return max(room - option, room - room // 2)
+
+
 def share_room(question: int, option: int, room: int) -> tuple[int, int]:
     """How many tokens a question and its longest option keep: all where both fit, else each at least half the room."""
     if question + option <= room:
         return question, option
-    kept = min(question, max(room - option, room - room // 2))
+    kept = min(question, question_room(option, room))
     return kept, min(option, room - kept)
 
 

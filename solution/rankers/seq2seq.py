@@ -41,7 +41,7 @@ class Seq2SeqRanker(GenerativeRanker):
 
     def encoded_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
         device, pad = self.device.torch, self.tokenizer.pad_token_id
-        model = self.model.base_model.model if hasattr(self.model, "peft_config") else self.model
+        model = self.bare_model
         prefix = pad_rows([item.prefix for item in items], pad, device)
         lengths = torch.tensor([len(item.prefix) for item in items], device=device)
         mask = (torch.arange(prefix.shape[1], device=device) < lengths[:, None]).long()

@@ -23,7 +23,7 @@ from solution.errors import UserError
 from solution.rankers.attention import use_shared_prefix
 from solution.rankers.base import Exam
 from solution.rankers.causal import CausalRanker, EncodedOptions
-from solution.rankers.neural import Item
+from solution.rankers.neural import Item, spread
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -384,7 +384,7 @@ class StreamedCausalRanker(CausalRanker):
         start = 0
         for batch, one_encoded, (some, places) in zip(batches, encoded, split, strict=True):
             with self.device.autocast():
-                scores = self._together(values[start : start + len(some)], places, one_encoded)
+                scores = spread(torch.cat(values[start : start + len(some)]), one_encoded, places)
                 scores = self.with_prior(scores, batch)
             yield scores
             start += len(some)
@@ -393,7 +393,7 @@ class StreamedCausalRanker(CausalRanker):
         """Where the states of so many tokens wait for the next layer: on the GPU if they take a small part of it."""
         if self.device.kind == "cuda":
             free, _ = torch.cuda.mem_get_info()
-            if tokens * self._hidden_size() * self.causal_lm.dtype.itemsize < free // 4:
+            if tokens * self._hidden_size() * self.bare_model.dtype.itemsize < free // 4:
                 return self.device.torch
         return torch.device("cpu")
 
@@ -430,7 +430,7 @@ class StreamedCausalRanker(CausalRanker):
     def _pass(self, layer: nn.Module, number: int, one: Pass, home: torch.device) -> None:
         args, kwargs = one.calls[number]
         states = one.states.to(self.device.torch)
-        dtype = self.causal_lm.dtype
+        dtype = self.bare_model.dtype
         seen = one.masks[kwargs["attention_mask"]].to(self.device.torch)
         mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
         with self.device.autocast():
