@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from solution.suggestions import begin_command
+from solution.suggestions import running_command
 
 EXIT_USER_ERROR = 2
 
@@ -36,9 +36,9 @@ def command(function: F) -> F:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        begin_command(function.__name__, kwargs)
         try:
-            return function(*args, **kwargs)
+            with running_command(function.__name__, kwargs):
+                return function(*args, **kwargs)
         except KeyboardInterrupt:
             from solution.training import distributed
 

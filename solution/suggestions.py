@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 _DEFAULTS = {"workdir": ".", "configs": "configs"}
@@ -18,11 +19,15 @@ _SETTINGS = {"train_fold": "ensemble.", "index": "retrieval."}
 _running: dict[str, Any] = {}
 
 
-def begin_command(name: str, arguments: Mapping[str, Any]) -> None:
-    """Keep what the running command was called with; each command calls it when it begins."""
-    _running.clear()
+@contextmanager
+def running_command(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Keep what the running command was called with until it ends."""
     # The questions to answer are not those to train on.
     _running.update({key: value for key, value in arguments.items() if (name, key) != ("submit", "questions")})
+    try:
+        yield
+    finally:
+        _running.clear()
 
 
 def suggest(verb: str, *more: str) -> str:

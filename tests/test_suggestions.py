@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pipeline import HEADER, LONGEST, ROWS, run, write_configs
 
-from solution.suggestions import begin_command, suggest
-
-
-@pytest.fixture(autouse=True)
-def no_command() -> Iterator[None]:
-    begin_command("", {})
-    yield
-    begin_command("", {})
+from solution.errors import UserError, command
+from solution.suggestions import running_command, suggest
 
 
 def test_outside_a_command_line_nothing_is_added() -> None:
@@ -33,23 +26,34 @@ def test_the_options_given_are_repeated_where_they_are_known() -> None:
         "fold": 2,
         "overrides": ["retrieval.top_k=3", "ensemble.rankers=[a, b]", "training.epochs=1"],
     }
-    begin_command("train_fold", arguments)
-    assert shlex.split(suggest("train_fold", "--fold", "1")) == [
-        *("python", "train_fold.py", "--fold", "1", "--configs", "configs/demo", "--workdir", "my run"),
-        *("--questions", "exam.csv", "--corpus", "it's.csv", "ensemble.rankers=[a, b]"),
-    ]
-    assert shlex.split(suggest("index"))[4:] == [
-        *("--configs", "configs/demo", "--workdir", "my run", "--corpus", "it's.csv", "retrieval.top_k=3"),
-    ]
-    assert suggest("tune") == "python -m solution tune --configs configs/demo --workdir 'my run'"
-    # Another command forgets them, and the questions to answer are not those to train on.
-    begin_command("submit", {"workdir": Path("w"), "questions": Path("test.csv"), "overrides": None})
-    assert suggest("train_fold") == "python train_fold.py --workdir w"
+    with running_command("train_fold", arguments):
+        assert shlex.split(suggest("train_fold", "--fold", "1")) == [
+            *("python", "train_fold.py", "--fold", "1", "--configs", "configs/demo", "--workdir", "my run"),
+            *("--questions", "exam.csv", "--corpus", "it's.csv", "ensemble.rankers=[a, b]"),
+        ]
+        assert shlex.split(suggest("index"))[4:] == [
+            *("--configs", "configs/demo", "--workdir", "my run", "--corpus", "it's.csv", "retrieval.top_k=3"),
+        ]
+        assert suggest("tune") == "python -m solution tune --configs configs/demo --workdir 'my run'"
+    # The questions to answer are not those to train on.
+    with running_command("submit", {"workdir": Path("w"), "questions": Path("test.csv"), "overrides": None}):
+        assert suggest("train_fold") == "python train_fold.py --workdir w"
+
+
+def test_a_command_that_ended_leaves_nothing_behind() -> None:
+    @command
+    def tune(workdir: Path) -> None:
+        assert suggest("tune") == "python -m solution tune --workdir w"
+        raise UserError("no")
+
+    with pytest.raises(SystemExit):
+        tune(workdir=Path("w"))
+    assert suggest("tune") == "python -m solution tune"
 
 
 def test_defaults_are_left_out() -> None:
-    begin_command("index", {"workdir": Path("."), "configs": Path("configs"), "corpus": None, "overrides": []})
-    assert suggest("index") == "python -m solution index"
+    with running_command("index", {"workdir": Path("."), "configs": Path("configs"), "corpus": None, "overrides": []}):
+        assert suggest("index") == "python -m solution index"
 
 
 def test_a_suggested_command_can_be_typed(tmp_path: Path) -> None:
