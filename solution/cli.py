@@ -150,10 +150,16 @@ def index(
     if run.retrieval.source != "index":
         raise UserError(f"retrieval.source is {run.retrieval.source!r}: no index is used (set retrieval.source=index)")
     folder = Workdir.open(workdir)
-    from solution.retrieval.index import build_index
+    wanted = set(run.retrieval.retrievers).union(*(ranker.contexts for ranker in run.rankers))
+    if "dense" in wanted or "passage" in run.retrieval.option_scores:
+        from solution.retrieval.index import build_index
 
-    built = build_index(run.retrieval, folder.root)
-    print(f"{len(built.passages)} passages in the index")
+        built = build_index(run.retrieval, folder.root)
+        print(f"{len(built.passages)} passages in the index")
+    if "lexical" in wanted:
+        from solution.retrieval.lexical import build_lexical
+
+        print(f"{len(build_lexical(run.retrieval, folder.root))} passages in the lexical index")
 
 
 @app.command()
@@ -163,13 +169,46 @@ def contexts(
     questions: QuestionsOption = None,
     corpus: CorpusOption = None,
     show: Annotated[int, typer.Option(help="Print the contexts of the first N questions.", min=0)] = 0,
+    explain: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only tell how the passages of one question were found.")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Only measure the recall of retrievers and query forms on this exam.")
+    ] = False,
+    gold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="For --report: a column that begins the ids or titles of a question's right passages (a module, an "
+            "article). Default: passages that contain the answer's text.",
+        ),
+    ] = None,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
 ) -> None:
     """Retrieve the passages that the rankers will read."""
+    if gold is not None and not report:
+        raise UserError("--gold says what --report judges by; give both")
     run = _settings(configs, overrides, corpus)
+    if report and run.retrieval.source != "index":
+        raise UserError(f"--report compares searches, and retrieval.source is {run.retrieval.source!r}")
     folder = Workdir.open(workdir)
     exam = _read_exam(questions, folder)
+    if explain is not None and explain not in exam.ids:
+        raise UserError(f"--explain {explain}: no question has this id")
+    if report:
+        from solution.retrieval.report import Gold, compare, table
+
+        judged = Gold(exam, gold)
+        for line in table(compare(exam, run.retrieval, judged, folder.root), judged, len(exam)):
+            print(line)
+        return
+    if explain is not None:
+        from solution.retrieval.report import explain as lines_of
+
+        for line in lines_of(exam, exam.ids.index(explain), run.retrieval, folder.root):
+            print(line)
+        return
     from solution.retrieval.contexts import build_contexts
 
     made = build_contexts(exam, run.retrieval, folder.root)

@@ -15,10 +15,26 @@ from solution.errors import UserError
 from solution.files import content_hash
 
 OptionScore = Literal["passage", "sentence"]
+Retriever = Literal["dense", "lexical"]
+QueryForm = Literal["prompt", "prompt_and_options", "prompt_each_option"]
+Language = Literal[
+    "none", "danish", "dutch", "english", "french", "german", "italian", "norwegian", "portuguese", "russian",
+    "spanish", "swedish", "turkish",
+]  # fmt: skip
+ContextView = Literal["fused", "dense", "lexical"]
 Family = Literal["multiple_choice", "causal", "seq2seq", "similarity", "longest"]
 TRAINED_FAMILIES = ("multiple_choice", "causal", "seq2seq")
 Overrides = list[tuple[list[str], Any]]
 """Settings typed on the command line, parsed: the parts of the name, and the value."""
+
+
+def _once(names: list[Any], what: str) -> list[Any]:
+    if not names:
+        raise ValueError(f"at least one {what} is needed")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"the {what} {repeated[0]} is listed twice")
+    return names
 
 
 class Settings(BaseModel):
@@ -154,6 +170,12 @@ class RankerConfig(Settings):
     """`model` is a folder that `merge` wrote: its head is trained already, and is not trained further."""
     passages: int = Field(3, ge=0)
     """How many retrieved passages the ranker reads at most; 0: closed book."""
+    contexts: list[ContextView] = ["fused"]
+    """Which contexts it reads: `fused` is what `retrieval.retrievers` find together, `dense` and `lexical` what one
+    finds alone. With several it is trained on the first, and answers from each in turn."""
+    context_blend: Literal["mean", "max", "max_mean"] = "mean"
+    """How the answers from several contexts become one: the mean or the maximum of an option's probabilities, or the
+    sum of these two."""
     max_tokens: int = Field(384, ge=32)
     """Longest sequence of context, question and one option; only the context is cut."""
     head: Literal["last_token", "likelihood", "both", "letters"] = "last_token"
@@ -189,6 +211,11 @@ class RankerConfig(Settings):
     temperature: float = Field(0.05, gt=0)
     """Of the softmax over a `similarity` or `longest` score, and at the start over a retrieval prior."""
     seed: int = Field(0, ge=0)
+
+    @field_validator("contexts")
+    @classmethod
+    def _distinct(cls, names: list[ContextView]) -> list[ContextView]:
+        return _once(names, "context")
 
     @model_validator(mode="after")
     def _together(self) -> RankerConfig:
@@ -269,11 +296,28 @@ class RetrievalConfig(Settings):
     hnsw_ef_search: int = Field(128, ge=1)
     backend: Literal["faiss", "cdist"] = "faiss"
     """`cdist` is the exact SciPy search over the same vectors: slow, and the reference."""
-    query: Literal["prompt", "prompt_and_options"] = "prompt_and_options"
+    retrievers: list[Retriever] = ["dense"]
+    """`dense`: cosine of embeddings; `lexical`: BM25. With both, the two lists are fused."""
+    query: QueryForm = "prompt_and_options"
+    """`prompt_each_option`: a query for each option, whose lists are fused."""
+    fusion: Literal["rrf", "weighted"] = "rrf"
+    """Of several lists: reciprocal ranks, or the scores scaled to 0 to 1 in each list."""
+    rrf_k: int = Field(60, ge=0)
+    dense_weight: float = Field(0.5, ge=0, le=1)
+    """The share of the dense lists in a fusion; the rest is the lexical ones'."""
+    candidates: int = Field(50, ge=1)
+    """How many passages of each list are fused."""
+    language: Language = "english"
+    """Of the stop words and the stemmer of the lexical index; none: words are taken as they are."""
+    bm25_k1: float = Field(0.9, ge=0)
+    bm25_b: float = Field(0.4, ge=0, le=1)
+    """k1 and b of BM25: Anserini's defaults."""
+    drop_similar: float | None = Field(None, gt=0, le=1)
+    """Leave out a passage that shares at least this share of words with a better one (Jaccard); null: keep all."""
     top_k: int = Field(10, ge=1)
     option_scores: list[OptionScore] = ["sentence"]
     """Cosines of question + option that rankers may use: the best to any passage of the corpus (`passage`; searches
-    the index once an option), and the best to any sentence of the question's own passages (`sentence`)."""
+    the dense index once an option), and the best to any sentence of the question's own passages (`sentence`)."""
     sentence_passages: int = Field(3, ge=1)
     """Of how many retrieved passages the sentences are compared."""
     batch_size: int = Field(64, ge=1)
@@ -285,6 +329,15 @@ class RetrievalConfig(Settings):
                 f"passage_overlap ({self.passage_overlap}) must be less than passage_tokens ({self.passage_tokens})"
             )
         return self
+
+    @field_validator("retrievers")
+    @classmethod
+    def _distinct(cls, names: list[Retriever]) -> list[Retriever]:
+        return _once(names, "retriever")
+
+    def view(self, name: ContextView) -> RetrievalConfig:
+        """The same retrieval by one retriever alone; `fused` is this one."""
+        return self if name == "fused" else self.model_copy(update={"retrievers": [name]})
 
 
 class TuneSettings(Settings):
@@ -310,10 +363,7 @@ class EnsembleConfig(Settings):
     @field_validator("rankers")
     @classmethod
     def _distinct(cls, names: list[str]) -> list[str]:
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"the ranker {repeated[0]} is listed twice")
-        return names
+        return _once(names, "ranker")
 
 
 # --- reading -------------------------------------------------------------------------------

@@ -70,18 +70,16 @@ def held_out_rows(
     """The held-out table: every ranker and baseline alone, random, equal weights, the ensemble as submitted."""
     from solution.ensemble.blend import blend
     from solution.ensemble.table import Row, random_row, score_row
-    from solution.inference.submit import TrainedRanker, predict_folds
+    from solution.inference.submit import TrainedRanker, predict_folds, ranker_exams
     from solution.metrics import credit_at_k
-    from solution.rankers.base import Exam
-    from solution.retrieval.contexts import build_contexts
 
     exists, right = held_out.exists(), held_out.answers
     samples, seed = run.ensemble.tune.bootstrap_samples, run.ensemble.tune.seed
     for config in run.rankers:
         if config.name not in answers:
             ranker = TrainedRanker(workdir, config.name, record["about"][config.name], [])
-            contexts = None if ranker.retrieval is None else build_contexts(held_out, ranker.retrieval, workdir.root)
-            answers[config.name] = predict_folds(ranker, Exam.join(held_out, contexts).hidden(), workdir)
+            exams = ranker_exams([ranker], held_out, workdir)[config.name]
+            answers[config.name] = predict_folds(ranker, exams, workdir)
     blendable = [config.name for config in run.rankers if config.role == "ranker"]
     equal = blend(answers, {name: 1 / len(blendable) for name in blendable}, exists)
     equal_credits = credit_at_k(equal, right)

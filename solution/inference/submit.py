@@ -108,18 +108,12 @@ def run_submission(
             "a score on them is too high; the table of `tune` has the honest one"
         )
     from solution.ensemble.blend import blend
-    from solution.rankers.base import Exam
-    from solution.retrieval.contexts import Contexts, build_contexts
 
     exists = questions.exists()
-    contexts: dict[str, Contexts] = {}
-    for ranker in rankers:
-        if ranker.retrieval is not None and ranker.retrieval.hash() not in contexts:
-            contexts[ranker.retrieval.hash()] = build_contexts(questions, ranker.retrieval, workdir.root)
+    exams = ranker_exams(rankers, questions, workdir)
     answers: dict[str, np.ndarray] = {}
     for ranker in rankers:
-        made = None if ranker.retrieval is None else contexts[ranker.retrieval.hash()]
-        answers[ranker.name] = predict_folds(ranker, Exam.join(questions, made).hidden(), workdir)
+        answers[ranker.name] = predict_folds(ranker, exams[ranker.name], workdir)
         done = {name: ensemble["weights"][name] for name in answers}
         # A complete file exists from the first ranker on; each further one makes it better.
         blended = blend(answers, done, exists, ensemble["blend"])
@@ -136,17 +130,48 @@ def run_submission(
     return blended, answers
 
 
-def predict_folds(ranker: TrainedRanker, exam: Any, workdir: Workdir) -> np.ndarray:
-    """The mean of what a ranker's folds say, float32 [n, max_options]; the base model is loaded once and freed."""
+def ranker_exams(rankers: Sequence[TrainedRanker], questions: Questions, workdir: Workdir) -> dict[str, list[Any]]:
+    """For each ranker the exams (`rankers.base.Exam`, answers hidden) that it reads, one for each of its contexts.
+
+    Raises:
+        UserError: an index cannot be made or opened.
+    """
+    from solution.rankers.base import Exam
+    from solution.retrieval.contexts import build_views
+
+    views: dict[str, list[Any]] = {}
+    settings = {ranker.retrieval.hash(): ranker.retrieval for ranker in rankers if ranker.retrieval is not None}
+    for ranker in rankers:
+        if ranker.retrieval is not None:
+            views.setdefault(ranker.retrieval.hash(), []).extend(ranker.config.contexts)
+    made = {key: build_views(questions, settings[key], names, workdir.root) for key, names in views.items()}
+    return {
+        ranker.name: [
+            exam.hidden()
+            for exam in Exam.views(
+                ranker.config, questions, None if ranker.retrieval is None else made[ranker.retrieval.hash()]
+            )
+        ]
+        for ranker in rankers
+    }
+
+
+def predict_folds(ranker: TrainedRanker, exams: Sequence[Any], workdir: Workdir) -> np.ndarray:
+    """The mean of what a ranker's folds say, float32 [n, max_options]; the base model is loaded once and freed.
+
+    Args:
+        exams: the questions with each of the ranker's contexts, see `ranker_exams`.
+    """
     from solution.device import free_memory
+    from solution.rankers.base import predict_contexts
     from solution.rankers.families import make_ranker
 
     model = make_ranker(ranker.config, workdir.cache)
     folders = ranker.folders if ranker.config.folds_differ else ranker.folders[:1]
-    total = np.zeros(exam.questions.exists().shape, dtype=np.float64)
+    total = np.zeros(exams[0].questions.exists().shape, dtype=np.float64)
     for folder in folders:
         model.load(folder)
-        total += model.predict(exam)
+        total += predict_contexts(model, exams)
     del model
     free_memory()
     return (total / len(folders)).astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +35,13 @@ class Exam:
         if contexts is None:
             return cls(questions, [[] for _ in range(len(questions))])
         return cls(questions, contexts.passages, contexts.option_scores)
+
+    @classmethod
+    def views(cls, config: RankerConfig, questions: Questions, contexts: Mapping[Any, Contexts] | None) -> list[Exam]:
+        """An exam for each of the contexts that the ranker reads (by their name in `contexts`); one if closed-book."""
+        if contexts is None:
+            return [cls.join(questions, None)]
+        return [cls.join(questions, contexts[view]) for view in config.contexts]
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -71,6 +78,22 @@ class Exam:
             {name: values for name, values in self.questions.extra.items() if name != "answer"},
         )
         return Exam(blank, self.passages, self.option_scores)
+
+
+def predict_contexts(ranker: Ranker, exams: Sequence[Exam]) -> np.ndarray:
+    """What a ranker says of the same questions with each of several contexts, blended as its config says.
+
+    Returns:
+        float32 [n, max_options], see `Ranker.predict`.
+    """
+    answers = np.stack([ranker.predict(exam) for exam in exams]).astype(np.float64)
+    if len(exams) == 1:
+        return answers[0].astype(np.float32)
+    blend = ranker.config.context_blend
+    table = answers.max(axis=0) if blend != "mean" else answers.mean(axis=0)
+    if blend == "max_mean":
+        table += answers.mean(axis=0)
+    return (table / table.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 class Ranker(Protocol):

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from solution.config import RetrievalConfig
+from solution.config import ContextView, QueryForm, RetrievalConfig, Retriever
 from solution.errors import UserError
 from solution.files import SCHEMA, atomic_file, content_hash
 from solution.progress import say
-from solution.questions import Questions, cell_text
+from solution.questions import LETTERS, Questions, cell_text
 from solution.retrieval.corpus import Document
 from solution.retrieval.embedding import Embedder
-from solution.retrieval.index import build_index, find_embedder, locate_index, open_index
-from solution.retrieval.passages import passage_text, sentences, split_passages, token_offsets
+from solution.retrieval.fusion import Ranking, distinct, fuse
+from solution.retrieval.index import PassageIndex, build_index, find_embedder, locate_index, open_index
+from solution.retrieval.lexical import LexicalIndex, build_lexical, locate_lexical, open_lexical
+from solution.retrieval.passages import Passage, passage_text, sentences, split_passages, token_offsets
+from solution.suggestions import suggest
 
 KIND = "contexts"
 _METADATA = b"solution"
@@ -28,7 +31,11 @@ _VERSION = 1  # of the way queries are made
 
 @dataclass(frozen=True)
 class ContextPassage:
-    """A passage found for a question; `score` is its cosine to the query (1 where nothing was searched)."""
+    """A passage found for a question.
+
+    `score` is its cosine or BM25 score, or of several lists its fused score (1 where nothing was searched);
+    `retriever` names all that found it: `dense+lexical`.
+    """
 
     id: str
     title: str
@@ -101,47 +108,186 @@ def build_contexts(questions: Questions, config: RetrievalConfig, workdir: Path,
         return Contexts(list(questions.ids), [[] for _ in range(len(questions))])
     if config.source == "column":
         return _from_column(questions, config, workdir)
-    embedder = find_embedder(config, workdir)
-    place = locate_index(config, workdir, embedder)
-    about: dict[str, Any] = {"index": place.key, "query": config.query, "top_k": config.top_k}
-    about["backend"] = config.backend
-    if config.index == "hnsw":
-        about["hnsw_ef_search"] = config.hnsw_ef_search
-    cache = _Cache(questions, config, workdir, about)
+    searcher = Searcher(questions, config, workdir, build)
+    cache = _Cache(questions, config, workdir, searcher.about())
     contexts = cache.read()
     if contexts is None:
-        make = build_index if build and not place.folder.is_dir() else open_index
-        contexts = _from_index(questions, config, make(config, workdir, embedder), embedder)
+        contexts = _from_index(questions, config, searcher)
         cache.write(contexts)
     contexts.key = cache.key
     return contexts
 
 
-def _from_index(questions: Questions, config: RetrievalConfig, index: Any, embedder: Embedder) -> Contexts:
-    tails = [" ".join(filter(None, options)) for options in questions.options]
-    if config.query == "prompt":
-        tails = [""] * len(questions)
-    queries = _fitted(embedder, questions.prompts, tails)
-    vectors = embedder.encode(queries, config.batch_size, "embedding the questions", query=True)
-    scores, rows = index.search(vectors, config.top_k)
-    passages = []
-    for found, places in zip(_cosines(scores, config).tolist(), rows.tolist(), strict=True):
-        passages.append(
-            [
-                ContextPassage(passage.id, passage.title, passage.text, score, "dense")
-                for score, place in zip(found, places, strict=True)
-                if place >= 0
-                for passage in [index.passages[place]]
-            ]
+def build_views(
+    questions: Questions, config: RetrievalConfig, views: Iterable[ContextView], workdir: Path
+) -> dict[ContextView, Contexts]:
+    """`build_contexts` by all retrievers together (`fused`) or by one alone, for each of the views named.
+
+    A source that does not search has the same contexts in every view.
+    """
+    made: dict[ContextView, Contexts] = {}
+    for view in dict.fromkeys(views):
+        own = config.view(view) if config.source == "index" else config
+        same = next((other for other in made if config.view(other) == own), None)
+        made[view] = build_contexts(questions, own, workdir) if same is None else made[same]
+    return made
+
+
+class Searcher:
+    """The retrievers of `config` and what they find for an exam's questions. Each is opened when it is first needed.
+
+    Args:
+        build: whether an index that is not there may be built (where the corpus can be read).
+
+    Raises:
+        UserError: on first use: an index cannot be made or opened, or the two hold different passages.
+    """
+
+    def __init__(self, questions: Questions, config: RetrievalConfig, workdir: Path, build: bool = True):
+        self.questions, self.config = questions, config
+        self.embedder = find_embedder(config, workdir)
+        self._workdir, self._build = workdir, build
+
+    def about(self) -> dict[str, Any]:
+        """All that the contexts depend on, beside the questions."""
+        config = self.config
+        about: dict[str, Any] = {"query": config.query, "top_k": config.top_k}
+        if "dense" in config.retrievers or "passage" in config.option_scores:
+            about |= {"index": locate_index(config, self._workdir, self.embedder).key, "backend": config.backend}
+            if config.index == "hnsw":
+                about["hnsw_ef_search"] = config.hnsw_ef_search
+        if config.retrievers != ["dense"]:
+            about["retrievers"] = config.retrievers
+        if "lexical" in config.retrievers:
+            about["lexical"] = locate_lexical(config, self._workdir, self.embedder).key
+        if self._fuses():
+            about |= {"fusion": config.fusion, "rrf_k": config.rrf_k, "dense_weight": config.dense_weight}
+        if config.drop_similar is not None:
+            about["drop_similar"] = config.drop_similar
+        if self.depth > config.top_k:
+            about["candidates"] = self.depth
+        return about
+
+    def _fuses(self) -> bool:
+        return len(self.config.retrievers) > 1 or self.config.query == "prompt_each_option"
+
+    @property
+    def depth(self) -> int:
+        """How many passages are sought for each query."""
+        config = self.config
+        more = self._fuses() or config.drop_similar is not None
+        return max(config.candidates, config.top_k) if more else config.top_k
+
+    @functools.cached_property
+    def dense(self) -> PassageIndex:
+        place = locate_index(self.config, self._workdir, self.embedder)
+        make = build_index if self._build and not place.folder.is_dir() else open_index
+        return make(self.config, self._workdir, self.embedder)
+
+    @functools.cached_property
+    def lexical(self) -> LexicalIndex:
+        place = locate_lexical(self.config, self._workdir, self.embedder)
+        make = build_lexical if self._build and not place.folder.is_dir() else open_lexical
+        return make(self.config, self._workdir, self.embedder)
+
+    def passages(self) -> Sequence[Passage]:
+        """The passages whose rows the retrievers name."""
+        if self.config.retrievers == ["lexical"]:
+            return self.lexical.passages
+        if "lexical" in self.config.retrievers and not self.lexical.fits(self.dense.passages):
+            raise UserError(
+                f"the index {self.dense.key} and the lexical index {self.lexical.key} do not hold the same passages; "
+                f"delete the older one in WORKDIR/cache and run `{suggest('index')}`"
+            )
+        return self.dense.passages
+
+    @functools.cached_property
+    def option_vectors(self) -> np.ndarray:
+        return _option_vectors(self.questions, self.config, self.embedder)
+
+    def rankings(self, retriever: Retriever, query: QueryForm) -> list[list[Ranking]]:
+        """The ranked lists of one retriever, for each question one, or one for each option (`prompt_each_option`)."""
+        questions, k = self.questions, self.depth
+        weight = self.config.dense_weight if retriever == "dense" else 1 - self.config.dense_weight
+        if len(self.config.retrievers) == 1:
+            weight = 1.0
+        if query == "prompt_each_option":
+            names = [[LETTERS[i] for i, option in enumerate(options) if option] for options in questions.options]
+        else:
+            names = [[query.replace("_", " ")]] * len(questions)
+        scores, rows = self._dense(query, k) if retriever == "dense" else self._lexical(query, k)
+        found = iter(zip(scores, rows, strict=True))
+        made = []
+        for own in names:
+            lists = []
+            for name in own:
+                values, places = next(found)
+                lists.append(Ranking(retriever, name, places[places >= 0], values[places >= 0], weight))
+            made.append(lists)
+        return made
+
+    def _dense(self, query: QueryForm, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if query == "prompt_each_option":
+            vectors = self.option_vectors
+        else:
+            texts = _fitted(self.embedder, self.questions.prompts, _tails(self.questions, query))
+            vectors = self.embedder.encode(texts, self.config.batch_size, "embedding the questions", query=True)
+        scores, rows = self.dense.search(vectors, k)
+        return _cosines(scores, self.config), rows
+
+    def _lexical(self, query: QueryForm, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if query == "prompt_each_option":
+            return self.lexical.search([f"{prompt} {option}" for prompt, option in _pairs(self.questions)], k)
+        tails = _tails(self.questions, query)
+        return self.lexical.search(
+            [f"{prompt} {tail}" for prompt, tail in zip(self.questions.prompts, tails, strict=True)], k
         )
+
+    def all_rankings(self) -> list[list[Ranking]]:
+        """The lists of all retrievers, for each question, as the settings say."""
+        each = [self.rankings(retriever, self.config.query) for retriever in self.config.retrievers]
+        return [[ranking for lists in own for ranking in lists] for own in zip(*each, strict=True)]
+
+
+def _tails(questions: Questions, query: QueryForm) -> list[str]:
+    """What stands behind each prompt in its one query."""
+    if query == "prompt":
+        return [""] * len(questions)
+    return [" ".join(filter(None, options)) for options in questions.options]
+
+
+def _pairs(questions: Questions) -> list[tuple[str, str]]:
+    """Prompt and option, for all options of all questions, in the order of `exists`."""
+    return [
+        (prompt, option)
+        for prompt, options in zip(questions.prompts, questions.options, strict=True)
+        for option in options
+        if option
+    ]
+
+
+def select(rankings: list[Ranking], passages: Sequence[Passage], config: RetrievalConfig) -> list[ContextPassage]:
+    """The candidates of one question: its lists fused, best first."""
+    return [
+        ContextPassage(passage.id, passage.title, passage.text, found.score, "+".join(found.retrievers))
+        for found in fuse(rankings, config.fusion, config.rrf_k)
+        for passage in [passages[found.row]]
+    ]
+
+
+def _from_index(questions: Questions, config: RetrievalConfig, searcher: Searcher) -> Contexts:
+    lists = searcher.all_rankings()
+    every = searcher.passages()
+    candidates = [select(own, every, config) for own in lists]
+    # A reranker belongs here: it reads the candidates and puts them into another order.
+    passages = [[own[i] for i in distinct(own, config.drop_similar, config.top_k)] for own in candidates]
     made = Contexts(list(questions.ids), passages)
-    if config.option_scores:
-        vectors = _option_vectors(questions, config, embedder)
-        if "passage" in config.option_scores:
-            best, _ = index.search(vectors, 1)
-            made.option_scores["passage"] = _table(questions, _cosines(best[:, 0], config))
-        if "sentence" in config.option_scores:
-            made.option_scores["sentence"] = _sentence_scores(questions, passages, vectors, config, embedder)
+    if "passage" in config.option_scores:
+        best, _ = searcher.dense.search(searcher.option_vectors, 1)
+        made.option_scores["passage"] = _table(questions, _cosines(best[:, 0], config))
+    if "sentence" in config.option_scores:
+        vectors = searcher.option_vectors
+        made.option_scores["sentence"] = _sentence_scores(questions, passages, vectors, config, searcher.embedder)
     return made
 
 
@@ -188,12 +334,7 @@ def _cosines(scores: np.ndarray, config: RetrievalConfig) -> np.ndarray:
 
 def _option_vectors(questions: Questions, config: RetrievalConfig, embedder: Embedder) -> np.ndarray:
     """The vectors of question + option, float32 [options of all questions, d], in the order of `exists`."""
-    pairs = [
-        (prompt, option)
-        for prompt, options in zip(questions.prompts, questions.options, strict=True)
-        for option in options
-        if option
-    ]
+    pairs = _pairs(questions)
     texts = _fitted(embedder, [prompt for prompt, _ in pairs], [option for _, option in pairs])
     return embedder.encode(texts, config.batch_size, "embedding the options", query=True)
 

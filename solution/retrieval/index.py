@@ -49,6 +49,11 @@ class Passages(Sequence[Passage]):
     def __len__(self) -> int:
         return len(self._columns[0])
 
+    @property
+    def ids(self) -> Any:
+        """An Arrow array of all ids."""
+        return self._columns[0]
+
     @overload
     def __getitem__(self, row: int) -> Passage: ...
     @overload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from solution import oof
-from solution.config import TRAINED_FAMILIES, RankerConfig, RetrievalConfig, Run
+from solution.config import TRAINED_FAMILIES, ContextView, RankerConfig, RetrievalConfig, Run
 from solution.errors import UserError
 from solution.files import (
     MANIFEST,
@@ -28,7 +28,7 @@ from solution.metrics import bootstrap_interval, credit_at_k, expected_random_ma
 from solution.models import locate_model
 from solution.progress import say
 from solution.questions import Questions
-from solution.retrieval.contexts import Contexts, build_contexts
+from solution.retrieval.contexts import Contexts, build_views
 from solution.training import distributed
 from solution.workdir import Workdir
 
@@ -48,7 +48,8 @@ class Prepared:
 
     questions: Questions
     folds: np.ndarray
-    contexts: Contexts | None
+    contexts: dict[ContextView, Contexts] | None
+    """By what the rankers' `contexts` call them; None: no ranker reads any."""
 
 
 def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
@@ -59,10 +60,18 @@ def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
     """
     questions.require_answers("training")
     folds = exam_folds(questions, run.ensemble, workdir.folds)
+    reading = [config for config in run.rankers if needs_contexts(config, run.retrieval)]
     contexts = None
-    if any(needs_contexts(config, run.retrieval) for config in run.rankers):
-        contexts = build_contexts(questions, run.retrieval, workdir.root)
+    if reading:
+        views = [view for config in reading for view in config.contexts]
+        contexts = build_views(questions, run.retrieval, views, workdir.root)
     return Prepared(questions, folds, contexts)
+
+
+def context_key(config: RankerConfig, contexts: Mapping[ContextView, Contexts]) -> str:
+    """Names what the contexts that a ranker reads were made from."""
+    keys = [contexts[view].key for view in config.contexts]
+    return keys[0] if len(keys) == 1 else content_hash(keys)
 
 
 def check_models(rankers: Sequence[RankerConfig]) -> None:
@@ -105,13 +114,14 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
 
 def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir, fold: int) -> None:
     """Train one ranker on all folds but `fold` and write its weights, metrics and OOF part of `fold`."""
-    from solution.rankers.base import Exam
+    from solution.rankers.base import Exam, predict_contexts
     from solution.rankers.families import make_ranker
     from solution.rankers.prompts import is_question
 
     questions, contexts = prepared.questions, prepared.contexts
     uses = needs_contexts(config, run.retrieval)
-    exam = Exam.join(questions, contexts if uses else None)
+    exams = Exam.views(config, questions, contexts if uses else None)
+    exam = exams[0]
     about = {
         "ranker": config.name,
         "family": config.family,
@@ -119,7 +129,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
         "fold": fold,
         "folds": run.ensemble.folds,
         "questions": content_hash(questions.content_hash(), fold_hash(prepared)),
-        "contexts": contexts.key if uses and contexts is not None else "none",
+        "contexts": context_key(config, contexts) if uses and contexts is not None else "none",
         "config": config.hash(),
         "retrieval": run.retrieval.hash() if uses else "none",
         "wording": content_hash(sorted((id_, is_question(exam, row)) for row, id_ in enumerate(questions.ids))),
@@ -153,7 +163,9 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     logs = workdir.logs(config.name, fold)
     facts = ranker.fit(train_exam, valid_exam, checkpoint, logs)
     scoring = time.monotonic()
-    probabilities = widen(ranker.predict(valid_exam.hidden()), questions.max_options)
+    left_out = np.flatnonzero(prepared.folds == fold)
+    probabilities = predict_contexts(ranker, [each.subset(left_out).hidden() for each in exams])
+    probabilities = widen(probabilities, questions.max_options)
     done = time.monotonic()
     if distributed.rank() > 0:
         return

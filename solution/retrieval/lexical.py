@@ -1,0 +1,379 @@
+"""Lexical retrieval: BM25 over the passages of a corpus, kept in `WORKDIR/cache` beside the index of vectors.
+
+Scores and their layout are bm25s's (Lù 2024, https://arxiv.org/abs/2407.03618): the BM25 score of every word in every
+passage is computed once (Lucene's variant; Robertson et al. 1994) and lies in three arrays, sorted by word, that are
+memory-mapped. `bm25s.BM25.load(folder, mmap=True, load_vocab=False)` opens them. The library's own builder holds all
+words of the corpus as Python objects; the one here holds a shard of passages and the vocabulary.
+"""
+
+from __future__ import annotations
+
+import array
+import functools
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solution.config import RetrievalConfig
+from solution.errors import UserError
+from solution.files import MANIFEST, atomic_folder, content_hash, read_json, read_manifest, write_json, write_manifest
+from solution.progress import progress_bar, say
+from solution.retrieval.corpus import corpus_fingerprint
+from solution.retrieval.embedding import Embedder
+from solution.retrieval.index import (
+    Passages,
+    Place,
+    _cutting,
+    _link_or_copy,
+    _same_vectors,
+    _write_passages,
+    find_embedder,
+)
+from solution.retrieval.passages import Passage, passage_text
+from solution.suggestions import suggest
+
+KIND = "lexical index"
+_VERSION = 1  # of the way words are made; another one makes another index
+_WORD = re.compile(r"\w+")
+_BLOCK = 256  # passages whose best score stands for them when the k best are sought
+_DATA, _ROWS, _STARTS = "data.csc.index.npy", "indices.csc.index.npy", "indptr.csc.index.npy"
+_PARAMETERS = "params.index.json"
+_VOCABULARY = "vocabulary.parquet"
+_FILES = {_DATA, _ROWS, _STARTS, _PARAMETERS, _VOCABULARY, "passages.parquet"}
+
+
+class Words:
+    """The words of a text as BM25 counts them: lower case, without stop words, stemmed (Porter's Snowball).
+
+    Args:
+        language: a language of bm25s's stop words and of Snowball's stemmers, or none.
+    """
+
+    def __init__(self, language: str):
+        self._stop: frozenset[str] = frozenset()
+        self._stem = None
+        if language != "none":
+            import Stemmer
+            from bm25s import stopwords
+
+            name = {"english": "EN"}.get(language, language.upper())
+            self._stop = frozenset(getattr(stopwords, f"STOPWORDS_{name}"))
+            self._stem = Stemmer.Stemmer(language)
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        return _WORD.findall(text.lower())
+
+    def term(self, word: str) -> str | None:
+        """What is looked up for a word of `split`; None for a stop word."""
+        if word in self._stop:
+            return None
+        return word if self._stem is None else self._stem.stemWord(word)
+
+    def terms(self, text: str) -> list[str]:
+        return [term for word in self.split(text) if (term := self.term(word)) is not None]
+
+
+class _Vocabulary(dict[str, int]):
+    """Word as written -> number of its term, -1 for a stop word; a word that is new is added."""
+
+    def __init__(self, words: Words):
+        super().__init__()
+        self._words = words
+        self.numbers: dict[str, int] = {}
+
+    def __missing__(self, word: str) -> int:
+        term = self._words.term(word)
+        number = -1 if term is None else self.numbers.setdefault(term, len(self.numbers))
+        self[word] = number
+        return number
+
+
+class LexicalIndex:
+    """Passages and the BM25 search over them.
+
+    Attributes:
+        key: the name of what the index was made of.
+
+    Args:
+        folder: what `write_bm25` wrote, with `passages.parquet`.
+        words: those that the index was made with.
+
+    Raises:
+        UserError: the files are corrupt or do not belong together.
+    """
+
+    def __init__(self, folder: Path, words: Words, key: str):
+        import bm25s
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.key = key
+        self._file, self._words = folder / "passages.parquet", words
+        remedy = _remedy(folder)
+        try:
+            count = pq.read_metadata(self._file).num_rows
+            self._vocabulary = pq.read_table(folder / _VOCABULARY).column("term").combine_chunks()
+            self._bm25 = bm25s.BM25.load(folder, mmap=True, load_vocab=False, backend="numpy")
+            data, rows, starts = (self._bm25.scores[name] for name in ("data", "indices", "indptr"))
+            whole = data.dtype == np.float32 and rows.dtype == np.int32 and data.shape == rows.shape
+            whole = whole and len(starts) == len(self._vocabulary) + 1 and starts[-1] == len(data)
+            whole = whole and self._bm25.scores["num_docs"] == count
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            message = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"the lexical index in {folder} is corrupt ({message}). {remedy}") from None
+        if not whole:
+            raise UserError(f"the lexical index in {folder} is corrupt: its files do not belong together. {remedy}")
+
+    def __len__(self) -> int:
+        return int(self._bm25.scores["num_docs"])
+
+    @functools.cached_property
+    def passages(self) -> Passages:
+        """Read when first asked for: where there is an index of vectors too, its passages are the same."""
+        import pyarrow.parquet as pq
+
+        return Passages(pq.read_table(self._file, columns=["id", "title", "text"]))
+
+    def fits(self, passages: Sequence[Passage]) -> bool:
+        """Whether these are the passages of this index, by their ids."""
+        import pyarrow.parquet as pq
+
+        ids = pq.read_table(self._file, columns=["id"]).column("id").combine_chunks()
+        return isinstance(passages, Passages) and passages.ids.equals(ids)
+
+    def search(self, queries: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k passages of the highest BM25 scores for each query, best first; of equal scores the lower row first.
+
+        A word counts once, however often the query says it. Passages without any word of the query are not found.
+
+        Returns:
+            Scores float32 [q, k] and rows int64 [q, k]; -inf and -1 where fewer passages are found.
+        """
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        rows = np.full((len(queries), k), -1, dtype=np.int64)
+        with progress_bar(len(queries), "searching for words") as bar:
+            for place, numbers in enumerate(self._numbers(queries)):
+                if len(numbers):
+                    every = self._bm25.get_scores_from_ids(numbers)
+                    best = _highest(every, k)
+                    scores[place, : len(best)] = every[best]
+                    rows[place, : len(best)] = best
+                bar.advance()
+        return scores, rows
+
+    def _numbers(self, queries: Sequence[str]) -> list[np.ndarray]:
+        """The numbers of each query's known terms, in order: so sums are rounded the same way each time."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        asked = [list(dict.fromkeys(self._words.terms(query))) for query in queries]
+        flat = pa.array([term for terms in asked for term in terms], pa.string())
+        found = pc.index_in(flat, value_set=self._vocabulary).fill_null(-1).to_numpy()
+        parts = np.split(found, np.cumsum([len(terms) for terms in asked])[:-1]) if asked else []
+        return [np.sort(part[part >= 0]) for part in parts]
+
+
+def _highest(scores: np.ndarray, k: int) -> np.ndarray:
+    """The rows of the k highest scores above 0, best first, the lower row of equals first."""
+    least = np.float32(0)
+    blocks = scores[: len(scores) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(axis=1)
+    if len(blocks) > k:
+        # k blocks hold a score of at least this, so the k highest do too.
+        least = np.partition(blocks, len(blocks) - k)[len(blocks) - k]
+    rows = np.flatnonzero(scores >= least if least > 0 else scores > 0)
+    return rows[np.lexsort((rows, -scores[rows]))[:k]]
+
+
+# --- which index ---------------------------------------------------------------------------
+
+
+def _settings(config: RetrievalConfig) -> dict[str, Any]:
+    own = {"words": _VERSION, "language": config.language, "k1": config.bm25_k1, "b": config.bm25_b}
+    return {**_cutting(config), **own}
+
+
+def _place(workdir: Path, corpus: str, embedder: str, config: RetrievalConfig) -> Place:
+    key = content_hash(KIND, corpus, embedder, _settings(config))
+    return Place(key, workdir / "cache" / f"lexical-{key}")
+
+
+def locate_lexical(config: RetrievalConfig, workdir: Path, embedder: Embedder) -> Place:
+    """Where the index of these settings is or will be. Where the corpus is not on this machine: the one of its name.
+
+    Args:
+        embedder: its tokenizer cuts the passages.
+
+    Raises:
+        UserError: no corpus is set; or it cannot be read and not exactly one index was made of a corpus of that name.
+    """
+    try:
+        corpus = corpus_fingerprint(config.corpus)
+    except UserError as error:
+        if not config.corpus.strip():
+            raise
+        fitting = []
+        for folder in sorted((workdir / "cache").glob("lexical-*")):
+            made = read_json(folder / MANIFEST, "the manifest of the lexical index", _remedy(folder))
+            about = {"name": Path(config.corpus).name, "embedder": embedder.fingerprint, "settings": _settings(config)}
+            if about == {
+                "name": made.get("corpus", {}).get("name"),
+                "embedder": made.get("embedder", {}).get("fingerprint"),
+                "settings": made.get("settings"),
+            }:
+                fitting.append(Place(str(made.get("key")), folder))
+        if len(fitting) == 1:
+            return fitting[0]
+        raise UserError(
+            f"{len(fitting) or 'no'} lexical indexes in {workdir / 'cache'} were made of {config.corpus} with these "
+            f"settings, and the corpus itself cannot be read: {error}. Run `{suggest('index')}` where the "
+            "corpus is; elsewhere copy the one cache/lexical-* that you need there."
+        ) from None
+    return _place(workdir, corpus, embedder.fingerprint, config)
+
+
+def _remedy(folder: Path) -> str:
+    return f"Delete {folder} and run `{suggest('index')}`."
+
+
+def open_lexical(config: RetrievalConfig, workdir: Path, embedder: Embedder | None = None) -> LexicalIndex:
+    """A lexical index that was built before.
+
+    Raises:
+        UserError: there is none (see `locate_lexical`), or its files are corrupt or incomplete.
+    """
+    workdir = Path(workdir)
+    place = locate_lexical(config, workdir, embedder or find_embedder(config, workdir))
+    if not place.folder.is_dir():
+        raise UserError(
+            f"there is no lexical index of {config.corpus} with these settings in {workdir / 'cache'}. Run "
+            f"`{suggest('index')}` where the corpus is; elsewhere copy cache/lexical-* there."
+        )
+    return _open(place, config)
+
+
+def _open(place: Place, config: RetrievalConfig) -> LexicalIndex:
+    folder, remedy = place.folder, _remedy(place.folder)
+    lacking = _FILES - set(read_manifest(folder, KIND, remedy)["files"])
+    if lacking:
+        raise UserError(f"the lexical index in {folder} is incomplete: {min(lacking)} is missing. {remedy}")
+    return LexicalIndex(folder, Words(config.language), place.key)
+
+
+# --- building ------------------------------------------------------------------------------
+
+
+def build_lexical(config: RetrievalConfig, workdir: Path, embedder: Embedder | None = None) -> LexicalIndex:
+    """The lexical index of the corpus: opened when it is there, else built. The same corpus gives the same bytes.
+
+    The passages of an index of vectors are used again where there is one. A build that was killed begins anew.
+
+    Raises:
+        UserError: the corpus or the embedder (whose tokenizer cuts the passages) cannot be read, or an index that
+            is there is corrupt.
+    """
+    workdir = Path(workdir)
+    corpus = corpus_fingerprint(config.corpus)
+    embedder = embedder or find_embedder(config, workdir)
+    place = _place(workdir, corpus, embedder.fingerprint, config)
+    if place.folder.is_dir():
+        return _open(place, config)
+    for leftover in place.folder.parent.glob(f".{place.folder.name}.*.part"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    source = {
+        "corpus": {"name": Path(config.corpus).name, "fingerprint": corpus},
+        "embedder": {"name": Path(embedder.spec).name, "fingerprint": embedder.fingerprint},
+    }
+    relative = _same_vectors(config, workdir, source)
+    with atomic_folder(place.folder) as temporary:
+        passages = temporary / "passages.parquet"
+        if relative is None:
+            _write_passages(config, embedder, passages)
+        else:
+            _link_or_copy(relative / "passages.parquet", passages)
+        say(f"building the lexical index of {config.corpus}")
+        count = write_bm25(passages, temporary, config)
+        settings = _settings(config)
+        write_manifest(temporary, KIND, key=place.key, **source, settings=settings, passages=count)
+    return _open(place, config)
+
+
+def write_bm25(passages: Path, folder: Path, config: RetrievalConfig) -> int:
+    """Write the arrays, parameters and vocabulary of the passages in a parquet file; give their number.
+
+    Memory: the vocabulary, and one row group of passages at a time.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    vocabulary = _Vocabulary(Words(config.language))
+    frequencies = np.zeros(0, dtype=np.int64)  # in how many passages a term is
+    lengths: list[np.ndarray] = []
+    parts: list[Path] = []
+    with pq.ParquetFile(passages) as file, progress_bar(file.metadata.num_rows, "counting words") as bar:
+        for group in range(file.num_row_groups):
+            own, terms, rows, counts = _counted(file.read_row_group(group), vocabulary)
+            rows += sum(map(len, lengths))
+            lengths.append(own)
+            frequencies = np.pad(frequencies, (0, len(vocabulary.numbers) - len(frequencies)))
+            frequencies += np.bincount(terms, minlength=len(frequencies))
+            parts.append(folder / f"part-{group:06}.npy")
+            np.save(parts[-1], np.stack([terms, rows, counts]).astype(np.int32), allow_pickle=False)
+            bar.advance(len(own))
+    length = np.concatenate(lengths).astype(np.float64)
+    weights = np.log1p((len(length) - frequencies + 0.5) / (frequencies + 0.5))
+    norms = config.bm25_k1 * (1 - config.bm25_b + config.bm25_b * length / max(length.mean(), 1e-9))
+    starts = np.concatenate([[0], np.cumsum(frequencies)])
+    total = (int(starts[-1]),)
+    # A file of no values cannot be mapped; a corpus of nothing but stop words is refused.
+    if not total[0]:
+        raise UserError(f"the corpus {config.corpus} has no words to search for (retrieval.language={config.language})")
+    data, places = _mapped(folder / _DATA, np.float32, total), _mapped(folder / _ROWS, np.int32, total)
+    heads = starts[:-1].copy()  # where the next passage of a term goes
+    with progress_bar(len(parts), "scoring words") as bar:
+        for part in parts:
+            terms, rows, counts = np.load(part, allow_pickle=False)
+            first = np.flatnonzero(np.diff(terms, prepend=-1))
+            sizes = np.diff(first, append=len(terms))
+            targets = np.repeat(heads[terms[first]] - first, sizes) + np.arange(len(terms))
+            data[targets] = weights[terms] * counts / (counts + norms[rows])
+            places[targets] = rows
+            heads[terms[first]] += sizes
+            part.unlink()
+            bar.advance()
+    data.flush()
+    places.flush()
+    np.save(folder / _STARTS, starts, allow_pickle=False)
+    table = pa.table({"term": pa.array(vocabulary.numbers, pa.string())})
+    pq.write_table(table, folder / _VOCABULARY, compression="zstd")
+    parameters = {"k1": config.bm25_k1, "b": config.bm25_b, "method": "lucene", "num_docs": len(length)}
+    write_json(folder / _PARAMETERS, parameters)
+    return len(length)
+
+
+def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
+    """A new .npy file to write through memory; its room is taken now: on a full disk a later write would be fatal."""
+    mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with open(path, "r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return mapped
+
+
+def _counted(table: Any, vocabulary: _Vocabulary) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """How many terms each passage has, and for each pair of term and passage: term, passage, count; by term."""
+    flat = array.array("q")
+    lengths = []
+    for row in table.select(["id", "title", "text"]).to_pylist():
+        before = len(flat)
+        flat.extend(map(vocabulary.__getitem__, Words.split(passage_text(Passage(**row)))))
+        lengths.append(len(flat) - before)
+    terms = np.frombuffer(flat, dtype=np.int64) if flat else np.zeros(0, dtype=np.int64)
+    rows = np.repeat(np.arange(len(lengths)), lengths)[terms >= 0]
+    own = np.bincount(rows, minlength=len(lengths))
+    pairs, counts = np.unique(terms[terms >= 0] << 32 | rows, return_counts=True)
+    return own, pairs >> 32, pairs & 0xFFFFFFFF, counts
