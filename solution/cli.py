@@ -123,6 +123,10 @@ def submit(
     probabilities: Annotated[
         Path | None, typer.Option(help="Also write id and p_A, p_B, ... (CSV or parquet).")
     ] = None,
+    add: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="An imported ranker's probabilities for these questions."),
+    ] = None,
     workdir: WorkdirOption = HERE,
 ) -> None:
     """Answer every question with the ensemble in WORKDIR/weights, one model in memory at a time. Uses no network."""
@@ -132,9 +136,15 @@ def submit(
     for path in (output, ranked, probabilities):
         if path is not None and path.resolve() == source:
             raise UserError(f"{path} is the question file; give another output")
+    added = {}
+    for text in add or []:
+        name, sign, file = text.partition("=")
+        if not (name and sign and file):
+            raise UserError(f"--add {text!r}: give NAME=FILE")
+        added[name] = Path(file)
     from solution.inference.submit import run_submission
 
-    run_submission(folder, exam, output, ranked, probabilities, overrides or [])
+    run_submission(folder, exam, output, ranked, probabilities, overrides or [], added)
 
 
 @app.command()
@@ -252,6 +262,13 @@ def _with_oof(folder: Workdir, listed: list[str]) -> list[str] | None:
     lacking = [name for name in listed if name not in there]
     unlisted = [name for name in there if name not in listed]
     used = [name for name in listed if name in there]
+    from solution.ensemble.imported import is_imported
+
+    imported = [name for name in unlisted if is_imported(folder, name)]
+    unlisted = [name for name in unlisted if name not in imported]
+    if imported:
+        say(f"note: imported and used too: {', '.join(imported)} (remove its folder in {folder.oof} to leave it out)")
+        used += imported
     if used and lacking:
         say(f"note: no OOF files yet, left out: {', '.join(lacking)}")
     if used and unlisted:
@@ -271,11 +288,45 @@ def tune(
     folder = Workdir.open(workdir)
     from solution.ensemble.tune import run_tune
 
-    record = run_tune(folder, run.ensemble.tune, _with_oof(folder, run.ensemble.rankers))
-    from solution.ensemble.table import print_table
+    record = run_tune(folder, run.ensemble.tune, _with_oof(folder, run.ensemble.rankers), run.ensemble.groups)
+    from solution.ensemble.table import print_rankers, print_search, print_table
 
     print_table(record["table"])
+    print_rankers(record)
+    print_search(record)
     print(record["reason"])
+
+
+@app.command("import-oof")
+@command
+def import_oof(
+    file: Annotated[Path, typer.Argument(help="id and p_A,p_B,... or A,B,...: CSV, JSONL or parquet.")],
+    overrides: Overrides = None,
+    name: Annotated[str, typer.Option(help="The ranker's name in the ensemble.")] = "",
+    normalize: Annotated[bool, typer.Option("--normalize", help="Divide each row by its sum.")] = False,
+    questions: QuestionsOption = None,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Add the out-of-fold probabilities that another program made: they join the blend of `tune`.
+
+    Each must come from a model that was not trained on its question. For submit.py, give the same program's
+    probabilities for the questions to answer with --add NAME=FILE.
+    """
+    if not name:
+        raise UserError("give the ranker a name with --name NAME")
+    run = _settings(configs, overrides)
+    folder = Workdir.open(workdir)
+    exam = _read_exam(questions, folder)
+    from solution.ensemble.imported import import_oof as add
+    from solution.folds import exam_folds
+    from solution.metrics import bootstrap_interval, credit_at_k
+
+    fold_of = exam_folds(exam, run.ensemble, folder.folds)
+    table = add(name, file, exam, fold_of, run.ensemble.folds, folder, normalize)
+    credits = credit_at_k(table, exam.answers)
+    low, high = bootstrap_interval(credits)
+    print(f"{name}: {len(exam)} questions imported, MAP@3 {credits.mean():.4f} [{low:.3f}, {high:.3f}]")
 
 
 @app.command()

@@ -6,7 +6,7 @@ import copy
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -340,13 +340,42 @@ class RetrievalConfig(Settings):
         return self if name == "fused" else self.model_copy(update={"retrievers": [name]})
 
 
+CandidateName = Literal[
+    "equal",
+    "fewer",
+    "single",
+    "mean",
+    "max",
+    "max_mean",
+    "equal_log",
+    "fewer_log",
+    "equal_rank",
+    "calibrated",
+    "log_loss",
+    "greedy",
+    "tuned_exact",
+    "tuned",
+    "tuned_cma",
+    "tuned_log",
+    "tuned_rank",
+    "stacker",
+]
+
+
 class TuneSettings(Settings):
     trials: int = Field(300, ge=0)
-    """Points that the sampler tries after the fixed ones (equal weights, the log loss's optimum, each ranker alone)."""
+    """Points that a sampler tries after the fixed ones (equal weights, the log loss's optimum, each ranker alone)."""
     seed: int = Field(0, ge=0)
     bootstrap_samples: int = Field(2000, ge=100)
-    choose: Literal["auto", "tuned", "equal", "single"] = "auto"
-    """`auto` keeps equal weights unless something else is better by more than a standard error, honestly estimated."""
+    candidates: list[CandidateName] = list(get_args(CandidateName))
+    """The blends that compete, the plainest first: equal weights of all or of `fewer` rankers, the best `single` one;
+    groups merged by `mean`, `max` or `max_mean` (only with `ensemble.groups`); equal weights of log-probabilities
+    (of all or `fewer_log`), ranks, or `calibrated` log-probabilities (one temperature a ranker); weights by
+    `log_loss`, `greedy` selection, exact line searches (`tuned_exact`; `tuned_log` and `tuned_rank` over
+    log-probabilities and ranks), and Optuna's TPE (`tuned`) or CMA-ES (`tuned_cma`) with an exact finish;
+    a `stacker`."""
+    choose: Literal["auto"] | CandidateName = "auto"
+    """`auto` keeps equal weights unless another candidate is better by more than the noise, honestly estimated."""
 
 
 class EnsembleConfig(Settings):
@@ -358,7 +387,22 @@ class EnsembleConfig(Settings):
     near_duplicate: float = Field(0.9, gt=0, le=1)
     """Prompts with at least this TF-IDF cosine stay in one fold."""
     seed: int = Field(0, ge=0)
+    groups: dict[str, list[RankerName]] = {}
+    """Rankers that are one ranker over several contexts (or seeds), as `name: [ranker, ranker]`: blends that merge
+    each group by mean, max or max + mean before the weighting join the candidates."""
     tune: TuneSettings = TuneSettings()
+
+    @model_validator(mode="after")
+    def _groups(self) -> EnsembleConfig:
+        seen: set[str] = set()
+        for group, members in self.groups.items():
+            if len(members) < 2:
+                raise ValueError(f"the group {group} needs at least two rankers")
+            twice = sorted(name for name in set(members) if members.count(name) > 1 or name in seen)
+            if twice:
+                raise ValueError(f"the ranker {twice[0]} stands in groups more than once")
+            seen.update(members)
+        return self
 
     @field_validator("rankers")
     @classmethod

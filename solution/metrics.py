@@ -7,6 +7,8 @@ the columns, and a ranker that answers nothing (all equal) scores as a random on
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -24,14 +26,28 @@ def places(probabilities: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, 
         ValueError: shapes that do not fit, no question, an answer out of range, or a right
             option whose probability is NaN.
     """
-    table, answers, right = _right(probabilities, answers)
+    table, _, right = _right(probabilities, answers)
+    above, tied = count_places(table.T, right)
+    return above, tied - 1  # the right option stands at its own height
+
+
+def count_places(columns: np.ndarray, right: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """For each question, how many of these options stand strictly above the right one and how many at its height.
+
+    Args:
+        columns: float [options, n].
+        right: float [n] (or one number for all), what the right option has.
+
+    Returns:
+        Two uint8 [n] arrays (above, tied).
+    """
     # uint8 counts, one column at a time: NaN compares false, and the columns stay in cache.
-    above = np.zeros(len(answers), dtype=np.uint8)
-    at_least = np.zeros(len(answers), dtype=np.uint8)
-    for column in table.T:
+    above = np.zeros(columns.shape[1], dtype=np.uint8)
+    at_least = np.zeros(columns.shape[1], dtype=np.uint8)
+    for column in columns:
         above += column > right
         at_least += column >= right
-    return above, at_least - above - 1
+    return above, at_least - above
 
 
 def _right(probabilities: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -79,16 +95,28 @@ def precision_at_k(probabilities: np.ndarray, answers: np.ndarray, k: int = 3) -
 
 
 def _lookup(table: np.ndarray, answers: np.ndarray, k: int, gain) -> np.ndarray:
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}")
     above, tied = places(table, answers)
     width = table.shape[1]
+    return credit_table(width, k, gain).ravel()[above.astype(np.int64) * width + tied]
+
+
+def credit_table(width: int, k: int = 3, gain: Callable[[int], float] = lambda place: 1.0 / place) -> np.ndarray:
+    """What a question of `width` options earns, float64 [width, width], by (above, tied) of `places`.
+
+    Args:
+        gain: of a place from 1; places beyond k earn nothing. As it is: average precision.
+
+    Raises:
+        ValueError: k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
     gains = np.array([gain(place) if place <= k else 0.0 for place in range(1, width + 1)])
     credit = np.zeros((width, width))
     for a in range(width):
         for t in range(width - a):
             credit[a, t] = gains[a : a + t + 1].mean()
-    return credit.ravel()[above.astype(np.int64) * width + tied]
+    return credit
 
 
 def expected_random_map(n_options: np.ndarray, k: int = 3) -> float:

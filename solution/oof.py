@@ -97,6 +97,17 @@ def read_oof(path: Path) -> OofPart:
     return OofPart(ids, answers, values, about)
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """What a part says of itself, `{}` when it cannot be read (`read_oof` says why)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return dict(json.loads((pq.read_schema(path).metadata or {})[_METADATA_KEY]))
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
 def check_probabilities(values: np.ndarray, answers: np.ndarray, ids: Sequence[str], where: str) -> None:
     """Raise `UserError` for repeated ids, impossible probabilities or answers; NaN marks a missing option."""
 

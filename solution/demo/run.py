@@ -46,7 +46,7 @@ def run_demo(run: Run, workdir: Workdir) -> None:
     step(f"{len(train)} questions to train on, {len(held_out)} held out; {run.ensemble.folds} folds")
     train_folds(run, train, workdir, range(run.ensemble.folds))
     step("tuning the weights on the OOF files")
-    record = run_tune(workdir, run.ensemble.tune, [config.name for config in run.rankers])
+    record = run_tune(workdir, run.ensemble.tune, [config.name for config in run.rankers], run.ensemble.groups)
     print("\nOut of fold, on the training part")
     print_table(record["table"])
     print(record["reason"])

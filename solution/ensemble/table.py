@@ -11,7 +11,8 @@ import numpy as np
 
 from solution import metrics
 
-RowKind = Literal["ranker", "baseline", "random", "equal", "tuned_in_sample", "tuned_nested"]
+RowKind = Literal["ranker", "baseline", "random", "equal", "tuned_in_sample", "tuned_nested", "candidate"]
+_BLENDS = ("equal", "tuned_in_sample", "tuned_nested", "candidate")
 _WIDE = 100
 
 
@@ -119,7 +120,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         table.add_column(head, justify="right", no_wrap=True)
     section = rows[0]["kind"] if rows else ""
     for row in rows:
-        kind = "candidate" if row["kind"] in ("equal", "tuned_in_sample", "tuned_nested") else row["kind"]
+        kind = "candidate" if row["kind"] in _BLENDS else row["kind"]
         if kind != section and kind == "candidate":
             table.add_section()
         section = kind
@@ -139,6 +140,58 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     console.print(table)
     if any(row["shipped"] for row in rows):
         console.print("* shipped; weight: in what is shipped; vs equal: MAP@3 minus equal weights'", soft_wrap=True)
+
+
+def print_rankers(record: dict[str, Any]) -> None:
+    """Print what each ranker adds to what ships, and whose errors go with whose, from `weights/ensemble.json`.
+
+    Only the rankers that fit on the line get a column in the correlation matrix: those of the largest weights.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    names = record["rankers"]
+    if len(names) < 2:
+        return
+    console = Console(file=sys.stdout, highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("ranker", overflow="fold", min_width=12)
+    shown = sorted(range(len(names)), key=lambda i: (-record["weights"][names[i]], i))
+    shown = sorted(shown[: max(0, (console.width - 54) // 5)])
+    heads = ["without\nit", "adds", "95 %\ninterval"] + [f"err\n{i + 1}" for i in shown]
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for row, name in enumerate(names):
+        value = record["added_value"][name]
+        cells: list[str | Text] = [Text(f"{row + 1} {name}")]
+        if value is None:
+            cells += ["", "", ""]
+        else:
+            cells += [f"{value['without']:.4f}", f"{value['added']:+.4f}"]
+            cells.append(_span(value["low"], value["high"], "{:+.3f} .. {:+.3f}"))
+        correlations = [record["error_correlation"][row][i] for i in shown]
+        cells += ["" if value is None else f"{100 * value:.0f}" for value in correlations]
+        table.add_row(*cells)
+    console.print(table)
+    console.print(
+        "adds: MAP@3 of what ships, less that without the ranker; err: correlation of errors, %", soft_wrap=True
+    )
+
+
+def print_search(record: dict[str, Any]) -> None:
+    """Print the honest estimate of what ships beside its in-sample score, and where exact search beat a sampler."""
+    estimate = record["estimate"]
+    span = _span(estimate["low"], estimate["high"], "{:.3f}-{:.3f}")
+    how = "nothing was fitted"
+    if estimate["kind"] == "nested":
+        how = "fitted and chosen" if record["tune"]["choose"] == "auto" else "fitted"
+        how += " without the fold that it answers"
+    print(f"estimate: MAP@3 {estimate['map3']:.4f} [{span}] ({how}); in-sample {record['in_sample_map3']:.4f}")
+    for name, found in sorted(record["search"].items()):
+        if found["exact"] > found["sampler"]:
+            print(f"{name}: exact line search found {found['exact']:.4f} in-sample, the sampler {found['sampler']:.4f}")
 
 
 def _span(low: float | None, high: float | None, form: str) -> str:

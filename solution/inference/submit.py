@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,19 @@ class TrainedRanker:
             self.retrieval = check_settings(RetrievalConfig, retrieval, source, "retrieval", typed("retrieval"))
 
 
-def read_ensemble(workdir: Workdir, overrides: Sequence[str]) -> tuple[dict[str, Any], list[TrainedRanker]]:
+def read_ensemble(
+    workdir: Workdir, overrides: Sequence[str], added: Collection[str] = ()
+) -> tuple[dict[str, Any], list[TrainedRanker]]:
     """The ensemble file and its rankers of positive weight, everything checked before a model loads.
 
+    Args:
+        added: imported rankers whose answers are given.
+
     Raises:
-        UserError: no ensemble, missing or changed weights, an override of a ranker that is not there.
+        UserError: no ensemble, missing or changed weights, an override of a ranker that is not there, an imported
+            ranker whose answers are not given.
     """
+    from solution.ensemble.imported import FAMILY
     from solution.ensemble.tune import load_ensemble
 
     ensemble = load_ensemble(workdir)
@@ -71,7 +78,19 @@ def read_ensemble(workdir: Workdir, overrides: Sequence[str]) -> tuple[dict[str,
             f"unknown setting {unknown[0]}; here a setting begins with retrieval. or a ranker's name "
             f"({', '.join(used)}), as in {used[0]}.predict_tokens_per_batch=8192"
         )
-    return ensemble, [TrainedRanker(workdir, name, ensemble["about"][name], changes) for name in used]
+    imported = [name for name in used if ensemble["about"][name].get("family") == FAMILY]
+    lacking = [name for name in imported if name not in added]
+    if lacking:
+        raise UserError(
+            f"the ranker {lacking[0]} was imported, and nothing here can answer for it: give its probabilities for "
+            f"these questions with --add {lacking[0]}=FILE, or tune without it (remove {workdir.oof / lacking[0]})"
+        )
+    strange = sorted(set(added) - set(imported))
+    if strange:
+        there = ", ".join(imported) or "none"
+        raise UserError(f"--add {strange[0]}: the ensemble uses no imported ranker of that name (it uses: {there})")
+    trained = [name for name in used if name not in imported]
+    return ensemble, [TrainedRanker(workdir, name, ensemble["about"][name], changes) for name in trained]
 
 
 def run_submission(
@@ -81,8 +100,12 @@ def run_submission(
     ranked: Path | None = None,
     probabilities: Path | None = None,
     overrides: Sequence[str] = (),
+    added: Mapping[str, Path] | None = None,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Answer `questions` and write the files asked for.
+
+    Args:
+        added: imported ranker -> the file of its answers to these questions, see `imported.read_answers`.
 
     Returns:
         The blended probabilities, float32 [n, max_options], and those of each ranker used.
@@ -98,7 +121,10 @@ def run_submission(
     outputs = [path.resolve() for path in (output, ranked, probabilities) if path is not None]
     if len(set(outputs)) < len(outputs):
         raise UserError("two of --output, --ranked and --probabilities are the same file; give each its own")
-    ensemble, rankers = read_ensemble(workdir, overrides)
+    from solution.ensemble.imported import read_answers
+
+    ensemble, rankers = read_ensemble(workdir, overrides, added or {})
+    answers = {name: read_answers(path, questions) for name, path in (added or {}).items()}
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is told now, not after hours
     trained_on = already_parted(questions, workdir.folds)
@@ -107,16 +133,19 @@ def run_submission(
             f"note: the rankers were trained on {trained_on} of these {len(questions)} questions ({workdir.folds}): "
             "a score on them is too high; the table of `tune` has the honest one"
         )
-    from solution.ensemble.blend import blend
+    from solution.ensemble.blend import apply_recipe
+    from solution.ensemble.tune import read_recipe
 
     exists = questions.exists()
+    recipe = read_recipe(ensemble)
     exams = ranker_exams(rankers, questions, workdir)
-    answers: dict[str, np.ndarray] = {}
+    if answers:
+        blended = apply_recipe(recipe, answers, exists)
+        write_submission(output, questions, blended)
     for ranker in rankers:
         answers[ranker.name] = predict_folds(ranker, exams[ranker.name], workdir)
-        done = {name: ensemble["weights"][name] for name in answers}
         # A complete file exists from the first ranker on; each further one makes it better.
-        blended = blend(answers, done, exists, ensemble["blend"])
+        blended = apply_recipe(recipe, answers, exists)
         write_submission(output, questions, blended)
     if ranked is not None:
         write_ranked(ranked, questions, blended)

@@ -1,0 +1,225 @@
+"""The honest estimate: every candidate judged on folds that it was not fitted on, and the choice judged likewise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from solution import metrics
+from solution.ensemble.blend import Recipe
+from solution.ensemble.candidates import Candidate, Fit, Problem
+
+_CHANCE = 0.16
+"""How often the choice may leave the plain blend for nothing: the share of a normal distribution beyond one standard
+error above its mean."""
+_DRAWS = 20_000
+
+
+def nested(
+    problem: Problem, fit: Fit, advance: Callable[[], None] = lambda: None
+) -> tuple[np.ndarray, dict[int, Recipe]]:
+    """Each fold's questions answered by a recipe that was fitted on the other folds.
+
+    Scores of the result are honest about the fitting of weights (not about the rankers' own choices,
+    such as `keep: best`).
+
+    Args:
+        advance: called after each fold.
+
+    Returns:
+        float32 [n, width], and fold -> its recipe.
+    """
+    result = np.zeros(problem.exists.shape, dtype=np.float32)
+    recipes: dict[int, Recipe] = {}
+    for fold in np.unique(problem.folds).tolist():
+        held_out = problem.folds == fold
+        recipes[fold] = fit(problem.subset(~held_out, f"without fold {fold}"))
+        result[held_out] = problem.subset(held_out, f"fold {fold}").answer(recipes[fold])
+        advance()
+    return result, recipes
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What ships and why.
+
+    Attributes:
+        name: of the candidate.
+        reason: one line.
+    """
+
+    name: str
+    reason: str
+
+
+def choose(credits: Mapping[str, np.ndarray], sizes: Mapping[str, int], seed: int = 0) -> Choice:
+    """Which candidate ships, by the nested estimates.
+
+    The plain blend has equal weights: of probabilities or of log-probabilities, of all rankers or of fewer, whichever
+    scores better, the fewer where they are as good. Another candidate must beat it by more than the noise, and the
+    more candidates there are the better the luckiest looks: so its gain over its standard error must pass what the
+    largest of all of them reaches in 16 % of exams on which none is better (a max-t test after White 2000, by draws
+    from the normal distribution with the candidates' correlations, those left out that are clearly worse, as by
+    Hansen 2005; one candidate alone needs one standard error). Of those that pass, the plainest that is no more than
+    a standard error below the best.
+
+    Args:
+        credits: candidate name -> float [n], its nested credits, plainest first.
+        sizes: candidate name -> how many rankers it uses.
+        seed: of the draws.
+    """
+    plain = max(("equal", "equal_log"), key=lambda name: credits[name].mean() if name in credits else -1.0)
+    told = ""
+    if "fewer" in credits:
+        fewer = max(("fewer", "fewer_log"), key=lambda name: credits[name].mean() if name in credits else -1.0)
+        gain, error = _gain(credits[plain], credits[fewer])
+        if sizes[fewer] < sizes[plain]:
+            told = f"{sizes[fewer]} of {sizes[plain]} rankers {-gain:+.4f} to all (standard error {error:.4f})"
+            plain = fewer if gain <= 0 else plain
+    others = [name for name in credits if name != plain]
+    gains = {name: _gain(credits[name], credits[plain]) for name in others}
+    hopeless = -math.sqrt(2 * math.log(math.log(max(16, len(credits[plain])))))
+    rated = {name: gain / error for name, (gain, error) in gains.items() if error > 0 and gain > hopeless * error}
+    if rated:
+        needed = _largest_by_chance(np.stack([credits[name] - credits[plain] for name in rated]), seed)
+        passed = [name for name in rated if rated[name] > needed]
+        best = max(passed or rated, key=lambda name: gains[name][0])
+        seen = f"{best} is {gains[best][0]:+.4f} to {plain} (nested), {rated[best]:.1f} standard errors"
+        rule = f"{needed:.1f} needed, as {len(rated)} were compared" if len(rated) > 1 else f"{needed:.1f} needed"
+        if passed:
+            for name in passed:  # the plainest first
+                behind, error = _gain(credits[best], credits[name])
+                if behind <= error:
+                    also = "" if name == best else f"; {name} is plainer and {-behind:+.4f} to it"
+                    return Choice(name, f"{name}: {seen} ({rule}){also}")
+        told = "; ".join(filter(None, [told, f"the best other, {seen}: no more than the noise ({rule})"]))
+    return Choice(plain, f"{plain}: {told or 'no candidate differs from it'}")
+
+
+def _gain(credits: np.ndarray, plain: np.ndarray) -> tuple[float, float]:
+    """Mean paired difference and its standard error."""
+    difference = credits - plain
+    if len(difference) < 2:
+        return float(difference.mean()), math.inf
+    return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
+
+
+def _largest_by_chance(differences: np.ndarray, seed: int) -> float:
+    """The level that the largest of the standardised mean differences, float [candidates, n], passes by chance in
+    16 % of cases, at least 1."""
+    centred = differences - differences.mean(axis=1, keepdims=True)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    values, vectors = np.linalg.eigh(centred @ centred.T)
+    root = vectors * np.sqrt(np.maximum(values, 0))
+    draws = np.random.default_rng(seed).standard_normal((_DRAWS, len(root))) @ root.T
+    return max(1.0, float(np.quantile(draws.max(axis=1), 1 - _CHANCE)))
+
+
+def chosen_credits(
+    credits: Mapping[str, np.ndarray], sizes: Mapping[int, Mapping[str, int]], folds: np.ndarray, seed: int = 0
+) -> np.ndarray:
+    """The credits of the whole procedure, the choice of the candidate included, float [n].
+
+    Each fold is answered by the candidate that `choose` takes from the other folds' nested credits: the best of many
+    candidates looks better than it is, and this does not. (Those credits come from fits that saw the fold, as in
+    every cross-validated choice; only the choice among a few candidates can carry that over.)
+
+    Args:
+        sizes: fold -> candidate name -> rankers used without that fold.
+    """
+    result = np.zeros(len(folds))
+    for fold in np.unique(folds).tolist():
+        held_out = folds == fold
+        taken = choose({name: each[~held_out] for name, each in credits.items()}, sizes[fold], seed).name
+        result[held_out] = credits[taken][held_out]
+    return result
+
+
+def estimate_interval(chosen: np.ndarray, shipped: np.ndarray, samples: int, seed: int = 0) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the estimate; it holds both that of the procedure and that of what ships.
+
+    What ships need not be what the folds chose, and the interval of the procedure alone holds its score too seldom.
+
+    Args:
+        chosen: float [n], from `chosen_credits`.
+        shipped: float [n], the nested credits of the candidate that ships.
+    """
+    low, high = metrics.bootstrap_interval(chosen, samples, seed=seed)
+    if chosen is not shipped:
+        other_low, other_high = metrics.bootstrap_interval(shipped, samples, seed=seed)
+        low, high = min(low, other_low), max(high, other_high)
+    return low, high
+
+
+def added_values(
+    problem: Problem, recipes: Mapping[int, Recipe], credits: np.ndarray, samples: int, seed: int
+) -> dict[str, dict[str, Any] | None]:
+    """What each ranker adds to a candidate: its nested score less that without the ranker, paired.
+
+    The other rankers keep the proportions that were fitted with it (nothing is fitted again).
+
+    Args:
+        recipes: fold -> recipe, from `nested`.
+        credits: float [n], the candidate's nested credits.
+
+    Returns:
+        ranker name -> `without` (MAP@3), `added`, `low`, `high` (95 % interval); None for a ranker that is not used,
+        or where nothing would be left without it.
+    """
+    result: dict[str, dict[str, Any] | None] = {}
+    for name in problem.names:
+        result[name] = None
+        if not any(recipe.weights[name] > 0 for recipe in recipes.values()):
+            continue
+        left = np.zeros(len(credits))
+        for fold, recipe in recipes.items():
+            rows = problem.folds == fold
+            rest = recipe.without(name) if recipe.weights[name] > 0 else recipe
+            if rest is None:
+                break
+            part = problem.subset(rows, "")
+            left[rows] = metrics.credit_at_k(part.answer(rest), part.answers)
+        else:
+            low, high = metrics.bootstrap_interval(credits - left, samples, seed=seed)
+            added = float((credits - left).mean())
+            result[name] = {"without": float(left.mean()), "added": added, "low": low, "high": high}
+    return result
+
+
+def error_correlation(problem: Problem) -> list[list[float | None]]:
+    """Pearson correlations between the rankers' credits, in the order of their names: who fails on the same questions.
+
+    None where a ranker's credits do not vary.
+    """
+    credits = np.stack([metrics.credit_at_k(alone, problem.answers) for alone in problem.table])
+    centred = credits - credits.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(centred, axis=1)
+    result: list[list[float | None]] = []
+    for i, row in enumerate(centred @ centred.T):
+        result.append(
+            [float(value / (norms[i] * norms[j])) if norms[i] * norms[j] > 0 else None for j, value in enumerate(row)]
+        )
+    return result
+
+
+def fit_all(
+    problem: Problem, rivals: Sequence[Candidate], advance: Callable[[], None] = lambda: None
+) -> tuple[dict[str, Recipe], dict[str, np.ndarray], dict[str, dict[int, Recipe]]]:
+    """Every candidate fitted on all questions, and nested.
+
+    Returns:
+        Three dictionaries by the candidate's name: the recipe that would ship, the nested answers float32 [n, width],
+        and the recipes of the folds.
+    """
+    recipes: dict[str, Recipe] = {}
+    answers: dict[str, np.ndarray] = {}
+    parts: dict[str, dict[int, Recipe]] = {}
+    for rival in rivals:
+        recipes[rival.name] = rival.fit(problem)
+        answers[rival.name], parts[rival.name] = nested(problem, rival.fit)
+        advance()
+    return recipes, answers, parts

@@ -1,0 +1,90 @@
+"""The stacker: a regularised listwise logistic model over the rankers' log-probabilities and how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from solution.ensemble.blend import Stacker, stacker_terms
+
+_STRENGTHS = (1.0, 0.1, 0.01, 0.001)
+_WITHOUT_FOLDS = 0.1
+
+
+def fit_stacker(
+    names: Sequence[str], table: np.ndarray, exists: np.ndarray, answers: np.ndarray, folds: np.ndarray
+) -> Stacker:
+    """Fit the softmax over a question's options (a conditional logit; scikit-learn has none): convex, by Newton steps.
+
+    The penalty draws towards the mean of all log-probabilities, whose one coefficient is free: with strong
+    regularisation the stacker is the equal geometric mean. Its strength is the one with the lowest log loss over
+    `folds`, each predicted from the others.
+
+    Args:
+        names: of the rankers.
+        table: float [rankers, n, width], rows sum to 1.
+        exists: bool [n, width].
+        answers, folds: int [n].
+    """
+    rankers, count, width = table.shape
+    features = np.concatenate([stacker_terms(alone.astype(np.float64), exists) for alone in table], axis=2)
+    spread = np.sqrt((features[exists] ** 2).mean(axis=0)) + 1e-12
+    common = features[:, :, ::3].mean(axis=2, keepdims=True)
+    features = np.concatenate([common, features / spread], axis=2)
+    rows = np.arange(count)
+    wrong = (answers[:, None] + np.arange(1, width)) % width
+    lead = features[rows[:, None], wrong] - features[rows, answers][:, None, :]
+    there = exists[rows[:, None], wrong]
+
+    strength = _WITHOUT_FOLDS
+    parts = np.unique(folds)
+    if len(parts) > 1:
+        losses = np.zeros(len(_STRENGTHS))
+        for part in parts:
+            held_out = folds == part
+            theta: np.ndarray | None = None
+            for number, each in enumerate(_STRENGTHS):
+                theta = _fit(lead[~held_out], there[~held_out], each, theta)
+                losses[number] += held_out.sum() * _loss(theta, lead[held_out], there[held_out], 0.0)[0]
+        strength = _STRENGTHS[int(losses.argmin())]
+    theta = _fit(lead, there, strength, None)
+    own = (theta[1:] / spread).reshape(rankers, 3)
+    own[:, 0] += theta[0] / rankers
+    return Stacker({name: (float(a), float(b), float(c)) for name, (a, b, c) in zip(names, own, strict=True)})
+
+
+def _fit(lead: np.ndarray, there: np.ndarray, strength: float, start: np.ndarray | None) -> np.ndarray:
+    from scipy.optimize import minimize
+
+    if start is None:
+        start = np.zeros(lead.shape[2])
+        start[0] = 1.0
+    more = {"jac": True, "hess": _curvature, "method": "trust-exact", "options": {"gtol": 1e-6}}
+    return minimize(_loss, start, args=(lead, there, strength), **more).x
+
+
+def _shares(theta: np.ndarray, lead: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The wrong options' probabilities, float [n, width - 1], and -ln of the right one's, float [n]."""
+    scores = np.where(there, lead @ theta, -np.inf)
+    highest = np.maximum(scores.max(axis=1), 0)
+    powers = np.exp(scores - highest[:, None])
+    total = powers.sum(axis=1) + np.exp(-highest)
+    return powers / total[:, None], highest + np.log(total)
+
+
+def _loss(theta: np.ndarray, lead: np.ndarray, there: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
+    shares, losses = _shares(theta, lead, there)
+    penalty = theta.copy()
+    penalty[0] = 0  # the common temperature is free
+    loss = float(losses.mean() + strength / 2 * penalty @ penalty)
+    return loss, np.tensordot(shares, lead, axes=2) / len(lead) + strength * penalty
+
+
+def _curvature(theta: np.ndarray, lead: np.ndarray, there: np.ndarray, strength: float) -> np.ndarray:
+    shares, _ = _shares(theta, lead, there)
+    flat = lead.reshape(-1, lead.shape[2])
+    means = (shares[:, None, :] @ lead)[:, 0]
+    result = ((flat * shares.reshape(-1, 1)).T @ flat - means.T @ means) / len(lead)
+    result[np.diag_indices_from(result)] += np.where(np.arange(len(theta)) > 0, strength, 1e-9)
+    return result
