@@ -74,6 +74,7 @@ def compare_loops(exam: Exam, passages: int, max_tokens: int, at_once: int, budg
     import torch
 
     from solution.rankers.multiple_choice import EncodedChoices, MultipleChoiceRanker
+    from solution.rankers.neural import MAX_PADDING
     from solution.training.batches import budget_batches, training_steps
 
     config = RankerConfig(
@@ -120,7 +121,7 @@ def compare_loops(exam: Exam, passages: int, max_tokens: int, at_once: int, budg
     items = encoded()
     lengths = [[len(sequence) for sequence in item.sequences] for item in items]
     flat = [length for row in lengths for length in row]
-    ours = [[flat[i] for i in batch] for batch in budget_batches(flat, budget)]
+    ours = [[flat[i] for i in batch] for batch in budget_batches(flat, budget, max_padding=MAX_PADDING)]
     costs = [ranker.encoded_length(item) for item in items]
     settings = config.training
     training = [

@@ -876,7 +876,7 @@ def test_flashdeberta_is_not_installed(monkeypatch):
 def test_prediction_pads_little(tiny, tmp_path, model):
     """Options of all questions are batched by their own length, and come back to their question's row."""
     ranker = built(tiny, model, tmp_path, predict_tokens_per_batch=300)
-    exam = tiny_exam(48, (5, 3, 2))
+    exam = tiny_exam(24, (5, 3, 2))
     for row, options in enumerate(exam.questions.options):
         exam.passages[row] = [ContextPassage("x", "", "stone river light water " * (1 + row % 7), 1.0, "dense")]
         options[0] += " iron gold cell atom" * (row % 4)

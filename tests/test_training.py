@@ -55,6 +55,16 @@ def test_budget_batches_of_some():
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 50), max_size=60), st.sampled_from([0.0, 0.05, 0.3]))
+def test_budget_batches_pad_little(lengths, share):
+    batches = budget_batches(lengths, 160, max_padding=share)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        padded, used = len(batch) * lengths[batch[0]], sum(lengths[i] for i in batch)
+        assert len(batch) == 1 or padded <= 20 or (padded <= 160 and used >= (1 - share) * padded - 1e-9)
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=70), st.integers(1, 9), st.integers(0, 3), st.integers(0, 3))
 def test_training_steps(lengths, per_step, seed, epoch):
     steps = training_steps(lengths, per_step, seed, epoch)

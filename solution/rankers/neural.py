@@ -27,6 +27,7 @@ from solution.training.loop import train
 HEAD = "head.safetensors"
 PRIOR = "prior.safetensors"
 FULL = "model.safetensors"
+MAX_PADDING = 0.05  # share of a batch in prediction
 MERGED = "merged model"
 
 
@@ -297,7 +298,7 @@ class NeuralRanker:
                 items.append(self._item(exam, priors, row, self.config.passages, order))
         parts = [(number, part) for number, item in enumerate(items) for part in self.parts(item)]
         lengths = [self.length(part) for _, part in parts]
-        batches = distributed.own_batches(lengths, self.config.predict_tokens_per_batch)
+        batches = distributed.own_batches(lengths, self.config.predict_tokens_per_batch, MAX_PADDING)
         # An empty batch is a pass for the others' sake.
         passes = [[parts[i][1] for i in batch or [int(np.argmin(lengths))]] for batch in batches]
         scores = np.zeros((len(items), exists.shape[1]))

@@ -7,25 +7,32 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def budget_batches(lengths: Sequence[int], budget: int, order: Sequence[int] | None = None) -> list[list[int]]:
+def budget_batches(
+    lengths: Sequence[int], budget: int, order: Sequence[int] | None = None, max_padding: float = 1.0
+) -> list[list[int]]:
     """Cut items into batches whose padded size (items x the longest) stays within `budget`.
 
     Args:
         lengths: tokens of each item.
         budget: padded tokens a batch may have; a single longer item is a batch of its own.
         order: positions to batch (default: all), sorted here by length, the longest first.
+        max_padding: a batch that fills an eighth of the budget ends before more than this share of it is padding.
 
     Returns:
         Lists of positions.
     """
     positions = sorted(range(len(lengths)) if order is None else order, key=lambda i: (-lengths[i], i))
     batches: list[list[int]] = []
+    used = 0  # tokens of the last batch that are not padding
     for position in positions:
         # Sorted downwards, the first item of a batch is its longest.
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
-            batches[-1].append(position)
-        else:
-            batches.append([position])
+        padded = lengths[batches[-1][0]] * (len(batches[-1]) + 1) if batches else budget + 1
+        wasteful = used + lengths[position] < (1 - max_padding) * padded and padded > budget // 8
+        if padded > budget or wasteful:
+            batches.append([])
+            used = 0
+        batches[-1].append(position)
+        used += lengths[position]
     return batches
 
 

@@ -197,15 +197,15 @@ def balanced_parts(lengths: Sequence[int], parts: int) -> list[list[int]]:
     return dealt
 
 
-def own_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def own_batches(lengths: Sequence[int], budget: int, max_padding: float = 1.0) -> list[list[int]]:
     """This process's batches of `budget_batches` (alone: all of them).
 
     An empty batch stands for a pass that is made for the others' sake and counts nothing. Every process has at
     least one pass, and with FSDP, where the processes gather each layer together, all have the same number.
     """
     if _store is None or not lengths:
-        return budget_batches(lengths, budget)
-    parts = [budget_batches(lengths, budget, part) for part in balanced_parts(lengths, size())]
+        return budget_batches(lengths, budget, max_padding=max_padding)
+    parts = [budget_batches(lengths, budget, part, max_padding) for part in balanced_parts(lengths, size())]
     own = parts[rank()]
     passes = max(map(len, parts)) if shards() else 1
     return own + [[] for _ in range(passes - len(own))]
