@@ -133,7 +133,8 @@ class PositionBias(torch.autograd.Function):
         heads, batch, n, width = query.shape
         bias = query.new_empty(heads, batch, n, n)
         first = True
-        for rows, table, out in ((query, pos_key, bias), (key, pos_query, bias.transpose(-1, -2))):
+        # The transposed part first: it is only copied, and the sum runs along the rows.
+        for rows, table, out in ((key, pos_query, bias.transpose(-1, -2)), (query, pos_key, bias)):
             if table is None:
                 continue
             for start, end, low, high in _blocks(n, bias.is_cuda):
