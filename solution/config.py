@@ -677,7 +677,10 @@ def load_run(
         whole = ".".join(path)
         # A setting whose value is a mapping may be named with a key of it, or as a whole.
         if whole in models or not any(f"{k}.".startswith(f"{whole}.") or whole.startswith(f"{k}.") for k in known):
-            reader.problems.append(f"the command line: {_unknown(whole, known)}")
+            absent = path[0] not in models and (folder / f"{path[0]}.yaml").is_file()
+            here = ", ".join(sorted(names_here)) or "none"
+            problem = f"{path[0]} is not among the rankers of this run ({here}): {whole}"
+            reader.problems.append(f"the command line: {problem if absent else _unknown(whole, known)}")
             continue
         owner = path[0] if len(path) > 1 and path[0] in models else ""
         apart[owner].append((path[1:] if owner else path, value))

@@ -135,13 +135,15 @@ def file_format(path: Path) -> str:
     """".csv", ".jsonl" or ".parquet" by the file's name, a trailing ".gz" set aside.
 
     Raises:
-        UserError: another ending.
+        UserError: another ending, or a folder.
     """
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
     ending = suffixes[-1] if suffixes else ""
     if ending not in FORMATS:
+        if Path(path).is_dir():
+            raise UserError(f"{path} is a folder; name a file ({', '.join(FORMATS)}, or one with .gz)")
         raise UserError(f"{path}: unknown file type {ending or '(none)'!r}; use {', '.join(FORMATS)}, or one with .gz")
     return ending
 

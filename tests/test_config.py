@@ -339,6 +339,12 @@ def test_an_unknown_override_is_told_once(configs, override, message):
     assert problem.startswith(f"the command line: {message}")
 
 
+def test_an_override_of_a_ranker_that_is_not_used(configs):
+    (configs / "spare.yaml").write_text("name: spare\nfamily: longest\n")
+    (problem,) = refused(configs, "spare.training.epochs=1")
+    assert problem.startswith("the command line: spare is not among the rankers of this run (")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

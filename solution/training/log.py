@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,17 @@ from solution.files import sweep_leftovers, write_text
 
 LOG = "log.csv"
 COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "map3", "seconds", "tokens")
-INSTALL_TENSORBOARD = "pip install tensorboard"
 
 
-def has_tensorboard() -> bool:
-    return importlib.util.find_spec("tensorboard") is not None
+def tensorboard_problem() -> str | None:
+    """Why TensorBoard's event files cannot be written, or None."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except Exception as error:  # a broken installation raises whatever it likes
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("tensorboard")
+        why = "is not installed" if missing else f"cannot be imported ({type(error).__name__}: {error})"
+        return f"training.tensorboard is true and the package {why}: pip install tensorboard (or set it to false)"
+    return None
 
 
 class TrainingLog:

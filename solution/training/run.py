@@ -76,13 +76,12 @@ def context_key(config: RankerConfig, contexts: Mapping[ContextView, Contexts]) 
 
 def check_models(rankers: Sequence[RankerConfig]) -> None:
     """Raise one `UserError` for all models and packages that cannot be found, before anything is loaded."""
-    from solution.training.log import INSTALL_TENSORBOARD, has_tensorboard
+    from solution.training.log import tensorboard_problem
 
     problems = []
-    if not has_tensorboard() and any(config.trains and config.training.tensorboard for config in rankers):
-        problems.append(
-            f"training.tensorboard is true and the package is not installed: {INSTALL_TENSORBOARD} (or set it to false)"
-        )
+    if any(config.trains and config.training.tensorboard for config in rankers):
+        problem = tensorboard_problem()
+        problems += [problem] if problem else []
     for config in rankers:
         if config.family in TRAINED_FAMILIES:
             try:
