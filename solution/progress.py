@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
+listener: Callable[[], None] | None = None
+"""In a process that works for another one: called at every step."""
 
 
 def say(text: str) -> None:
@@ -32,6 +34,8 @@ class Bar:
         self._done += steps
         if note is not None:
             self._note = note
+        if listener is not None:
+            listener()
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, advance=steps, note=self._note)
             return

@@ -30,6 +30,14 @@ def running_command(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
         _running.clear()
 
 
+def running_arguments() -> dict[str, Any]:
+    """What the running command was called with, as JSON holds it: for a process that works for this one."""
+    return {
+        name: [str(each) for each in value] if isinstance(value, list) else None if value is None else str(value)
+        for name, value in _running.items()
+    }
+
+
 def suggest(verb: str, *more: str) -> str:
     """A command line for a message to name, quoted for a shell.
 

@@ -236,24 +236,9 @@ FINISHED_CASES: dict[str, tuple[Change, str, str]] = {
     "OOF truncated": (cut("oof/tiny/fold_0.parquet"), "tune", "corrupt"),
     "OOF of other questions": (other_questions, "tune", "other questions"),
     "OOF no parquet of ours": (write("oof/tiny/fold_0.parquet", "no"), "tune", "fold_0.parquet"),
-    "adapter truncated": (cut("weights/tiny/fold_1/adapter_model.safetensors"), "submit", "corrupt"),
-    "adapter flipped": (flip("weights/tiny/fold_0/adapter_model.safetensors"), "submit", "corrupt"),
-    "adapter missing": (remove("weights/tiny/fold_0/adapter_model.safetensors"), "submit", "missing"),
-    "fold's weights missing": (remove("weights/tiny/fold_2"), "submit", "--ranker tiny"),
-    "manifest broken": (write("weights/tiny/fold_2/manifest.json", "{"), "submit", "corrupt"),
-    "manifest leaves its folder": (
-        edit_json("weights/tiny/fold_0/manifest.json", lambda m: m["files"].update({"../../x": "0"})),
-        "submit",
-        "outside its folder",
-    ),
     "ensemble broken": (write("weights/ensemble.json", "{"), "submit", "solution tune"),
     "ensemble's weights negative": (
         edit_json("weights/ensemble.json", lambda e: e["weights"].update(tiny=-1.0)),
-        "submit",
-        "solution tune",
-    ),
-    "ensemble of other settings": (
-        edit_json("weights/ensemble.json", lambda e: e["about"]["tiny"].update(config="0" * 16)),
         "submit",
         "solution tune",
     ),
@@ -284,5 +269,44 @@ def test_refused_with_nothing_lost(finished: Path, tmp_path: Path, name: str) ->
     assert (folder / "submission.csv").read_bytes() == before
 
 
+LEFT_OUT_CASES: dict[str, tuple[Change, str]] = {
+    "adapter truncated": (cut("weights/tiny/fold_1/adapter_model.safetensors"), "corrupt"),
+    "adapter flipped": (flip("weights/tiny/fold_0/adapter_model.safetensors"), "corrupt"),
+    "adapter missing": (remove("weights/tiny/fold_0/adapter_model.safetensors"), "missing"),
+    "fold's weights missing": (remove("weights/tiny/fold_2"), "--ranker tiny"),
+    "manifest broken": (write("weights/tiny/fold_2/manifest.json", "{"), "corrupt"),
+    "manifest leaves its folder": (
+        edit_json("weights/tiny/fold_0/manifest.json", lambda m: m["files"].update({"../../x": "0"})),
+        "outside its folder",
+    ),
+    "ensemble of other settings": (
+        edit_json("weights/ensemble.json", lambda e: e["about"]["tiny"].update(config="0" * 16)),
+        "solution tune",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT_CASES)
+def test_a_ranker_that_cannot_be_used_is_left_out(finished: Path, tmp_path: Path, name: str) -> None:
+    """The others answer; with --strict that is an error, and the answer is written all the same."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    change, expected = LEFT_OUT_CASES[name]
+    change(folder)
+    (folder / "submission.csv").unlink()
+    strict = name == "adapter flipped"
+    done = run("submit", *["--strict"] * strict, cwd=folder)
+    if strict:
+        refused(done, "submission.csv holds the best answer of the others", expected)
+    assert done.returncode == (2 if strict else 0), done.stderr
+    assert "WARNING: the ranker tiny is left out" in done.stderr and expected in done.stderr
+    assert "answered by similarity" in done.stderr and "Traceback" not in done.stderr
+    assert len((folder / "submission.csv").read_text().splitlines()) == 10
+    told = json.loads((folder / "submission.report.json").read_text())
+    states = {ranker["ranker"]: ranker["state"] for ranker in told["rankers"]}
+    assert states == {"similarity": "finished", "tiny": "failed"}
+    assert told["recipes"] == [{"rankers": ["similarity"], "questions": 9}]
+
+
 def test_there_are_at_least_sixty_cases() -> None:
-    assert len(EXAM_CASES) + len(FINISHED_CASES) >= 60
+    assert len(EXAM_CASES) + len(FINISHED_CASES) + len(LEFT_OUT_CASES) >= 60

@@ -194,5 +194,32 @@ def print_search(record: dict[str, Any]) -> None:
             print(f"{name}: exact line search found {found['exact']:.4f} in-sample, the sampler {found['sampler']:.4f}")
 
 
+def print_cascade(record: dict[str, Any]) -> None:
+    """Print the frontier of score against time, from `weights/ensemble.json`."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    cascade = record["cascade"]
+    if cascade is None:
+        return
+    console = Console(file=sys.stdout, highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for head in ("seconds a\nquestion", "MAP@3", "95 %\ninterval"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("cascade", overflow="fold")
+    for number, point in enumerate(cascade["frontier"]):
+        mark = "* " if number == cascade["chosen"] else "  "
+        table.add_row(
+            f"{point['seconds_per_question']:.4g}",
+            f"{point['map3']:.4f}",
+            _span(point["low"], point["high"], "{:.3f}-{:.3f}"),
+            Text(mark + point["note"]),
+            style="bold" if number == cascade["chosen"] else "",
+        )
+    console.print(table)
+
+
 def _span(low: float | None, high: float | None, form: str) -> str:
     return "" if low is None or high is None else form.format(low, high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -11,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from solution import metrics
 from solution.config import CandidateName, TuneSettings
 from solution.ensemble.blend import Blend, Merge, Recipe, Stacker
-from solution.ensemble.candidates import Candidate, Problem, candidates
+from solution.ensemble.candidates import Candidate, Fit, Problem, candidates
+from solution.ensemble.cascade import By, Cost, Plan, Stage, measured_cost, plan_cascade
 from solution.ensemble.honest import (
     Choice,
     added_values,
@@ -26,7 +28,7 @@ from solution.ensemble.table import Row, random_row, score_row
 from solution.errors import UserError
 from solution.files import SCHEMA, content_hash, read_json, write_json
 from solution.oof import load_oof
-from solution.progress import progress_bar
+from solution.progress import progress_bar, say
 from solution.suggestions import suggest
 from solution.workdir import Workdir
 
@@ -39,12 +41,16 @@ def run_tune(
     settings: TuneSettings,
     rankers: list[str] | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
+    seconds: Mapping[str, float] | None = None,
+    limit: float | None = None,
 ) -> dict[str, Any]:
     """Fit and choose the blend from the OOF store, and write `weights/ensemble.json`.
 
     Args:
         rankers: names to load, baselines among them or not; None: every one that has OOF files.
         groups: see `EnsembleConfig.groups`; members that are not there are left out.
+        seconds: ranker name -> seconds a question in a submission, in the place of what training measured.
+        limit: seconds a question that the submission may take, see `cascade.plan_cascade`.
 
     Returns:
         What was written, see `Ensemble`; its `table` is for `table.print_table`. The same OOF files and settings
@@ -61,6 +67,7 @@ def run_tune(
             f"{', '.join(oof.baselines)}: only baselines have OOF files in {workdir.oof}, and a baseline is never "
             f"blended. Train a ranker: {suggest('train_fold', '--all-folds')}"
         )
+    costs = _costs(workdir, oof.about, names, seconds or {})
     answers, exists = oof.answers, oof.exists
     present = [[name for name in members if name in names] for members in (groups or {}).values()]
     problem = Problem(
@@ -137,6 +144,18 @@ def run_tune(
             }
         )
     low, high = estimate_interval(final, credits[choice.name], samples, seed)
+    plan = None
+    if len(recipe.used) > 1 and all(costs[name].seconds_per_question is not None for name in recipe.used):
+        fit = _prefix_fit(problem, settings, choice.name)
+        plan = plan_cascade(problem, recipe, parts[choice.name], tables[choice.name], fit, costs, samples, seed, limit)
+    elif limit is not None and len(recipe.used) == 1:
+        say(f"note: the ensemble uses {recipe.used[0]} alone; --seconds-per-question has nothing to choose from")
+    elif limit is not None:
+        unknown = next(name for name in recipe.used if costs[name].seconds_per_question is None)
+        raise UserError(
+            f"--seconds-per-question needs each ranker's speed, and that of {unknown} was not measured: give it with "
+            f"--seconds {unknown}=SECONDS"
+        )
     unfitted = len(names) == 1 or settings.choose == "equal"
     record = {
         "schema": SCHEMA,
@@ -152,6 +171,7 @@ def run_tune(
         if rivals
         else dict.fromkeys(names),
         "error_correlation": error_correlation(problem),
+        "cascade": plan and _written_plan(plan),
         "search": searches,
         "oof_files": oof.files,
         "questions": oof.about[names[0]]["questions"],
@@ -160,6 +180,31 @@ def run_tune(
     }
     write_json(workdir.ensemble, record)
     return record
+
+
+def _costs(
+    workdir: Workdir, about: Mapping[str, Mapping[str, Any]], names: Sequence[str], seconds: Mapping[str, float]
+) -> dict[str, Cost]:
+    strange = sorted(set(seconds) - set(names))
+    if strange:
+        raise UserError(f"--seconds {strange[0]}: no such ranker among those tuned ({', '.join(names)})")
+    costs = {name: measured_cost(workdir, name, about[name]) for name in names}
+    return {
+        name: replace(cost, seconds_per_question=seconds[name]) if name in seconds else cost
+        for name, cost in costs.items()
+    }
+
+
+def _prefix_fit(problem: Problem, settings: TuneSettings, name: str) -> Fit:
+    """How the recipe of some of the rankers is found: as the candidate that ships, without a sampler."""
+    name = {"tuned": "tuned_exact", "tuned_cma": "tuned_exact"}.get(name, name)
+    alone = settings.model_copy(update={"candidates": [name], "choose": "auto"})
+    found = next(candidate for candidate in candidates(problem, alone) if candidate.name == name)
+
+    def fit(part: Problem) -> Recipe:
+        return Recipe({part.names[0]: 1.0}) if len(part.names) == 1 else found.fit(part)
+
+    return fit
 
 
 # --- the file ------------------------------------------------------------------------------
@@ -188,6 +233,48 @@ class _Stacker(_Part):
     """See `blend.Stacker`."""
 
 
+class _RecipeRecord(_Part):
+    blend: Blend
+    weights: dict[str, Annotated[float, Field(ge=0)]]
+    temperatures: dict[str, Annotated[float, Field(gt=0)]]
+    groups: list[_Group]
+    stacker: _Stacker | None
+
+
+class _StageRecord(_Part):
+    """See `cascade.Stage`."""
+
+    ranker: str
+    recipe: _RecipeRecord
+    by: By
+    threshold: float | None
+    share: float = Field(ge=0, le=1)
+    alive: float = Field(ge=0, le=1)
+    seconds_per_question: float = Field(ge=0)
+    load_seconds: float = Field(ge=0)
+
+
+class _PointRecord(_Part):
+    """See `cascade.Point`."""
+
+    stages: list[_StageRecord] = Field(min_length=1)
+    seconds_per_question: float
+    load_seconds: float
+    map3: float
+    low: float
+    high: float
+    note: str
+
+
+class _CascadeRecord(_Part):
+    """See `cascade.Plan`; `stages` are those of the chosen point."""
+
+    order: list[str] = Field(min_length=2)
+    stages: list[_StageRecord] = Field(min_length=1)
+    frontier: list[_PointRecord] = Field(min_length=1)
+    chosen: int = Field(ge=0)
+
+
 class Ensemble(_Part):
     """What `weights/ensemble.json` holds."""
 
@@ -211,6 +298,8 @@ class Ensemble(_Part):
     """Of each ranker in what ships, see `honest.added_values`."""
     error_correlation: list[list[float | None]]
     """Of the rankers' credits, rows and columns as `rankers`."""
+    cascade: _CascadeRecord | None = None
+    """None where one ranker answers, or where the speed of a ranker is not known."""
     search: dict[str, dict[str, float]]
     """Candidate -> MAP@3 in-sample that the sampler found, and that after the exact line searches."""
     oof_files: dict[str, str]
@@ -232,6 +321,12 @@ class Ensemble(_Part):
             raise ValueError(f"temperatures, groups or stacker name {strange[0]}, which is not among the rankers")
         if self.stacker and set(self.stacker.coefficients) != {name for name in self.rankers if self.weights[name] > 0}:
             raise ValueError("the stacker's coefficients are not those of the rankers with a weight")
+        if self.cascade:
+            stages = [stage for point in self.cascade.frontier for stage in point.stages]
+            named = {name for stage in stages for name in (stage.ranker, *stage.recipe.weights)}
+            strange = sorted((named | set(self.cascade.order)) - set(self.rankers))
+            if strange or self.cascade.chosen >= len(self.cascade.frontier):
+                raise ValueError(f"the cascade names {strange[0] if strange else 'a point'} that is not there")
         lacking = [name for name in self.rankers if name not in self.about]
         if lacking:
             raise ValueError(f"about says nothing of {lacking[0]}")
@@ -248,6 +343,26 @@ def _written(recipe: Recipe) -> dict[str, Any]:
         "groups": [{"rankers": list(members), "merge": how} for members, how in recipe.groups],
         "stacker": stacker and {"coefficients": {name: list(each) for name, each in stacker.coefficients.items()}},
     }
+
+
+def _written_plan(plan: Plan) -> dict[str, Any]:
+    """A cascade as JSON holds it."""
+
+    def stage(each: Stage) -> dict[str, Any]:
+        return {**vars(each), "recipe": _written(each.recipe)}
+
+    points = [{**vars(point), "stages": [stage(each) for each in point.stages]} for point in plan.points]
+    return {
+        "order": list(plan.order),
+        "stages": points[plan.chosen]["stages"],
+        "frontier": points,
+        "chosen": plan.chosen,
+    }
+
+
+def read_stages(point: Mapping[str, Any]) -> list[Stage]:
+    """The stages of a point of the cascade's frontier in what `load_ensemble` returned."""
+    return [Stage(**{**stage, "recipe": read_recipe(stage["recipe"])}) for stage in point["stages"]]
 
 
 def read_recipe(record: Mapping[str, Any]) -> Recipe:

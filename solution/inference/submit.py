@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from solution.config import Overrides, RankerConfig, RetrievalConfig, check_settings, parse_overrides
+from solution.ensemble.cascade import Stage, measured_cost
+from solution.ensemble.tune import load_ensemble, read_recipe, read_stages
 from solution.errors import UserError
-from solution.files import atomic_file, read_json, read_manifest
+from solution.files import SCHEMA, atomic_file, content_hash, read_json, read_manifest, write_json
 from solution.folds import already_parted
+from solution.inference.engine import START_SECONDS, Engine
+from solution.inference.journal import Journal
+from solution.inference.limits import Limits
 from solution.metrics import bootstrap_interval, credit_at_k
 from solution.progress import say
 from solution.questions import LETTERS, Questions, file_format, kaggle_prediction, ranked_options, write_csv
@@ -20,8 +28,17 @@ from solution.suggestions import suggest
 from solution.workdir import Workdir
 
 
+class WeightsError(UserError):
+    """A ranker's weights are missing, changed or not those that the ensemble was tuned with."""
+
+
 class TrainedRanker:
-    """One ranker of the ensemble as it lies on disk: its settings and the folders of its folds."""
+    """One ranker of the ensemble as it lies on disk: its settings and the folders of its folds.
+
+    Raises:
+        WeightsError: its folders are not usable.
+        UserError: an override is wrong.
+    """
 
     def __init__(self, workdir: Workdir, name: str, about: dict[str, Any], overrides: Overrides):
         self.name = name
@@ -32,10 +49,13 @@ class TrainedRanker:
         for folder in self.folders:
             from solution.training.run import KIND
 
-            read_manifest(folder, KIND, remedy)
-            facts = read_json(folder / "ranker.json", "the file of the ranker's settings", remedy)
+            try:
+                read_manifest(folder, KIND, remedy)
+                facts = read_json(folder / "ranker.json", "the file of the ranker's settings", remedy)
+            except (UserError, OSError) as error:
+                raise WeightsError(str(error)) from None
             if facts["about"]["config"] != about["config"] or facts["about"]["contexts"] != about["contexts"]:
-                raise UserError(
+                raise WeightsError(
                     f"the weights in {folder} (settings {facts['about']['config']}, contexts "
                     f"{facts['about']['contexts']}) are not those that the ensemble was tuned with (settings "
                     f"{about['config']}, contexts {about['contexts']}). Run again, with the --configs of its rankers: "
@@ -55,19 +75,22 @@ class TrainedRanker:
 
 
 def read_ensemble(
-    workdir: Workdir, overrides: Sequence[str], added: Collection[str] = ()
+    workdir: Workdir,
+    overrides: Sequence[str],
+    added: Collection[str] = (),
+    faults: dict[str, str] | None = None,
 ) -> tuple[dict[str, Any], list[TrainedRanker]]:
     """The ensemble file and its rankers of positive weight, everything checked before a model loads.
 
     Args:
         added: imported rankers whose answers are given.
+        faults: takes the rankers whose weights are not usable and why; None: that is an error.
 
     Raises:
-        UserError: no ensemble, missing or changed weights, an override of a ranker that is not there, an imported
-            ranker whose answers are not given.
+        UserError: no ensemble, missing or changed weights (see `faults`), an override of a ranker that is not there,
+            an imported ranker whose answers are not given.
     """
     from solution.ensemble.imported import FAMILY
-    from solution.ensemble.tune import load_ensemble
 
     ensemble = load_ensemble(workdir)
     changes = parse_overrides(overrides)
@@ -89,8 +112,17 @@ def read_ensemble(
     if strange:
         there = ", ".join(imported) or "none"
         raise UserError(f"--add {strange[0]}: the ensemble uses no imported ranker of that name (it uses: {there})")
-    trained = [name for name in used if name not in imported]
-    return ensemble, [TrainedRanker(workdir, name, ensemble["about"][name], changes) for name in trained]
+    trained = []
+    for name in used:
+        if name in imported:
+            continue
+        try:
+            trained.append(TrainedRanker(workdir, name, ensemble["about"][name], changes))
+        except WeightsError as error:
+            if faults is None:
+                raise
+            faults[name] = str(error)
+    return ensemble, trained
 
 
 def run_submission(
@@ -101,19 +133,30 @@ def run_submission(
     probabilities: Path | None = None,
     overrides: Sequence[str] = (),
     added: Mapping[str, Path] | None = None,
+    limits: Limits | None = None,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Answer `questions` and write the files asked for.
 
+    A complete answer is in `output` before any model loads, and is replaced by better ones. Each model runs in a
+    process of its own; what it has answered is kept in `WORKDIR/cache/submission`, and the same call goes on from
+    there. `<output>.report.json` tells what happened.
+
     Args:
         added: imported ranker -> the file of its answers to these questions, see `imported.read_answers`.
+        limits: deadline and what to do with a ranker that fails; its time is already running.
 
     Returns:
-        The blended probabilities, float32 [n, max_options], and those of each ranker used.
+        The blended probabilities, float32 [n, max_options], and those of each ranker that answered everything.
 
     Raises:
-        UserError: the ensemble, its weights, the index or an output path is not usable.
+        UserError: the ensemble, an override or an output path is not usable (nothing is written then); or no ranker
+            answered, or one was left out and `limits.strict` is set (the best answer is written).
+        SystemExit: SIGTERM came; code 143, the best answer is written.
+        KeyboardInterrupt: it came; the best answer is written.
     """
-    for path in (output, ranked, probabilities):
+    limits = limits or Limits()
+    report = output.with_name(f"{output.stem}.report.json")
+    for path in (output, ranked, probabilities, report):
         if path is not None and path.is_dir():
             raise UserError(f"the output {path} is a folder; give a file")
     if probabilities is not None and file_format(probabilities) not in (".csv", ".parquet"):
@@ -121,42 +164,250 @@ def run_submission(
     outputs = [path.resolve() for path in (output, ranked, probabilities) if path is not None]
     if len(set(outputs)) < len(outputs):
         raise UserError("two of --output, --ranked and --probabilities are the same file; give each its own")
+    if report.resolve() in outputs:
+        raise UserError(f"{report} is where the report on {output} is written; give another output")
     from solution.ensemble.imported import read_answers
 
-    ensemble, rankers = read_ensemble(workdir, overrides, added or {})
+    faults: dict[str, str] = {}
+    ensemble, rankers = read_ensemble(workdir, overrides, added or {}, faults)
     answers = {name: read_answers(path, questions) for name, path in (added or {}).items()}
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is told now, not after hours
+    engine, point = _engine(workdir, questions, ensemble, rankers, output, limits)
     trained_on = already_parted(questions, workdir.folds)
     if trained_on:
         say(
             f"note: the rankers were trained on {trained_on} of these {len(questions)} questions ({workdir.folds}): "
             "a score on them is too high; the table of `tune` has the honest one"
         )
-    from solution.ensemble.blend import apply_recipe
-    from solution.ensemble.tune import read_recipe
+    ended = "finished"
+    with _terminable():
+        try:
+            engine.write(engine.baseline)
+            engine.note(f"baseline: {engine.baseline_kind}")
+            engine.add_imported(answers)
+            for name, reason in faults.items():
+                engine.fail(name, reason)
+            _retrieve(engine, rankers, questions, workdir)
+            engine.store(force=True)
+            stages, everything = point()
+            engine.run(stages, everything)
+            if any(turn.state in ("partial", "skipped") for turn in engine.turns.values()):
+                ended = "deadline"
+        except _Terminated:
+            ended = "terminated"
+        except KeyboardInterrupt:
+            ended = "interrupted"
+        blended = engine.blended()
+        write_submission(output, questions, blended)
+        if ranked is not None:
+            write_ranked(ranked, questions, blended)
+        if probabilities is not None:
+            write_probabilities(probabilities, questions, blended)
+        engine.note("answer written")
+        try:
+            write_json(report, submission_report(engine, ended, output))
+        except OSError as error:
+            say(f"WARNING: {report} cannot be written ({error.strerror})")
+    _tell(engine, ended, output, questions, blended)
+    if ended == "terminated":
+        raise SystemExit(143)
+    if ended == "interrupted":
+        raise KeyboardInterrupt
+    failed = {name: turn.reason for name, turn in engine.turns.items() if turn.state == "failed"}
+    reasons = dict.fromkeys(failed.values())
+    told = "; ".join(
+        f"left out: {', '.join(name for name in failed if failed[name] == reason)} ({reason})" for reason in reasons
+    )
+    if failed and not any(turn.answered.any() for turn in engine.turns.values()):
+        raise UserError(f"no ranker answered, and {output} holds only {engine.baseline_kind}: {told}")
+    if failed and limits.strict:
+        raise UserError(f"--strict: {told}; {output} holds the best answer of the others")
+    n = len(questions)
+    whole = {name: turn for name, turn in engine.turns.items() if turn.answered.sum() == n}
+    return blended, {name: turn.table() for name, turn in whole.items() if (turn.alive == engine.exists).all()}
 
-    exists = questions.exists()
+
+def _engine(
+    workdir: Workdir,
+    questions: Questions,
+    ensemble: dict[str, Any],
+    rankers: Sequence[TrainedRanker],
+    output: Path,
+    limits: Limits,
+) -> tuple[Engine, Callable[[], tuple[list[Stage], list[Stage]]]]:
+    """The engine, and what chooses its stages: a cascade that fits the time, and what to do with time left over."""
     recipe = read_recipe(ensemble)
-    exams = ranker_exams(rankers, questions, workdir)
-    if answers:
-        blended = apply_recipe(recipe, answers, exists)
-        write_submission(output, questions, blended)
-    for ranker in rankers:
-        answers[ranker.name] = predict_folds(ranker, exams[ranker.name], workdir)
-        # A complete file exists from the first ranker on; each further one makes it better.
-        blended = apply_recipe(recipe, answers, exists)
-        write_submission(output, questions, blended)
-    if ranked is not None:
-        write_ranked(ranked, questions, blended)
-    if probabilities is not None:
-        write_probabilities(probabilities, questions, blended)
-    say(f"{output}: {len(questions)} questions answered by {', '.join(answers)}")
+    costs = {name: measured_cost(workdir, name, ensemble["about"][name]) for name in recipe.used}
+    cascade = ensemble.get("cascade")
+    points = [] if cascade is None else [(point, read_stages(point)) for point in cascade["frontier"]]
+    if points:
+        whole = points[-1][1]
+    else:
+        unknown = float("inf")
+        order = sorted(recipe.used, key=lambda name: (_known(costs[name].seconds_per_question, unknown), name))
+        whole = [
+            Stage(
+                name,
+                recipe,
+                seconds_per_question=_known(costs[name].seconds_per_question, 0.0),
+                load_seconds=costs[name].load_seconds,
+            )
+            for name in order
+        ]
+    journal = Journal(workdir.cache / "submission" / questions.content_hash(with_answers=False))
+    engine = Engine(
+        questions=questions,
+        recipe=recipe,
+        recipes={frozenset(s.ranker for s in whole[: i + 1]): s.recipe for i, s in enumerate(whole) if points},
+        rankers={ranker.name: ranker for ranker in rankers},
+        costs=costs,
+        order=[stage.ranker for stage in whole],
+        journal=journal,
+        limits=limits,
+        write=lambda blend: write_submission(output, questions, blend),
+        cache=str(workdir.cache.resolve()),
+    )
+
+    def point() -> tuple[list[Stage], list[Stage]]:
+        if cascade is None:
+            return whole, []
+        chosen = cascade["chosen"]
+        if limits.deadline is None:
+            return points[chosen][1], []
+        key = content_hash("cascade", ensemble, limits.deadline)
+        taken = journal.note(key)
+        if not isinstance(taken, int) or not 0 <= taken <= chosen:
+            taken = fitting(points[: chosen + 1], len(questions), limits.left())
+            journal.write_note(key, taken)
+        if taken != chosen:
+            say(f"the deadline does not leave the time for {points[chosen][0]['note']}: {points[taken][0]['note']}")
+        engine.note(f"cascade: {points[taken][0]['note']}")
+        # Time that is left over goes to what the cascade left out, unless the user chose it when tuning.
+        return points[taken][1], whole if taken < chosen == len(points) - 1 else []
+
+    return engine, point
+
+
+def fitting(points: Sequence[tuple[Mapping[str, Any], Sequence[Stage]]], questions: int, left: float) -> int:
+    """Which point of the cascade's frontier is to run: the last one when it fits, else the best that does.
+
+    Args:
+        points: as JSON holds them, and their stages; cheapest first.
+        left: seconds.
+    """
+
+    def takes(point: Mapping[str, Any], stages: Sequence[Stage]) -> float:
+        starts = sum(START_SECONDS for stage in stages if stage.load_seconds > 0)
+        return starts + point["load_seconds"] + questions * point["seconds_per_question"]
+
+    fits = [i for i, (point, stages) in enumerate(points) if takes(point, stages) <= left]
+    if len(points) - 1 in fits:
+        return len(points) - 1
+    return max(fits, key=lambda i: (points[i][0]["map3"], -i), default=0)
+
+
+def _known(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
+
+
+def _retrieve(engine: Engine, rankers: Sequence[TrainedRanker], questions: Questions, workdir: Workdir) -> None:
+    reading = [ranker for ranker in rankers if ranker.retrieval is not None]
+    settings = {ranker.retrieval.hash(): ranker.retrieval for ranker in reading if ranker.retrieval is not None}
+    views: dict[str, list[str]] = {key: [] for key in settings}
+    for ranker in reading:
+        assert ranker.retrieval is not None
+        views[ranker.retrieval.hash()] += ranker.config.contexts
+    engine.retrieve(str(workdir.root), settings, views)
+    usable = [ranker for ranker in rankers if engine.turns[ranker.name].state == "waiting"]
+    try:
+        engine.set_exams(ranker_exams(usable, questions, workdir))
+    except (UserError, OSError):
+        exams: dict[str, list[Any]] = {}
+        for ranker in usable:
+            try:
+                exams |= ranker_exams([ranker], questions, workdir)
+            except (UserError, OSError) as error:
+                engine.fail(ranker.name, str(error))
+        engine.set_exams(exams)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """The first SIGTERM raises `_Terminated`; more of them change nothing until the block has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = False
+
+    def stop(*_: Any) -> None:
+        nonlocal came
+        if not came:
+            came = True
+            raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def submission_report(engine: Engine, ended: str, output: Path) -> dict[str, Any]:
+    """What `submission.report.json` holds."""
+    rankers = []
+    for name in engine.order:
+        turn = engine.turns[name]
+        rate = turn.seconds / turn.done if turn.done else None
+        passes = max(1, int(turn.folds.max(initial=0)))
+        rankers.append(
+            {
+                "ranker": name,
+                "state": turn.state,
+                "reason": turn.reason,
+                "asked": int(turn.planned.sum()),
+                "answered": int(turn.answered.sum()),
+                "folds": int(turn.folds.max(initial=0)),
+                "from_journal": turn.from_journal,
+                "load_seconds": _rounded(turn.load_seconds),
+                "seconds": round(turn.seconds, 3),
+                "model_seconds": round(turn.model_seconds, 3),
+                "seconds_per_question": _rounded(None if rate is None else rate * passes),
+                "peak_memory_mib": turn.peak_mib,
+            }
+        )
+    recipes = [{"rankers": list(names), "questions": len(rows)} for names, rows in engine.groups()]
+    return {
+        "schema": SCHEMA,
+        "ended": ended,
+        "output": output.name,
+        "questions": len(engine.questions),
+        "baseline": engine.baseline_kind,
+        "seconds": round(engine.limits.elapsed(), 2),
+        "deadline_seconds": engine.limits.deadline,
+        "retrieval_seconds": round(engine.retrieval_seconds, 2),
+        "rankers": rankers,
+        "recipes": sorted(recipes, key=lambda each: -each["questions"]),
+        "timeline": [{"second": second, "event": event} for second, event in engine.timeline],
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _tell(engine: Engine, ended: str, output: Path, questions: Questions, blended: np.ndarray) -> None:
+    used = [name for name in engine.order if engine.turns[name].answered.any()]
+    why = {"deadline": " at the deadline", "terminated": " before SIGTERM", "interrupted": " before the interruption"}
+    say(f"{output}: {len(questions)} questions answered by {', '.join(used) or 'the baseline'}{why.get(ended, '')}")
     if (questions.answers >= 0).all():
         credits = credit_at_k(blended, questions.answers)
         low, high = bootstrap_interval(credits)
         say(f"the question file has the answers: MAP@3 {credits.mean():.4f} [{low:.3f}, {high:.3f}]")
-    return blended, answers
 
 
 def ranker_exams(rankers: Sequence[TrainedRanker], questions: Questions, workdir: Workdir) -> dict[str, list[Any]]:

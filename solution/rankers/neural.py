@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,10 @@ class NeuralRanker:
         self.head: nn.Module | None = None
         self.prior: RetrievalPrior | None = None
         self.tokenizer: Any = None
+        self.load_seconds = 0.0
+        """That it took to load the base model."""
+        self.model_seconds = 0.0
+        """That passed in the model, of all `predict` calls."""
         self._train_exam: Exam | None = None
         self._train_priors: np.ndarray | None = None
 
@@ -112,6 +117,7 @@ class NeuralRanker:
         """
         if self.model is not None:
             return
+        started = time.monotonic()
         from transformers import AutoTokenizer
         from transformers.utils import logging
 
@@ -167,6 +173,7 @@ class NeuralRanker:
         if config.merged:
             read_manifest(Path(source), MERGED, "Name the folder that `python -m solution merge` wrote.", verify=False)
             self._load_small(Path(source))
+        self.load_seconds = time.monotonic() - started
 
     # --- ranker ---
 
@@ -304,11 +311,13 @@ class NeuralRanker:
         scores = np.zeros((len(items), exists.shape[1]))
         # Layers that FSDP gathers in inference mode could not be trained afterwards.
         without_gradients = torch.no_grad() if distributed.shards() else torch.inference_mode()
+        started = time.monotonic()
         with without_gradients, progress_bar(sum(map(len, passes)), f"{self.config.name} scoring") as bar:
             for batch, made in zip(batches, self.batch_scores(passes, bar.advance), strict=True):
                 for i, values in zip(batch, made.double().cpu().numpy(), strict=False):
                     number, part = parts[i]
                     scores[number, part.encoded.positions] = values[part.encoded.positions]
+        self.model_seconds += time.monotonic() - started
         scores = distributed.sum_tables(scores)
         if not np.isfinite(scores[exists[rows]]).all():
             raise UserError(

@@ -179,6 +179,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
         "questions": len(answers),
         "seconds": round(done - started, 1),
         "score_seconds_per_question": round((done - scoring) / len(answers), 4),
+        "load_seconds": round(getattr(ranker, "load_seconds", 0.0), 2),
         "peak_memory_mib": peak.mib(),
         **facts,
     }

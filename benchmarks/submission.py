@@ -1,0 +1,132 @@
+"""A whole submission at the size of the hidden test: rate, peak memory, and the time that is not a model's.
+
+    make demo
+    python benchmarks/submission.py --workdir demo_run --questions 4000 --json
+
+The demo's 510 questions are repeated under new ids, each id written into the prompt (so that nothing is embedded or
+retrieved only once), and answered by `submit.py` from a fresh cache over the demo's index. The report that it writes
+gives the seconds of each ranker's model; what remains of the wall-clock time is starting processes, loading,
+retrieval, tokenizing, batching, blending and writing. Retrieval counts as such in whole, though most of it is
+the embedder's arithmetic. `--json` prints one JSON object as the last line; arguments behind `--` go to `submit.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from solution.demo.run import EXAM
+from solution.questions import Questions, read_questions, write_questions
+
+ROOT = Path(__file__).parent.parent
+
+
+def grown_exam(count: int) -> Questions:
+    """`count` questions from the built-in exam, repeated under new ids, without answers."""
+    exam = read_questions(EXAM)
+    rows = [row % len(exam) for row in range(count)]
+    exam = exam.subset(rows)
+    exam.ids = [f"{id_}-{number // len(set(rows))}" for number, id_ in enumerate(exam.ids)]
+    exam.prompts = [f"{prompt} [{id_}]" for prompt, id_ in zip(exam.prompts, exam.ids, strict=True)]
+    exam.answers[:] = -1
+    exam.extra = {}
+    return exam
+
+
+def fresh_workdir(source: Path, target: Path) -> None:
+    """A working folder with the weights and the indexes of another one, and nothing else that a submission makes."""
+    (target / "cache").mkdir(parents=True)
+    for name in ("weights", "oof"):
+        (target / name).symlink_to((source / name).resolve())
+    for pattern in ("index-*", "lexical-*", "models"):
+        for path in (source / "cache").glob(pattern):
+            (target / "cache" / path.name).symlink_to(path.resolve())
+
+
+class TreeMemory:
+    """The highest resident memory of a process and all below it, sampled."""
+
+    def __init__(self, pid: int):
+        self.peak_mib = 0.0
+        self._pid, self._done = pid, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.25):
+            self.peak_mib = max(self.peak_mib, self._resident(self._pid) / 1024)
+
+    def _resident(self, pid: int) -> int:
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except OSError:
+            return 0
+        own = next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0)
+        return own + sum(self._resident(int(child)) for child in below)
+
+    def stop(self) -> float:
+        self._done.set()
+        self._thread.join()
+        return self.peak_mib
+
+
+def measure(workdir: Path, count: int, arguments: list[str]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        write_questions(place / "questions.csv", grown_exam(count))
+        fresh_workdir(workdir, place / "work")
+        command = [sys.executable, str(ROOT / "submit.py"), "--questions", str(place / "questions.csv")]
+        command += ["--workdir", str(place / "work"), "--output", str(place / "submission.csv"), *arguments]
+        started = time.monotonic()
+        process = subprocess.Popen(command)
+        memory = TreeMemory(process.pid)
+        code = process.wait()
+        seconds, peak = time.monotonic() - started, memory.stop()
+        if code:
+            raise SystemExit(f"submit.py ended with exit code {code}")
+        report = json.loads((place / "submission.report.json").read_text())
+        answers = (place / "submission.csv").read_text().splitlines()
+    rankers = report["rankers"]
+    in_models = sum(ranker["model_seconds"] for ranker in rankers)
+    told: dict[str, Any] = {
+        "questions": count,
+        "answered": len(answers) - 1,
+        "seconds": round(seconds, 1),
+        "questions_per_second": round(count / seconds, 3),
+        "peak_memory_mib": round(peak),
+        "retrieval_seconds": report["retrieval_seconds"],
+        "load_seconds": round(sum(ranker["load_seconds"] or 0.0 for ranker in rankers), 1),
+        "model_seconds": round(in_models, 1),
+        "outside_seconds": round(seconds - in_models, 1),
+        "outside_share": round(1 - in_models / seconds, 4),
+    }
+    for ranker in rankers:
+        for name in ("seconds_per_question", "load_seconds", "model_seconds", "seconds", "peak_memory_mib"):
+            told[f"{ranker['ranker']}_{name}"] = ranker[name]
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=Path, default=Path("demo_run"), help="the working folder of `make demo`")
+    parser.add_argument("--questions", type=int, default=4000)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("arguments", nargs="*", help="for submit.py")
+    options = parser.parse_args()
+    told = measure(options.workdir, options.questions, options.arguments)
+    for name, value in told.items():
+        print(f"{name:32} {value}")
+    if options.json:
+        print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

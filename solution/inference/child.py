@@ -1,0 +1,91 @@
+"""A process of our own for each ranker: what it crashes, hangs or leaves in memory ends with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+END = "end"
+
+
+class Child:
+    """A running `solution.inference.worker`; leaving the `with` block ends it, whatever it does.
+
+    It gets its job on stdin and tells what it did in JSON lines on stdout: nothing is pickled, and it needs no file.
+
+    Attributes:
+        started: `time.monotonic()` of its start.
+    """
+
+    def __init__(self, job: bytes):
+        path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+        self.started = time.monotonic()
+        self._process = subprocess.Popen(
+            # -P: the folder that the command runs in must not put its own modules in front of ours.
+            [sys.executable, "-P", "-m", "solution.inference.worker", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
+        works = (lambda: self._send(job), self._receive)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in works]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self, job: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(job)
+            self._process.stdin.close()
+        except OSError:  # it ended before it had read its job: its exit code tells
+            pass
+
+    def _receive(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # a line that was cut off when it was killed
+            self._events.put(event)
+        self._events.put({"event": END, "code": self._process.wait()})
+
+    def event(self, timeout: float) -> dict[str, Any] | None:
+        """The next event, or None when none came for `timeout` seconds; the last one is `end` with the exit code."""
+        try:
+            # A wait without an end could not be left by a signal's exception on every system.
+            return self._events.get(timeout=min(max(timeout, 0.0), 3600.0))
+        except queue.Empty:
+            return None
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for thread in self._threads:
+            thread.join(5)
+        if self._process.stdout is not None and not self._threads[1].is_alive():
+            self._process.stdout.close()
+
+
+def cause_of_death(code: int) -> str:
+    """What an exit code says."""
+    if code >= 0:
+        return f"its process ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in list(signal.Signals) else str(-code)
+    hint = ": the system takes a process that uses too much memory" if -code == signal.SIGKILL else ""
+    return f"its process was ended by {name}{hint}"

@@ -1,0 +1,54 @@
+"""What bounds a submission: its deadline, and how long a ranker may be silent."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import dataclass, field
+
+from solution.errors import UserError
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+_RESERVE_SHARE = 0.02
+_LEAST_RESERVE, _MOST_RESERVE = 0.5, 20.0
+
+
+def parse_duration(text: str, what: str) -> float:
+    """Seconds of `8h30m`, `90m`, `1.5h`, `45s` or `3600`.
+
+    Raises:
+        UserError: not such a text, or 0; names `what` was given.
+    """
+    found = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
+    parts = [float(part or 0) for part in found.groups()] if found else [0.0]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not 0 < seconds < math.inf:
+        raise UserError(f"{what} {text!r} is no time: give hours, minutes and seconds, as in 8h30m, 90m, 45s or 3600")
+    return seconds
+
+
+@dataclass
+class Limits:
+    """The limits of one submission; its time runs from the making of this object on, whatever the wall clock does.
+
+    Attributes:
+        deadline: seconds after which the answer must be there; None: no limit.
+        ranker_timeout: seconds without a finished batch after which a ranker is given up.
+        strict: whether a ranker that is left out is an error.
+    """
+
+    deadline: float | None = None
+    ranker_timeout: float = 1800.0
+    strict: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def left(self) -> float:
+        """Seconds that rankers may still take: what the last blend and its file need is set aside."""
+        if self.deadline is None:
+            return math.inf
+        reserve = min(max(_RESERVE_SHARE * self.deadline, _LEAST_RESERVE), _MOST_RESERVE)
+        return self.deadline - reserve - self.elapsed()

@@ -1,0 +1,185 @@
+"""What runs in the process that `child.Child` starts: one job from stdin, events as JSON lines to stdout."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solution import noise  # noqa: F401
+from solution.errors import UserError
+from solution.questions import Questions
+from solution.suggestions import running_command
+
+Tell = Callable[..., None]
+_BEAT_SECONDS = 1.0
+
+
+def exam_record(exams: Sequence[Any]) -> dict[str, Any]:
+    """The questions and their contexts (`rankers.base.Exam`, one for each context) as JSON holds them.
+
+    Of the other columns only `is_question` matters to a ranker.
+    """
+    from solution.rankers.prompts import is_question
+
+    first = exams[0]
+    return {
+        "questions": questions_record(first.questions, [is_question(first, row) for row in range(len(first))]),
+        "views": [
+            {
+                "passages": [[vars(passage) for passage in found] for found in exam.passages],
+                "option_scores": {kind: table.tolist() for kind, table in exam.option_scores.items()},
+            }
+            for exam in exams
+        ],
+    }
+
+
+def questions_record(
+    questions: Questions, is_question: Sequence[bool] | None = None, contexts: Sequence[Any] | None = None
+) -> dict[str, Any]:
+    extra = {"is_question": is_question, "context": contexts}
+    return {
+        "ids": questions.ids,
+        "prompts": questions.prompts,
+        "options": questions.options,
+        "extra": {name: list(values) for name, values in extra.items() if values is not None},
+    }
+
+
+def read_questions_record(record: dict[str, Any]) -> Questions:
+    unknown = np.full(len(record["ids"]), -1, dtype=np.int64)
+    return Questions(record["ids"], record["prompts"], record["options"], unknown, record["extra"])
+
+
+def read_exam_record(record: dict[str, Any]) -> list[Any]:
+    """The exams of `exam_record`, the same to the bit."""
+    from solution.rankers.base import Exam
+    from solution.retrieval.contexts import ContextPassage
+
+    questions = read_questions_record(record["questions"])
+    return [
+        Exam(
+            questions,
+            [[ContextPassage(**values) for values in found] for found in view["passages"]],
+            {kind: np.array(table, dtype=np.float32) for kind, table in view["option_scores"].items()},
+        )
+        for view in record["views"]
+    ]
+
+
+def alive_only(questions: Questions, alive: np.ndarray) -> Questions:
+    """The questions without the options where `alive`, bool [n, width], is false."""
+    options = [
+        [option if there else "" for option, there in zip(row, mask, strict=False)]
+        for row, mask in zip(questions.options, alive.tolist(), strict=True)
+    ]
+    return Questions(questions.ids, questions.prompts, options, questions.answers, questions.extra)
+
+
+def predict_part(model: Any, exams: Sequence[Any], rows: Sequence[int], alive: np.ndarray, width: int) -> np.ndarray:
+    """What a loaded ranker says of these questions' living options, float32 [rows, width].
+
+    Args:
+        exams: all questions with each context, see `submit.ranker_exams`.
+        alive: bool [rows, width].
+    """
+    from solution.rankers.base import Exam, predict_contexts
+
+    parts = [exam.subset(rows) for exam in exams]
+    questions = alive_only(parts[0].questions, alive)
+    table = predict_contexts(model, [Exam(questions, part.passages, part.option_scores) for part in parts])
+    return np.pad(table, ((0, 0), (0, width - table.shape[1])))
+
+
+def answer(job: dict[str, Any], tell: Tell) -> None:
+    """Load a ranker once and answer the job's batches in their order."""
+    from solution.config import RankerConfig
+    from solution.memory import PeakMemory
+    from solution.rankers.families import make_ranker
+
+    exams = read_exam_record(job["exam"])
+    width = exams[0].questions.max_options
+    model = make_ranker(RankerConfig.model_validate(job["config"]), Path(job["cache"]))
+    peak = PeakMemory()
+    fold: int | None = None
+    for number, batch in enumerate(job["batches"]):
+        if batch["fold"] != fold:
+            model.load(Path(job["folders"][batch["fold"]]))
+            if fold is None:
+                tell("loaded")
+            fold = batch["fold"]
+        started, in_model = time.monotonic(), getattr(model, "model_seconds", 0.0)
+        alive = np.array(batch["alive"], dtype=bool)
+        table = predict_part(model, exams, batch["rows"], alive, width)
+        tell(
+            "part",
+            number=number,
+            table=base64.b64encode(np.ascontiguousarray(table, dtype="<f4").tobytes()).decode(),
+            seconds=time.monotonic() - started,
+            model_seconds=getattr(model, "model_seconds", 0.0) - in_model,
+            peak_mib=peak.mib(),
+        )
+
+
+def retrieve(job: dict[str, Any], tell: Tell) -> None:
+    """Make the contexts that the rankers will read; they are kept in the working folder's cache."""
+    from solution.config import RetrievalConfig
+    from solution.retrieval.contexts import build_views
+
+    questions = read_questions_record(job["questions"])
+    build_views(questions, RetrievalConfig.model_validate(job["retrieval"]), job["views"], Path(job["workdir"]))
+
+
+def main() -> None:
+    parent = int(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and the parent ends this one
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux, PR_SET_PDEATHSIG: not to outlive the parent
+    if os.getppid() != parent:
+        return
+    # Whatever libraries print goes to stderr; stdout is for events.
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def tell(event: str, **values: Any) -> None:
+        events.write(json.dumps({"event": event, **values}) + "\n")
+        events.flush()
+
+    from solution import progress
+
+    told = time.monotonic()
+
+    def beat() -> None:
+        nonlocal told
+        if time.monotonic() - told >= _BEAT_SECONDS:
+            told = time.monotonic()
+            tell("beat")
+
+    progress.listener = beat
+    job = json.load(sys.stdin.buffer)
+    progress.console.quiet = job["kind"] == "answer"  # the parent shows one bar for all batches
+    try:
+        with running_command("submit", job["command"]):
+            {"answer": answer, "retrieve": retrieve}[job["kind"]](job, tell)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent goes on without this ranker
+        if os.environ.get("SOLUTION_TRACEBACK"):
+            raise
+        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        tell("error", reason=text)
+        sys.exit(1)
+    tell("done")
+
+
+if __name__ == "__main__":
+    main()
