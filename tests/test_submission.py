@@ -26,7 +26,7 @@ from solution.ensemble.cascade import Cost, Stage, doubt, living, refine
 from solution.errors import UserError
 from solution.files import MANIFEST, file_hash
 from solution.inference.child import END, Child, cause_of_death
-from solution.inference.engine import Engine, batch_size, cut, longest_options
+from solution.inference.engine import Engine, _OutOfTime, batch_size, cut, longest_options
 from solution.inference.journal import Journal
 from solution.inference.limits import Limits, parse_duration
 from solution.inference.submit import fitting, submission_report
@@ -308,6 +308,20 @@ def test_a_process_that_does_not_read_its_job_is_ended() -> None:
     assert "SIGKILL" in cause_of_death(-9) and "exit code 3" in cause_of_death(3)
 
 
+def test_the_deadline_ends_a_running_process(finished: Path, tmp_path: Path) -> None:
+    exam = exam_of()
+    engine = engine_of(exam, tmp_path, limits=Limits(deadline=1.2))
+    facts = json.loads((finished / "weights" / "tiny" / "fold_0" / "ranker.json").read_text())
+    job = {"kind": "answer", "command": {}, "config": facts["config"], "cache": str(tmp_path), "folders": ["nowhere"]}
+    job |= {"batches": [{"fold": 0, "rows": [0], "alive": [[True] * 5]}], "exam": exam_record([exam])}
+    began = time.monotonic()
+    with pytest.raises(_OutOfTime):
+        engine._watch(json.dumps(job).encode(), lambda event: None, 60.0, "")
+    assert time.monotonic() - began < 5
+    mine = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert mine == []
+
+
 # --- the command ---------------------------------------------------------------------------
 
 
@@ -398,6 +412,14 @@ def test_killed_and_started_again_it_goes_on_to_the_same_bytes(work: Path) -> No
     kept = {path.name: path.stat().st_mtime_ns for path in parts(work)}
     assert 3 <= len(kept) <= 15
     complete(work / "submission.csv")
+    done = run("submit", "--deadline", "2s", cwd=work)  # no time to start the model: what is there is used
+    assert done.returncode == 0, done.stderr
+    tiny = next(ranker for ranker in report_of(work)["rankers"] if ranker["ranker"] == "tiny")
+    assert tiny["from_journal"] > 0
+    if len(kept) < 5:
+        assert tiny["state"] == "partial" and 0 < tiny["answered"] < 72
+        recipes = {tuple(each["rankers"]): each["questions"] for each in report_of(work)["recipes"]}
+        assert recipes == {("similarity", "tiny"): tiny["answered"], ("similarity",): 72 - tiny["answered"]}
     done = run("submit", cwd=work)
     assert done.returncode == 0, done.stderr
     assert (work / "submission.csv").read_bytes() == (work / "expected.csv").read_bytes()

@@ -8,6 +8,7 @@ import queue
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,13 @@ from typing import Any
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 END = "end"
+
+
+def _path() -> str:
+    """PYTHONPATH for a process that is to import this package and no other copy of it."""
+    # What is installed is found anyway, and other packages there must not come before the standard library.
+    installed = _ROOT in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    return os.pathsep.join(filter(None, ["" if installed else _ROOT, os.environ.get("PYTHONPATH")]))
 
 
 class Child:
@@ -28,14 +36,13 @@ class Child:
     """
 
     def __init__(self, job: bytes):
-        path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
         self.started = time.monotonic()
         self._process = subprocess.Popen(
             # -P: the folder that the command runs in must not put its own modules in front of ours.
             [sys.executable, "-P", "-m", "solution.inference.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": _path()},
         )
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
         works = (lambda: self._send(job), self._receive)
