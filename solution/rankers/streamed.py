@@ -20,6 +20,7 @@ from torch import nn
 
 from solution.config import RankerConfig
 from solution.errors import UserError
+from solution.models import empty_model, stored_quantized
 from solution.rankers.attention import use_shared_prefix
 from solution.rankers.base import Exam
 from solution.rankers.causal import CausalRanker, EncodedOptions
@@ -166,6 +167,7 @@ class StreamedCausalRanker(CausalRanker):
     def __init__(self, config: RankerConfig, cache: Path):
         super().__init__(config, cache)
         self.streaming = True
+        self._stream_tokens: int | None = None  # what the setting was halved to when memory ran out
         self.weights: Weights
         self._side: Any = torch.cuda.Stream() if self.device.kind == "cuda" else None
 
@@ -179,29 +181,18 @@ class StreamedCausalRanker(CausalRanker):
     def _load_base(self, source: str, **options: Any) -> Any:
         if not self.streaming:
             return super()._load_base(source, **options)
-        from accelerate import init_empty_weights
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM
 
-        revision = options.get("revision")
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-        if getattr(config, "quantization_config", None) is not None:
+        if stored_quantized(source, options.get("revision")):
             raise UserError(
                 f"{self.config.name}: {self.config.model} is stored quantized, and stream reads plain weights; "
                 "set stream to false"
             )
-        with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(config, dtype=options["dtype"], trust_remote_code=False)
-        model.tie_weights()  # undone by `init_empty_weights`
+        model = empty_model(AutoModelForCausalLM, source, **options)
         use_shared_prefix(model)
-        if quantization := options.get("quantization_config"):
-            from transformers.quantizers import AutoHfQuantizer
-
-            quantizer = AutoHfQuantizer.from_config(quantization)
-            quantizer.preprocess_model(model, device_map=options["device_map"])
-            quantizer.postprocess_model(model)
         self._load_dtype = options["dtype"]
         self._stages(model)
-        self._attach(Weights.of_model(source, revision), model)
+        self._attach(Weights.of_model(source, options.get("revision")), model)
         return model
 
     def build(self) -> None:
@@ -343,16 +334,25 @@ class StreamedCausalRanker(CausalRanker):
         if not self.streaming:
             yield from super().batch_scores(batches, advance)
             return
+        limit = self.config.stream_tokens
+        if self._stream_tokens is not None:
+            limit = min(limit, self._stream_tokens)
         group: list[Sequence[Item]] = []
         tokens = 0
         for batch in batches:
             more = len(batch) * max(map(self.length, batch))
-            if group and tokens + more > self.config.stream_tokens:
+            if group and tokens + more > limit:
                 yield from self._stream(group, tokens, advance)
                 group, tokens = [], 0
             group.append(batch)
             tokens += more
         yield from self._stream(group, tokens, advance)
+
+    def ease(self) -> bool:
+        """See `NeuralRanker.ease`: fewer tokens pass through the layers together."""
+        tokens = min(self.config.stream_tokens, self._stream_tokens or self.config.stream_tokens)
+        self._stream_tokens = tokens // 2
+        return self.streaming and tokens > self.config.max_tokens
 
     def _stream(
         self, batches: Sequence[Sequence[Item]], tokens: int, advance: Callable[[int], None]

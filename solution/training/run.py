@@ -85,7 +85,7 @@ def check_models(rankers: Sequence[RankerConfig]) -> None:
     for config in rankers:
         if config.family in TRAINED_FAMILIES:
             try:
-                locate_model(config.model)
+                locate_model(config.model, config.revision)
             except UserError as error:
                 problems.append(f"{config.name}: {error}")
     if problems:
