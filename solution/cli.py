@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -133,6 +135,13 @@ def submit(
     strict: Annotated[
         bool, typer.Option("--strict", help="End with an error when a ranker was left out; the answer is written.")
     ] = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="How much may be used, as 16GiB: of the GPU, or without one of the machine."),
+    ] = None,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not compare weights and index with their hashes.")
+    ] = False,
     workdir: WorkdirOption = HERE,
 ) -> None:
     """Answer every question with the ensemble in WORKDIR/weights, one model in memory at a time. Uses no network.
@@ -141,12 +150,16 @@ def submit(
     again. Exit codes: 0 done (also at the deadline), 2 an error, 130 and 143 ended by SIGINT or SIGTERM, with the
     best answer until then written.
     """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from solution.files import without_hashing
     from solution.inference.limits import Limits, parse_duration
+    from solution.memory import parse_memory
 
     limits = Limits(
         parse_duration(deadline, "--deadline") if deadline is not None else None,
         parse_duration(ranker_timeout, "--ranker-timeout"),
         strict,
+        None if memory is None else parse_memory(memory),
     )
     folder = Workdir.open(workdir)
     exam = _read_exam(questions, folder, "test.csv")
@@ -157,7 +170,8 @@ def submit(
     added = {name: Path(file) for name, file in _pairs(add, "--add", "NAME=FILE").items()}
     from solution.inference.submit import run_submission
 
-    run_submission(folder, exam, output, ranked, probabilities, overrides or [], added, limits)
+    with without_hashing() if no_verify else contextlib.nullcontext():
+        run_submission(folder, exam, output, ranked, probabilities, overrides or [], added, limits)
 
 
 @app.command()

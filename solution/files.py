@@ -143,6 +143,11 @@ def without_hashing() -> Iterator[None]:
         _hashing.reset(token)
 
 
+def hashing() -> bool:
+    """Whether `read_manifest` looks at what files hold."""
+    return _hashing.get()
+
+
 def read_manifest(folder: Path, kind: str, remedy: str, verify: bool = True) -> dict[str, Any]:
     """Read a folder's manifest and check its files against it.
 

@@ -36,11 +36,13 @@ class Limits:
         deadline: seconds after which the answer must be there; None: no limit.
         ranker_timeout: seconds without a finished batch after which a ranker is given up.
         strict: whether a ranker that is left out is an error.
+        memory: bytes that may be used, see `memory.plan_memory`; None: what is free.
     """
 
     deadline: float | None = None
     ranker_timeout: float = 1800.0
     strict: bool = False
+    memory: int | None = None
     started: float = field(default_factory=time.monotonic)
 
     def elapsed(self) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from solution.config import Overrides, RankerConfig, RetrievalConfig, check_settings, parse_overrides
+from solution.config import TRAINED_FAMILIES, Overrides, RankerConfig, RetrievalConfig, check_settings, parse_overrides
 from solution.ensemble.cascade import Stage, measured_cost
 from solution.ensemble.tune import load_ensemble, read_recipe, read_stages
 from solution.errors import UserError
@@ -22,6 +22,7 @@ from solution.inference.engine import START_SECONDS, Engine
 from solution.inference.journal import Journal
 from solution.inference.limits import Limits
 from solution.metrics import bootstrap_interval, credit_at_k
+from solution.models import check_model
 from solution.progress import say
 from solution.questions import LETTERS, Questions, file_format, kaggle_prediction, ranked_options, write_csv
 from solution.suggestions import suggest
@@ -36,7 +37,7 @@ class TrainedRanker:
     """One ranker of the ensemble as it lies on disk: its settings and the folders of its folds.
 
     Raises:
-        WeightsError: its folders are not usable.
+        WeightsError: its folders are not usable, or its model is not there.
         UserError: an override is wrong.
     """
 
@@ -72,6 +73,11 @@ class TrainedRanker:
         self.retrieval: RetrievalConfig | None = None
         if retrieval is not None:
             self.retrieval = check_settings(RetrievalConfig, retrieval, source, "retrieval", typed("retrieval"))
+        if self.config.family in TRAINED_FAMILIES:
+            try:
+                check_model(self.config.model, workdir.cache, self.config.revision)
+            except UserError as error:
+                raise WeightsError(str(error)) from None
 
 
 def read_ensemble(
@@ -378,6 +384,8 @@ def submission_report(engine: Engine, ended: str, output: Path) -> dict[str, Any
                 "model_seconds": round(turn.model_seconds, 3),
                 "seconds_per_question": _rounded(None if rate is None else rate * passes),
                 "peak_memory_mib": turn.peak_mib,
+                "planned_memory_mib": turn.planned_mib,
+                "used_memory_mib": turn.used_mib,
             }
         )
     recipes = [{"rankers": list(names), "questions": len(rows)} for names, rows in engine.groups()]
@@ -436,24 +444,26 @@ def ranker_exams(rankers: Sequence[TrainedRanker], questions: Questions, workdir
     }
 
 
-def predict_folds(ranker: TrainedRanker, exams: Sequence[Any], workdir: Workdir) -> np.ndarray:
+def predict_folds(ranker: TrainedRanker, exams: Sequence[Any], workdir: Workdir, plan: Any = None) -> np.ndarray:
     """The mean of what a ranker's folds say, float32 [n, max_options]; the base model is loaded once and freed.
 
     Args:
         exams: the questions with each of the ranker's contexts, see `ranker_exams`.
+        plan: what its memory was planned to be, see `memory.Plan`.
     """
-    from solution.device import free_memory
+    from solution.inference.memory import watched
     from solution.rankers.base import predict_contexts
     from solution.rankers.families import make_ranker
 
-    model = make_ranker(ranker.config, workdir.cache)
     folders = ranker.folders if ranker.config.folds_differ else ranker.folders[:1]
     total = np.zeros(exams[0].questions.exists().shape, dtype=np.float64)
-    for folder in folders:
-        model.load(folder)
-        total += predict_contexts(model, exams)
-    del model
-    free_memory()
+    with watched(ranker.name, len(exams[0]), plan) as watch:
+        model = make_ranker(ranker.config, workdir.cache)
+        for folder in folders:
+            model.load(folder)
+            watch.loaded(model)
+            total += predict_contexts(model, exams)
+        del model
     return (total / len(folders)).astype(np.float32)
 
 

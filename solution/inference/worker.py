@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
+import io
 import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 
 from solution import noise  # noqa: F401
 from solution.errors import UserError
+from solution.files import without_hashing
 from solution.questions import Questions
 from solution.suggestions import running_command
 
@@ -105,17 +108,53 @@ def predict_part(model: Any, exams: Sequence[Any], rows: Sequence[int], alive: n
 def answer(job: dict[str, Any], tell: Tell) -> None:
     """Load a ranker once and answer the job's batches in their order."""
     from solution.config import RankerConfig
+    from solution.inference.memory import plan_memory, watched
+    from solution.inference.plan import MIB, refuse_too_large
     from solution.memory import PeakMemory
     from solution.rankers.families import make_ranker
 
     exams = read_exam_record(job["exam"])
     width = exams[0].questions.max_options
-    model = make_ranker(RankerConfig.model_validate(job["config"]), Path(job["cache"]))
+    config, cache = RankerConfig.model_validate(job["config"]), Path(job["cache"])
+    folders = [Path(folder) for folder in job["folders"]]
+    plans = plan_memory([Planned(config.name, config, folders)], {config.name: exams}, job["memory"], cache)
+    refuse_too_large(plans)
+    plan = plans.get(config.name)
+    if plan is not None:
+        config = plan.apply(config)
+        tell("planned", peak_mib=plan.peak // MIB)
     peak = PeakMemory()
+    with watched(config.name, sum(len(batch["rows"]) for batch in job["batches"]), plan) as watch:
+        model = make_ranker(config, cache)
+        _answer_batches(job["batches"], model, folders, exams, width, tell, watch, peak)
+        del model
+    tell("used", peak_mib=watch.peak_mib)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What `memory.plan_memory` wants to know of a ranker."""
+
+    name: str
+    config: Any
+    folders: Sequence[Path]
+
+
+def _answer_batches(
+    batches: Sequence[dict[str, Any]],
+    model: Any,
+    folders: Sequence[Path],
+    exams: Sequence[Any],
+    width: int,
+    tell: Tell,
+    watch: Any,
+    peak: Any,
+) -> None:
     fold: int | None = None
-    for number, batch in enumerate(job["batches"]):
+    for number, batch in enumerate(batches):
         if batch["fold"] != fold:
-            model.load(Path(job["folders"][batch["fold"]]))
+            model.load(folders[batch["fold"]])
+            watch.loaded(model)
             if fold is None:
                 tell("loaded")
             fold = batch["fold"]
@@ -139,6 +178,20 @@ def retrieve(job: dict[str, Any], tell: Tell) -> None:
 
     questions = read_questions_record(job["questions"])
     build_views(questions, RetrievalConfig.model_validate(job["retrieval"]), job["views"], Path(job["workdir"]))
+
+
+class _Said(io.TextIOBase):
+    """A console's file whose lines the parent shows."""
+
+    def __init__(self, tell: Tell):
+        self._tell = tell
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._tell("say", text=line.rstrip())
+        return len(text)
 
 
 def main() -> None:
@@ -168,9 +221,12 @@ def main() -> None:
 
     progress.listener = beat
     job = json.load(sys.stdin.buffer)
-    progress.console.quiet = job["kind"] == "answer"  # the parent shows one bar for all batches
+    if job["kind"] == "answer":  # the parent shows one bar for all batches, and above it what is said
+        progress.bars = False
+        progress.console.file = _Said(tell)
     try:
-        with running_command("submit", job["command"]):
+        checked = contextlib.nullcontext() if job.get("verify", True) else without_hashing()
+        with checked, running_command("submit", job["command"]):
             {"answer": answer, "retrieve": retrieve}[job["kind"]](job, tell)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent goes on without this ranker
         if os.environ.get("SOLUTION_TRACEBACK"):

@@ -1,0 +1,93 @@
+"""What a ranker's memory was planned to be, as it is kept and told; `inference.memory` makes the plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from solution.config import RankerConfig
+from solution.errors import UserError
+from solution.progress import console
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one ranker takes, in bytes.
+
+    Attributes:
+        ranker: its name.
+        weights: of the base model, as they lie in memory.
+        adapters: of one fold: LoRA, head, and modules trained whole.
+        activations: at the highest, while the largest batch is scored.
+        loading: at the highest while the model is loaded, weights and adapters included.
+        batch: tokens of a batch.
+        available: what there is.
+        problem: why it cannot run; None: it fits.
+    """
+
+    ranker: str
+    weights: int
+    adapters: int
+    activations: int
+    loading: int
+    batch: int
+    available: int
+    problem: str | None = None
+
+    @property
+    def peak(self) -> int:
+        return max(self.weights + self.adapters + self.activations, self.loading)
+
+    def apply(self, config: RankerConfig) -> RankerConfig:
+        """The ranker's settings with the batch that fits."""
+        return config.model_copy(update={"predict_tokens_per_batch": self.batch})
+
+
+def refuse_too_large(plans: Mapping[str, Plan]) -> None:
+    """Raise one `UserError` for all rankers that do not fit."""
+    problems = [plan.problem for plan in plans.values() if plan.problem]
+    if problems:
+        raise UserError.join(problems, "rankers do not fit into the memory")
+
+
+def too_large(config: RankerConfig, plan: Plan) -> str:
+    """What is said of a ranker that does not fit with one question at a time."""
+    fixed = plan.weights + plan.adapters
+    ways = []
+    if config.quantization is None:
+        ways.append(f"4-bit weights ({config.name}.quantization={{kind: nf4}}, trained with it)")
+    if config.family == "causal" and not config.stream:
+        ways.append(f"{config.name}.stream=true")
+    if fixed < plan.available:
+        ways.append(f"fewer tokens ({config.name}.max_tokens below {config.max_tokens})")
+    return (
+        f"{config.name} needs {shown(plan.peak)} even for one question at a time ({shown(fixed)} of it "
+        f"for weights), and {shown(plan.available)} are there. Try "
+        f"{' or '.join(ways) or 'a smaller model'}, give it more --memory, or tune without it"
+    )
+
+
+def shown(size: float) -> str:
+    """Bytes as a person reads them."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / MIB:.0f} MiB"
+
+
+def print_plans(plans: Sequence[Plan]) -> None:
+    """A table of what each ranker will take, on stderr."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    if console.quiet or not plans:
+        return
+    table = Table(box=box.SIMPLE, title=f"memory, of {shown(plans[0].available)}", title_justify="left")
+    table.add_column("ranker", no_wrap=True)
+    for name in ("weights", "adapters", "activations", "batch, tokens", "peak predicted"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for plan in plans:
+        sizes = [shown(size) for size in (plan.weights, plan.adapters, plan.activations)]
+        table.add_row(plan.ranker, *sizes, str(plan.batch), shown(plan.peak) + (" !" if plan.problem else ""))
+    # A log has no edge.
+    Console(file=console.file, width=None if console.is_terminal else 120, highlight=False).print(table)
