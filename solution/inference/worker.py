@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -124,7 +124,8 @@ def answer(job: dict[str, Any], tell: Tell) -> None:
         config = plan.apply(config)
         tell("planned", peak_mib=plan.peak // MIB)
     peak = PeakMemory()
-    with watched(config.name, sum(len(batch["rows"]) for batch in job["batches"]), plan) as watch:
+    rows = {row for batch in job["batches"] for row in batch["rows"]}
+    with watched(config.name, len(rows), plan) as watch:
         model = make_ranker(config, cache)
         _answer_batches(job["batches"], model, folders, exams, width, tell, watch, peak)
         del model
@@ -223,7 +224,7 @@ def main() -> None:
     job = json.load(sys.stdin.buffer)
     if job["kind"] == "answer":  # the parent shows one bar for all batches, and above it what is said
         progress.bars = False
-        progress.console.file = _Said(tell)
+        progress.console.file = cast(IO[str], _Said(tell))
     try:
         checked = contextlib.nullcontext() if job.get("verify", True) else without_hashing()
         with checked, running_command("submit", job["command"]):
