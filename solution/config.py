@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
+import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -24,6 +26,7 @@ Language = Literal[
 ContextView = Literal["fused", "dense", "lexical"]
 Family = Literal["multiple_choice", "causal", "seq2seq", "similarity", "longest"]
 TRAINED_FAMILIES = ("multiple_choice", "causal", "seq2seq")
+MAX_FOLDS = 100
 Overrides = list[tuple[list[str], Any]]
 """Settings typed on the command line, parsed: the parts of the name, and the value."""
 
@@ -210,7 +213,7 @@ class RankerConfig(Settings):
     with a new head learns little from a few hundred questions without it."""
     temperature: float = Field(0.05, gt=0)
     """Of the softmax over a `similarity` or `longest` score, and at the start over a retrieval prior."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
 
     @field_validator("contexts")
     @classmethod
@@ -365,7 +368,7 @@ CandidateName = Literal[
 class TuneSettings(Settings):
     trials: int = Field(300, ge=0)
     """Points that a sampler tries after the fixed ones (equal weights, the log loss's optimum, each ranker alone)."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
     bootstrap_samples: int = Field(2000, ge=100)
     candidates: list[CandidateName] = list(get_args(CandidateName))
     """The blends that compete, the plainest first: equal weights of all or of `fewer` rankers, the best `single` one;
@@ -381,12 +384,12 @@ class TuneSettings(Settings):
 class EnsembleConfig(Settings):
     rankers: list[RankerName] = Field(min_length=1)
     """Names of files in the same folder, without `.yaml`."""
-    folds: int = Field(5, ge=2, le=100)
+    folds: int = Field(5, ge=2, le=MAX_FOLDS)
     group_column: str | None = None
     """A column of the question file whose rows with the same value stay in one fold (a module, an article)."""
     near_duplicate: float = Field(0.9, gt=0, le=1)
     """Prompts with at least this TF-IDF cosine stay in one fold."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
     groups: dict[str, list[RankerName]] = {}
     """Rankers that are one ranker over several contexts (or seeds), as `name: [ranker, ranker]`: blends that merge
     each group by mean, max or max + mean before the weighting join the candidates."""
@@ -421,6 +424,9 @@ class _Reader:
 
     def yaml(self, path: Path, what: str) -> dict[str, Any] | None:
         try:
+            if path.is_fifo() or path.is_char_device():  # reading one may wait for ever, or never end
+                self.problems.append(f"{what} is a pipe or a device, not a file: {path}")
+                return None
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.yaml")], 1)
@@ -434,9 +440,12 @@ class _Reader:
         except UnicodeDecodeError:
             self.problems.append(f"{what} is not UTF-8: {path}")
             return None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+            self.problems.append(f"{what} cannot be read: {str(path)!r} ({getattr(error, 'strerror', None) or error})")
+            return None
         try:
-            value, repeated = yaml.safe_load(text), _repeated_keys(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-01
+            value, repeated = _parse_yaml(text)
+        except _YAML_ERRORS as error:
             self.problems.append(f"{path} is not YAML: {' '.join(str(error).split())}")
             return None
         self.problems += [
@@ -505,7 +514,35 @@ def check_settings(model: type[Settings], value: dict[str, Any], path: Path, own
     return config
 
 
-def _repeated_keys(text: str) -> list[tuple[str, int, int]]:
+_MOST_NODES = 100_000
+# ValueError: a date such as 2024-13-01; the others come of tags on what they do not fit: !!bool x, !!int "".
+_YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, TypeError, OverflowError)
+
+
+def _parse_yaml(text: str) -> tuple[Any, list[tuple[str, int, int]]]:
+    """What a YAML text says, and its repeated keys (see `_repeated_keys`).
+
+    Raises:
+        one of `_YAML_ERRORS`: it is not YAML, or so many aliases stand in it that reading it would not end.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if _size(root, {}) > _MOST_NODES:
+        raise yaml.YAMLError(f"its aliases (*name) hold themselves or stand for more than {_MOST_NODES} values")
+    return yaml.safe_load(text), _repeated_keys(root)
+
+
+def _size(node: yaml.Node | None, sizes: dict[int, float]) -> float:
+    """How many nodes there are with each alias replaced by what it stands for; `sizes` keeps those that are known."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf  # until it is known: a node that holds itself has no end
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
+    return sizes[id(node)]
+
+
+def _repeated_keys(root: yaml.Node | None) -> list[tuple[str, int, int]]:
     """The dotted name of each key that stands in its mapping already, its line, and the line of the first.
 
     YAML's own reader keeps the last of them and says nothing.
@@ -529,16 +566,37 @@ def _repeated_keys(text: str) -> list[tuple[str, int, int]]:
                 lines.setdefault((key.tag, name), line)
                 walk(value, f"{prefix}{name}.")
 
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), "")
+    walk(root, "")
     return found
+
+
+_MOST_PROBLEMS = 20
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 200
+_REPR.maxlevel = 2
+
+
+def _value_shown(value: Any) -> str:
+    try:
+        return _REPR.repr(value)
+    except ValueError:  # more digits than Python writes
+        return "a number too long to be shown"
 
 
 def _check(model: type[Settings], value: dict[str, Any]) -> tuple[Any, list[Any]]:
     """The settings, or None and pydantic's account of what is wrong with them."""
     try:
-        return model.model_validate(value), []
+        config = model.model_validate(value)
+        Settings.hash(config)
+        return config, []
     except ValidationError as error:
-        return None, list(error.errors())
+        items: list[Any] = list(error.errors())
+        if len(items) > _MOST_PROBLEMS:
+            rest = f"... and {len(items) - _MOST_PROBLEMS} more problems"
+            items[_MOST_PROBLEMS:] = [{"loc": (), "type": "value_error", "msg": rest}]
+        return None, items
+    except ValueError as error:  # half of a character in a text, or a number of thousands of digits
+        return None, [{"loc": (), "type": "value_error", "msg": f"a value cannot be written down ({error})"}]
 
 
 def _explain(model: type[Settings], item: Any, prefix: str = "", owner: str = "") -> str:
@@ -558,7 +616,7 @@ def _explain(model: type[Settings], item: Any, prefix: str = "", owner: str = ""
         return f"{where} is missing"
     if item["type"] == "value_error":
         return f"{where}: {message}" if where else message
-    return f"{where}: {message[0].lower()}{message[1:]} (it is {item['input']!r})"
+    return f"{where}: {message[0].lower()}{message[1:]} (it is {_value_shown(item['input'])})"
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
@@ -601,9 +659,10 @@ def parse_overrides(texts: Iterable[str], told: list[str] | None = None) -> Over
             problems.append(f"{text!r} is not a setting of the form key.path=value")
             continue
         try:
-            parsed.append((path, yaml.safe_load(value)))
-            problems += [f"{text!r}: {name} stands in it twice" for name, _, _ in _repeated_keys(value)]
-        except (yaml.YAMLError, ValueError, RecursionError):
+            found, repeated = _parse_yaml(value)
+            parsed.append((path, found))
+            problems += [f"{text!r}: {name} stands in it twice" for name, _, _ in repeated]
+        except _YAML_ERRORS:
             problems.append(f"{text!r}: the value is not YAML (quote it?)")
     if problems and told is None:
         raise UserError.join(problems, "the command line is wrong")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -27,11 +28,34 @@ class UserError(Exception):
         return cls(f"{title} ({len(problems)} problems):\n" + "\n".join(f"  - {p}" for p in problems))
 
 
-def command(function: F) -> F:
-    """Decorate a command: a `UserError` becomes one message on stderr and exit code 2.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+_SYSTEM = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO))
 
-    A full disk or a read-only folder is the user's to mend too, so `OSError` is reported in
-    the same way. Set `SOLUTION_TRACEBACK=1` to see the traceback instead.
+
+def explanation(error: BaseException) -> str | None:
+    """The one message that a command ends with on this error; None where it is a bug, which shows its traceback.
+
+    A full disk, a read-only folder and too little memory are the user's to mend too. Libraries that are not written
+    in Python report them as errors of their own kinds: those are known by the system's words.
+    """
+    text = str(error)
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename}" if error.filename else text
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in _OUT_OF_MEMORY):
+        return (
+            "the memory is not enough" + (f" ({text.splitlines()[0]})" if text else "") + ". What was finished is "
+            "kept. Free memory, or lower what a batch takes: predict_tokens_per_batch, training.tokens_per_batch, "
+            "retrieval.batch_size"
+        )
+    return text.splitlines()[0] if any(words in text for words in _SYSTEM) else None
+
+
+def command(function: F) -> F:
+    """Decorate a command: an error with an `explanation` becomes one message on stderr and exit code 2.
+
+    Set `SOLUTION_TRACEBACK=1` to see the traceback instead.
     """
 
     @functools.wraps(function)
@@ -45,12 +69,10 @@ def command(function: F) -> F:
             if distributed.rank() == 0:
                 print("interrupted: what was finished is kept; run the same command again to go on", file=sys.stderr)
             raise SystemExit(130) from None
-        except (UserError, OSError) as error:
-            if os.environ.get("SOLUTION_TRACEBACK"):
+        except Exception as error:
+            text = explanation(error)
+            if text is None or os.environ.get("SOLUTION_TRACEBACK"):
                 raise
-            text = str(error)
-            if isinstance(error, OSError):
-                text = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
             from solution.training import distributed
 
             if distributed.first_to_fail():

@@ -115,10 +115,14 @@ def read_json(path: Path, what: str, remedy: str) -> Any:
         UserError: it is missing or not JSON; the message names `what` it is and the `remedy`.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            canonical_json(value).encode()  # half of a character could not be hashed
+        return value
     except FileNotFoundError:
         raise UserError(f"{what} not found: {path}. {remedy}") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise UserError(f"{what} is corrupt: {path} ({error}). {remedy}") from None
 
 

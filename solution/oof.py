@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from solution.config import MAX_FOLDS
 from solution.errors import UserError
-from solution.files import SCHEMA, atomic_file, file_hash
+from solution.files import SCHEMA, atomic_file, content_hash, file_hash
 from solution.questions import LETTERS, Questions
 from solution.suggestions import suggest
 from solution.workdir import Workdir
@@ -19,6 +20,7 @@ from solution.workdir import Workdir
 _METADATA_KEY = b"solution"
 _COLUMNS = [f"p_{letter}" for letter in LETTERS]
 _ABOUT = ("ranker", "role", "fold", "folds", "questions", "contexts", "config")
+_HASH = "rows"
 
 
 @dataclass
@@ -57,9 +59,16 @@ def write_oof(path: Path, questions: Questions, probabilities: np.ndarray, about
         "answer": pa.array(questions.answers.astype(np.int16)),
     }
     columns |= {name: pa.array(table[:, i].astype(np.float32)) for i, name in enumerate(_COLUMNS[:width])}
-    metadata = {_METADATA_KEY: json.dumps({"schema": SCHEMA, **about}, sort_keys=True).encode()}
+    rows = _rows_hash(questions.ids, questions.answers, table)
+    metadata = {_METADATA_KEY: json.dumps({"schema": SCHEMA, **about, _HASH: rows}, sort_keys=True).encode()}
     with atomic_file(path) as temporary:
         pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)
+
+
+def _rows_hash(ids: Sequence[str], answers: np.ndarray, table: np.ndarray) -> str:
+    """Tells of a bit that has turned over: a probability may stay one, and parquet does not check."""
+    values = np.nan_to_num(table.astype("<f4"), nan=-1.0)
+    return content_hash(list(ids), answers.astype("<i8").tobytes(), values.tobytes())
 
 
 def read_oof(path: Path) -> OofPart:
@@ -67,7 +76,8 @@ def read_oof(path: Path) -> OofPart:
 
     Raises:
         UserError: missing, corrupt, not one of ours, repeated ids, NaN or negative probabilities
-            of existing options, rows that do not sum to 1, an answer that is no option.
+            of existing options, rows that do not sum to 1, an answer that is no option, or rows that are not those
+            that were written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -76,9 +86,9 @@ def read_oof(path: Path) -> OofPart:
     try:
         table = pq.read_table(path)
         about = json.loads((table.schema.metadata or {})[_METADATA_KEY])
-        ids = [str(value) for value in table.column("id").to_pylist()]
-        answers = table.column("answer").to_numpy().astype(np.int64)
-        folds = table.column("fold").to_numpy()
+        ids = table.column("id").to_pylist()
+        answers = table.column("answer").cast(pa.int64()).fill_null(-1).to_numpy()
+        folds = table.column("fold").cast(pa.int64()).to_pylist()
         missing = [key for key in _ABOUT if key not in about]
         names = [name for name in _COLUMNS if name in table.column_names]
         missing += [name for name in _COLUMNS[: len(names)] if name not in names]
@@ -87,13 +97,18 @@ def read_oof(path: Path) -> OofPart:
         raise UserError(f"OOF file not found: {path}") from None
     except KeyError as error:
         raise UserError(f"{path} is not an OOF file of this program ({error} missing). {remedy}") from None
-    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"the OOF file {path} is corrupt ({str(error).splitlines()[0]}). {remedy}") from None
     if missing:
         raise UserError(f"{path} is not an OOF file of this program ({', '.join(missing)} missing). {remedy}")
+    wrong = [key for key in _ABOUT if not isinstance(about[key], int if key in ("fold", "folds") else str)]
+    if wrong or not 0 <= about["fold"] < about["folds"] <= MAX_FOLDS or not all(isinstance(id_, str) for id_ in ids):
+        raise UserError(f"the OOF file {path} is corrupt (what it says of itself cannot be). {remedy}")
     if about.get("schema") != SCHEMA or len(ids) == 0 or set(folds) != {about.get("fold")}:
         raise UserError(f"{path} is not an OOF file of schema {SCHEMA}, or holds no or another fold's rows. {remedy}")
     check_probabilities(values, answers, ids, str(path))
+    if about.pop(_HASH, None) not in (None, _rows_hash(ids, answers, values)):
+        raise UserError(f"the OOF file {path} is corrupt (its rows are not those that were written). {remedy}")
     return OofPart(ids, answers, values, about)
 
 
@@ -104,7 +119,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
     try:
         return dict(json.loads((pq.read_schema(path).metadata or {})[_METADATA_KEY]))
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError):
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError):
         return {}
 
 

@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,12 @@ LETTERS = "ABCDEFGH"
 MIN_OPTIONS, MAX_OPTIONS = 2, len(LETTERS)
 FORMATS = (".csv", ".jsonl", ".parquet")
 _SHOWN_PROBLEMS = 8
+# The marks of UTF-32 begin with those of UTF-16.
+_OTHER_MARKS = {
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 
 
 @dataclass
@@ -148,18 +155,33 @@ def file_format(path: Path) -> str:
     return ending
 
 
+def shown(text: str, most: int = 60) -> str:
+    """A text of the user's file as a message holds it: of bounded length, what cannot be seen written as an escape."""
+    text = text if len(text) <= most else text[: most - 3] + "..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:12])) or "none"
+
+
 def read_bytes(path: Path, what: str) -> bytes:
     """The bytes of a file, gunzipped when its name ends in .gz.
 
     Raises:
-        UserError: missing, a folder, empty, not readable or a truncated gzip.
+        UserError: missing, a folder, a pipe or device, empty, not readable or a truncated gzip.
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{what} not found: {path}")
-    if path.is_dir():
-        raise UserError(f"{what} is a folder, not a file: {path}")
-    data = path.read_bytes()
+    try:
+        if not path.exists():
+            raise UserError(f"{what} not found: {path}")
+        if path.is_dir():
+            raise UserError(f"{what} is a folder, not a file: {path}")
+        if not path.is_file():  # reading one may wait for ever, or never end
+            raise UserError(f"{what} is a pipe or a device, not a file: {path}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{what} cannot be read: {path} ({error.strerror})") from None
     if path.suffix.lower() == ".gz":
         try:
             data = gzip.decompress(data)
@@ -176,8 +198,14 @@ def decode(data: bytes, path: Path, what: str) -> str:
     Raises:
         UserError: the bytes are not UTF-8; names the line.
     """
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UserError(f"{what} is not UTF-8 but UTF-16: {path}. Save it as UTF-8 (iconv -f utf-16 -t utf-8).")
+    for name, marks in _OTHER_MARKS.items():
+        if data.startswith(marks):
+            raise UserError(f"{what} is not UTF-8 but {name.upper()}: {path}. Save it as UTF-8 (iconv -f {name}).")
+    if data.startswith(_GZIP):
+        again = "gzipped twice" if path.suffix.lower() == ".gz" else "gzipped, and its name does not end in .gz"
+        raise UserError(f"{what} is {again}: {path}. Gunzip it once.")
+    if data.startswith(_ZIP):
+        raise UserError(f"{what} is a zip archive or an Excel file: {path}. Unpack it, or save it as CSV.")
     data = data.removeprefix(codecs.BOM_UTF8)
     try:
         return data.decode("utf-8")
@@ -203,15 +231,35 @@ def read_rows(path: Path, what: str) -> tuple[list[str], list[dict[str, Any]]]:
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(io.BytesIO(data))
-            return list(table.column_names), table.to_pylist()
-        except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a text that is not UTF-8
+            names = pq.read_schema(io.BytesIO(data)).names
+            _refuse_repeated(names, path, what)
+            return names, pq.read_table(io.BytesIO(data)).to_pylist()
+        # ValueError: a text that is not UTF-8; OverflowError: a date that Python does not have.
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             message = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(f"{what} is not a whole parquet file: {path} ({message})") from None
     text = decode(data, path, what)
     if ending == ".jsonl":
         return _jsonl_rows(text, path, what)
     return _csv_rows(text, path, what)
+
+
+def _refuse_repeated(names: Sequence[str], path: Path, what: str) -> None:
+    repeated = _repeated(names)
+    if repeated:
+        raise UserError(f"{what}: {path} has the column {shown(repeated[0])!r} more than once")
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are distinct: of equal ones Python's reader keeps the last and says nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"the key {shown(_repeated(name for name, _ in pairs)[0])!r} stands twice")
+    return found
 
 
 def _jsonl_rows(text: str, path: Path, what: str) -> tuple[list[str], list[dict[str, Any]]]:
@@ -221,7 +269,7 @@ def _jsonl_rows(text: str, path: Path, what: str) -> tuple[list[str], list[dict[
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_json_object)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{what}: {path}, line {number} is not JSON ({error})") from None
         if not isinstance(row, dict):
@@ -257,9 +305,7 @@ def _csv_rows(text: str, path: Path, what: str) -> tuple[list[str], list[dict[st
                         f"{what}: {path} parts its columns with {wrong!r}; a CSV file here has commas. Save it with "
                         "commas, or as JSONL or parquet."
                     )
-                repeated = sorted({name for name in names if names.count(name) > 1})
-                if repeated:
-                    raise UserError(f"{what}: {path} has the column {repeated[0]!r} more than once")
+                _refuse_repeated(names, path, what)
                 continue
             if len(cells) != len(names):
                 raise UserError(
@@ -279,6 +325,14 @@ def cell_text(value: Any) -> str:
     return str(value).strip()
 
 
+def _no_text(value: Any) -> str | None:
+    """What a cell holds in the place of a text; None where it is a text, a number or nothing."""
+    if isinstance(value, (list, dict, bytes)):
+        return f"a {type(value).__name__}"
+    # JSON's 1e400 is one too: what stood there is lost.
+    return "a number without end" if isinstance(value, float) and math.isinf(value) else None
+
+
 def read_questions(path: str | Path) -> Questions:
     """Read an exam: columns `id,prompt,A,B,...[,answer]`, 2 to 8 options, CSV, JSONL or parquet (or .gz).
 
@@ -296,11 +350,13 @@ def read_questions(path: str | Path) -> Questions:
     if missing:
         raise UserError(
             f"{path}: column{'s' if len(missing) > 1 else ''} {', '.join(missing)} missing; "
-            f"it has {', '.join(names[:12]) or 'none'}. A question file has the columns id,prompt,A,B,...,answer."
+            f"it has {_listed(names)}. A question file has the columns id,prompt,A,B,...,answer."
         )
     if option_names != list(LETTERS[: len(option_names)]):
         gap = next(name for name in LETTERS if name not in option_names)
         raise UserError(f"{path}: option column {gap} missing while {option_names[-1]} is there")
+    if len(option_names) == MAX_OPTIONS and "I" in names:
+        raise UserError(f"{path} has an option column I: a question has at most {MAX_OPTIONS} options, A to H")
     if not rows:
         raise UserError(f"{path} has a header and no question")
     extra_names = [name for name in names if name not in ("id", "prompt", "answer", *option_names)]
@@ -312,14 +368,16 @@ def read_questions(path: str | Path) -> Questions:
         options = [cell_text(row.get(name)) for name in option_names]
         while options and not options[-1]:
             options.pop()
-        where = f"row {number} (id {id_ or 'empty'})"
+        where = f"row {number} (id {shown(id_) or 'empty'})"
         problems += [
-            f"{where}: column {name} holds a {type(row[name]).__name__}, not a text"
+            f"{where}: column {name} holds {wrong}, not a text"
             for name in ("id", "prompt", *option_names, "answer")
-            if isinstance(row.get(name), (list, dict))
+            if (wrong := _no_text(row.get(name)))
         ]
         if not id_:
             problems.append(f"row {number}: the id is empty")
+        elif "\0" in id_:
+            problems.append(f"{where}: the id has a NUL character in it")
         elif id_ in seen:
             problems.append(f"{where}: the id stands in row {seen[id_]} already")
         seen.setdefault(id_, number)
@@ -332,7 +390,7 @@ def read_questions(path: str | Path) -> Questions:
             try:
                 index = letter_index(answer)
             except ValueError:
-                problems.append(f"{where}: the answer {answer!r} is not a letter from A to {LETTERS[-1]}")
+                problems.append(f"{where}: the answer {shown(answer)!r} is not a letter from A to {LETTERS[-1]}")
             else:
                 if index >= len(options) or not options[index]:
                     problems.append(f"{where}: the answer is {letter(index)}, and that option is empty")

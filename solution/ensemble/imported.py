@@ -13,7 +13,7 @@ import numpy as np
 from solution import oof
 from solution.errors import UserError
 from solution.files import content_hash, file_hash
-from solution.questions import LETTERS, Questions, cell_text, read_rows
+from solution.questions import LETTERS, Questions, cell_text, read_rows, shown
 from solution.workdir import Workdir
 
 FAMILY = "imported"
@@ -43,8 +43,8 @@ def read_answers(
     forms = [prefix for prefix in ("p_", "") if prefix + "A" in names]
     if "id" not in names or not forms:
         raise UserError(
-            f"{path} has the columns {', '.join(names[:12]) or '(none)'}; a file of answers has id and one column an "
-            "option: p_A, p_B, ... or A, B, ..."
+            f"{path} has the columns {', '.join(map(shown, names[:12])) or '(none)'}; a file of answers has id and one "
+            "column an option: p_A, p_B, ... or A, B, ..."
         )
     columns = [f"{forms[0]}{letter}" for letter in LETTERS]
     lacking = [name for name in columns[:width] if name not in names]
@@ -63,24 +63,26 @@ def read_answers(
             strangers.append(id_)
             continue
         if id_ in seen:
-            problems.append(f"id {id_} stands more than once")
+            problems.append(f"id {shown(id_)} stands more than once")
             continue
         seen.add(id_)
         if folds is not None and cell_text(record.get("fold")) not in ("", str(folds[row]), f"{folds[row]}.0"):
             problems.append(
-                f"id {id_} is of fold {cell_text(record['fold'])} there and of fold {folds[row]} here: its models may "
-                "have seen near-duplicates (remove the column to import it all the same)"
+                f"id {shown(id_)} is of fold {shown(cell_text(record['fold']))} there and of fold {folds[row]} here: "
+                "its models may have seen near-duplicates (remove the column to import it all the same)"
             )
         problem = _row_problem(record, columns, exists[row], normalize, result[row])
         if problem:
-            problems.append(f"id {id_}: {problem}")
+            problems.append(f"id {shown(id_)}: {problem}")
     if strangers and not seen:
-        raise UserError(f"{path} is of other questions: none of its ids is in the exam (first: id {strangers[0]})")
+        raise UserError(
+            f"{path} is of other questions: none of its ids is in the exam (first: id {shown(strangers[0])})"
+        )
     if strangers:
-        problems.append(f"{len(strangers)} ids are not in the exam (first: id {strangers[0]})")
+        problems.append(f"{len(strangers)} ids are not in the exam (first: id {shown(strangers[0])})")
     missing = [id_ for id_ in questions.ids if id_ not in seen]
     if missing:
-        problems.append(f"{len(missing)} of {len(questions)} questions are missing (first: id {missing[0]})")
+        problems.append(f"{len(missing)} of {len(questions)} questions are missing (first: id {shown(missing[0])})")
     if problems:
         more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise UserError.join([f"{path}: {each}" for each in problems[:_SHOWN]] + more, "the answers are not usable")
@@ -96,18 +98,19 @@ def _row_problem(
         try:
             value = float(text) if text else math.nan
         except ValueError:
-            return f"{name} is {text!r}, not a number"
+            return f"{name} is {shown(text)!r}, not a number"
         if not exists[option]:
             if value and not math.isnan(value):
-                return f"one option too many: {name} is {text}, and the question has no option {LETTERS[option]}"
+                return f"one option too many: {name} is {shown(text)}, and the question has no option {LETTERS[option]}"
             continue
         if not math.isfinite(value):
             return f"{name} is empty or NaN, and the question has an option {LETTERS[option]}"
         if value < 0:
-            return f"{name} is {text}: a probability is not negative (of scores take the softmax first)"
+            return f"{name} is {shown(text)}: a probability is not negative (of scores take the softmax first)"
         out[option] = value
-    total = out.sum()
-    if abs(total - 1) > 1e-3 and not (normalize and total > 0):
+    with np.errstate(over="ignore"):
+        total = out.sum()
+    if abs(total - 1) > 1e-3 and not (normalize and 0 < total < math.inf):
         hint = "" if normalize else "; --normalize divides each row by its sum"
         return f"the probabilities sum to {total:.4g}, not to 1{hint}"
     out /= total

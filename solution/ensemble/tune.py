@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from solution import metrics
-from solution.config import CandidateName, TuneSettings
+from solution.config import MAX_FOLDS, CandidateName, TuneSettings
 from solution.ensemble.blend import Blend, Merge, Recipe, Stacker
 from solution.ensemble.candidates import Candidate, Fit, Problem, candidates
 from solution.ensemble.cascade import By, Cost, Plan, Stage, measured_cost, plan_cascade
@@ -178,6 +178,7 @@ def run_tune(
         "about": oof.about,
         "tune": settings.model_dump(mode="json"),
     }
+    record["hash"] = _record_hash(record)
     write_json(workdir.ensemble, record)
     return record
 
@@ -212,6 +213,16 @@ def _prefix_fit(problem: Problem, settings: TuneSettings, name: str) -> Fit:
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _About(BaseModel):
+    """What is needed here of what a ranker's OOF files say of themselves."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    folds: int = Field(ge=1, le=MAX_FOLDS)
+    contexts: str
+    config: str
 
 
 class Estimate(_Part):
@@ -305,8 +316,10 @@ class Ensemble(_Part):
     oof_files: dict[str, str]
     """Path below `oof/` -> hash."""
     questions: str
-    about: dict[str, dict[str, Any]]
+    about: dict[str, _About]
     tune: dict[str, Any]
+    hash: str | None = None
+    """Of all the rest: a digit that has changed may give another valid file. Without it nothing is compared."""
 
     @model_validator(mode="after")
     def _weights(self) -> Ensemble:
@@ -331,6 +344,10 @@ class Ensemble(_Part):
         if lacking:
             raise ValueError(f"about says nothing of {lacking[0]}")
         return self
+
+
+def _record_hash(record: Mapping[str, Any]) -> str:
+    return content_hash({name: value for name, value in record.items() if name != "hash"})
 
 
 def _written(recipe: Recipe) -> dict[str, Any]:
@@ -382,7 +399,7 @@ def load_ensemble(workdir: Workdir) -> dict[str, Any]:
 
     Raises:
         UserError: missing, not JSON, a key missing or unknown, another schema or blend, weights that
-            are negative, NaN, not of the rankers named or do not sum to 1.
+            are negative, NaN, not of the rankers named or do not sum to 1, or another content than was written.
     """
     path = workdir.ensemble
     record = read_json(path, "the file of the ensemble's weights", f"Make it: {suggest('tune')}")
@@ -396,4 +413,9 @@ def load_ensemble(workdir: Workdir) -> dict[str, Any]:
             f"the ensemble's weights are corrupt: {path} ({where + ': ' if where else ''}{message}). "
             f"Make it again: {suggest('tune')}"
         ) from None
+    if record.get("hash") not in (None, _record_hash(record)):
+        raise UserError(
+            f"the ensemble's weights are corrupt: {path} is not the file that was written. Make it again: "
+            f"{suggest('tune')} (or, if you have changed it yourself, take out its `hash`)"
+        )
     return record

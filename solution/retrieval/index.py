@@ -500,6 +500,8 @@ def _join(shards: Path, folder: Path, dimension: int) -> None:
     vectors = np.lib.format.open_memmap(
         folder / "vectors.npy", mode="w+", dtype=np.float32, shape=(metadata.num_rows, dimension)
     )
+    with open(folder / "vectors.npy", "r+b") as stream:  # on a full disk a later write to it would be fatal
+        os.posix_fallocate(stream.fileno(), 0, os.path.getsize(folder / "vectors.npy"))
     begin = 0
     for shard in range(metadata.num_row_groups):
         count = metadata.row_group(shard).num_rows
