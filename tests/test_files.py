@@ -267,6 +267,10 @@ def test_join_lists_every_problem():
         (UserError("the corpus is empty"), "error: the corpus is empty\n", 2),
         (OSError(28, "No space left on device", "oof/a"), "error: No space left on device: oof/a\n", 2),
         (OSError("odd"), "error: odd\n", 2),
+        (RuntimeError("write error in x.faiss: No space left on device"), "error: write error in x.faiss: No space", 2),
+        (MemoryError(), "error: the memory is not enough. What was finished is kept. Free memory, or lower what", 2),
+        (RuntimeError("CUDA out of memory. Tried\nmore"), "error: the memory is not enough (CUDA out of memory.", 2),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: x"), "error: the memory is not enough (Default", 2),
         (KeyboardInterrupt(), "interrupted: what was finished is kept; run the same command again to go on\n", 130),
     ],
 )
@@ -280,7 +284,8 @@ def test_a_command_ends_with_one_message(error, message, code, capsys, monkeypat
     with pytest.raises(SystemExit) as ended:
         verb()
     assert ended.value.code == code
-    assert capsys.readouterr() == ("", message)
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(message) and err.count("\n") == 1
 
 
 def test_a_command_shows_the_traceback_when_asked_and_for_bugs(monkeypatch):
@@ -290,6 +295,8 @@ def test_a_command_shows_the_traceback_when_asked_and_for_bugs(monkeypatch):
 
     with pytest.raises(KeyError):
         verb(KeyError("a bug is no user error"))
+    with pytest.raises(RuntimeError):
+        verb(RuntimeError("nor is this"))
     monkeypatch.setenv("SOLUTION_TRACEBACK", "1")
     with pytest.raises(UserError):
         verb(UserError("x"))

@@ -239,6 +239,18 @@ def test_files_that_are_not_ours(workdir, change, said):
     refused(workdir, said, str(path))
 
 
+def test_rows_that_are_not_those_that_were_written(workdir):
+    """A bit of a number has turned over: it is a probability still, and the rows sum to 1 as far as is asked."""
+    write_ranker(workdir)
+    path = workdir.oof_part("a", 0)
+    values = pq.read_table(path).column("p_A").to_numpy().copy()
+    values.view(np.uint32)[0] ^= 1
+    rewrite(path, lambda table: table.set_column(3, "p_A", pa.array(values)))
+    refused(workdir, "fold_0.parquet is corrupt", "not those that were written")
+    rewrite(path, lambda table: replaced(table, "answer", table.column("answer").to_pylist()[::-1]))
+    refused(workdir, "fold_0.parquet")
+
+
 def test_another_schema(workdir):
     write_ranker(workdir)
     path = workdir.oof_part("a", 1)
