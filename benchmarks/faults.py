@@ -134,7 +134,7 @@ def run_here(arguments: list[str], folder: str, hook: dict[str, Any]) -> None:
     script = {"train": "train_fold.py", "submit": "submit.py"}.get(arguments[0])
     sys.argv = [str(ROOT / script) if script else "solution", *arguments[0 if script is None else 1 :]]
     code: Any = 1
-    tell = install(hook)
+    tell = install({} if "worker" in hook else hook)
     try:
         if script:
             runpy.run_path(sys.argv[0], run_name="__main__")
@@ -143,6 +143,8 @@ def run_here(arguments: list[str], folder: str, hook: dict[str, Any]) -> None:
         code = 0
     except SystemExit as end:
         code = end.code or 0
+    except KeyboardInterrupt:  # before the command began
+        code = 130
     except BaseException:
         traceback.print_exc()
     sys.setprofile(None)
@@ -399,6 +401,7 @@ class Case:
     wanted: Path | None = None
 
 
+_WORKER_CALLS = 400  # of the package, about what a ranker's process makes
 Maker = Callable[[random.Random, Reference, Path], Case]
 KINDS: dict[str, tuple[Maker, tuple[str, ...]]] = {}
 
@@ -441,7 +444,7 @@ def interrupt(draw: random.Random, reference: Reference, case: Case) -> Case:
     after = moment(draw, reference, case)
     number = signal.SIGTERM if case.step == "submit" and "deadline" in submit_options() else signal.SIGINT
     case.signals, case.told = [(after, number)], f"{number.name} after {after:.3f} s"
-    case.expected = (128 + number,)
+    case.expected = (128 + number, -number)  # the second before the command has begun
     return case
 
 
@@ -456,13 +459,16 @@ def stall(draw: random.Random, reference: Reference, case: Case) -> Case:
 @kind("index", "train", "train", "tune", "submit", "submit")
 def memory(draw: random.Random, reference: Reference, case: Case) -> Case:
     calls = reference.calls[case.step]
-    scope = "models" if calls["models"] > 0 and draw.random() < 0.4 else "all"
-    at = draw.randint(1, calls[scope])
+    own = case.step == "submit" and "ranker_timeout" in submit_options()
+    scope = "models" if (own or calls["models"] > 0) and draw.random() < 0.4 else "all"
+    at = draw.randint(1, _WORKER_CALLS if own and scope == "models" else calls[scope])
     case.hook = {"act": "torch" if scope == "models" else "memory", "at": at, "scope": scope}
-    if scope == "models" and case.step == "submit" and "ranker_timeout" in submit_options():
+    if own and scope == "models":
         case.hook["worker"] = str(Path(__file__).parent)
     case.partial = case.step == "submit"
-    case.told = f"{case.hook['act']} at call {at} of {scope}"
+    case.told = (
+        f"{case.hook['act']} at call {at} of {scope}{' in a process of a ranker' if 'worker' in case.hook else ''}"
+    )
     return case
 
 
@@ -519,7 +525,7 @@ def readonly(draw: random.Random, reference: Reference, case: Case) -> Case:
 
 @kind("submit")
 def hang(draw: random.Random, reference: Reference, case: Case) -> Case:
-    case.hook = {"act": "stop", "at": draw.randint(1, 400), "worker": str(Path(__file__).parent)}
+    case.hook = {"act": "stop", "at": draw.randint(1, _WORKER_CALLS), "worker": str(Path(__file__).parent)}
     case.arguments += ["--ranker-timeout", "20s"]
     case.told = f"at call {case.hook['at']} of a ranker's process"
     case.partial = True
@@ -640,7 +646,7 @@ def face(case: Case, reference: Reference, runner: Runner, may_mount: bool) -> O
     elif done.code == 2:
         ended = "refusal"
         wrong += [] if clear else ["exit code 2 without one clear message"]
-    elif done.code not in case.expected:
+    elif done.code not in case.expected and not (done.code == 1 and done.err.strip().endswith("Aborted!")):
         ended = "other"
         wrong.append(f"exit code {done.code}")
     broken = incomplete(case.folder)
