@@ -83,6 +83,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """A second name of the same file where the file system has that, for files that are never written again."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def sweep_leftovers(folder: Path, name: str = "*") -> None:
     """Remove the temporary files and folders that a killed run left in `folder` for `name` (a glob pattern).
 

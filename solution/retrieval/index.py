@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from solution.files import (
     atomic_file,
     atomic_folder,
     content_hash,
+    link_or_copy,
     read_json,
     read_manifest,
     sweep_leftovers,
@@ -382,7 +382,7 @@ def build_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | Non
         if relative is not None:
             say(f"the vectors of {relative.name} are used again")
             for name in ("passages.parquet", "vectors.npy"):
-                _link_or_copy(relative / name, temporary / name)
+                link_or_copy(relative / name, temporary / name)
         else:
             _join(shards, temporary, embedder.dimension)
         vectors = np.load(temporary / "vectors.npy", mmap_mode="r", allow_pickle=False)
@@ -411,14 +411,6 @@ def _same_vectors(config: RetrievalConfig, workdir: Path, source: dict[str, Any]
                 read_manifest(folder, KIND, "")
                 return folder
     return None
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """A second name of the same file where the file system has that: files of an index are never written again."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _embed(config: RetrievalConfig, embedder: Embedder, shards: Path) -> None:

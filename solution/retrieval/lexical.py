@@ -21,7 +21,16 @@ import numpy as np
 
 from solution.config import RetrievalConfig
 from solution.errors import UserError
-from solution.files import MANIFEST, atomic_folder, content_hash, read_json, read_manifest, write_json, write_manifest
+from solution.files import (
+    MANIFEST,
+    atomic_folder,
+    content_hash,
+    link_or_copy,
+    read_json,
+    read_manifest,
+    write_json,
+    write_manifest,
+)
 from solution.progress import progress_bar, say
 from solution.retrieval.corpus import corpus_fingerprint
 from solution.retrieval.embedding import Embedder
@@ -29,7 +38,6 @@ from solution.retrieval.index import (
     Passages,
     Place,
     _cutting,
-    _link_or_copy,
     _same_vectors,
     _write_passages,
     find_embedder,
@@ -295,7 +303,7 @@ def build_lexical(config: RetrievalConfig, workdir: Path, embedder: Embedder | N
         if relative is None:
             _write_passages(config, embedder, passages)
         else:
-            _link_or_copy(relative / "passages.parquet", passages)
+            link_or_copy(relative / "passages.parquet", passages)
         say(f"building the lexical index of {config.corpus}")
         count = write_bm25(passages, temporary, config)
         settings = _settings(config)
