@@ -14,7 +14,7 @@ from solution import (
     noise,  # noqa: F401
 )
 from solution.config import Run, load_run
-from solution.errors import UserError, command
+from solution.errors import EXIT_USER_ERROR, UserError, command
 from solution.progress import say
 from solution.questions import Questions, read_questions
 from solution.suggestions import suggest
@@ -115,8 +115,14 @@ def train_fold(
 @command
 def submit(
     overrides: Overrides = None,
-    questions: Annotated[Path | None, typer.Option(help="The questions to answer. Default: WORKDIR/test.csv.")] = None,
-    output: Annotated[Path, typer.Option(help="Kaggle's file: id,prediction.")] = Path("submission.csv"),
+    questions: Annotated[
+        Path | None,
+        typer.Option(help="The questions to answer. Default: WORKDIR/test.csv, in a Kaggle kernel the competition's."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Kaggle's file: id,prediction. Default: submission.csv (in a kernel in /kaggle/working)."),
+    ] = None,
     ranked: Annotated[Path | None, typer.Option(help="Also write every option in order, as JSON lines.")] = None,
     probabilities: Annotated[
         Path | None, typer.Option(help="Also write id and p_A, p_B, ... (CSV or parquet).")
@@ -142,7 +148,12 @@ def submit(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not compare weights and index with their hashes.")
     ] = False,
-    workdir: WorkdirOption = HERE,
+    workdir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder whose weights/ and cache/ are used, or a bundle. Default: this one, or a kernel's bundle."
+        ),
+    ] = None,
 ) -> None:
     """Answer every question with the ensemble in WORKDIR/weights, one model in memory at a time. Uses no network.
 
@@ -153,6 +164,7 @@ def submit(
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from solution.files import without_hashing
     from solution.inference.limits import Limits, parse_duration
+    from solution.kaggle.kernel import find_place
     from solution.memory import parse_memory
 
     limits = Limits(
@@ -161,9 +173,10 @@ def submit(
         strict,
         None if memory is None else parse_memory(memory),
     )
-    folder = Workdir.open(workdir)
-    exam = _read_exam(questions, folder, "test.csv")
-    source = (questions or folder.root / "test.csv").resolve()
+    place = find_place(workdir, questions, output, overrides or [])
+    folder, output = place.workdir, place.output
+    exam = _read_exam(place.questions, folder, "test.csv")
+    source = (place.questions or folder.root / "test.csv").resolve()
     for path in (output, ranked, probabilities):
         if path is not None and path.resolve() == source:
             raise UserError(f"{path} is the question file; give another output")
@@ -171,7 +184,7 @@ def submit(
     from solution.inference.submit import run_submission
 
     with without_hashing() if no_verify else contextlib.nullcontext():
-        run_submission(folder, exam, output, ranked, probabilities, overrides or [], added, limits)
+        run_submission(folder, exam, output, ranked, probabilities, place.overrides, added, limits)
 
 
 @app.command()
@@ -413,6 +426,80 @@ def merge(
     print(f"as a ranker: {suggest('train_fold', '--config', str(merged.settings), '--fold', str(fold))}")
     print("(other folds of the exam that it was trained on are refused; another exam takes --all-folds)")
     print("elsewhere: transformers' AutoModel classes load the folder")
+
+
+@app.command()
+@command
+def bundle(
+    output: Annotated[Path | None, typer.Option(help="The folder to write.")] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Only try a bundle: install it and submit, in a new environment, offline."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the data set and the kernel, as in their addresses.")] = "",
+    user: Annotated[str, typer.Option(help="Your name on Kaggle.")] = "",
+    competition: Annotated[str, typer.Option(help="Whose test.csv the kernel answers.")] = "",
+    wheels: Annotated[Path | None, typer.Option(help="A folder with the packages' wheels, in place of pip.")] = None,
+    no_wheels: Annotated[bool, typer.Option("--no-wheels", help="The kernel has all packages.")] = False,
+    skip: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="Packages that the kernel has, with what only they need: torch.")
+    ] = "",
+    python: Annotated[str, typer.Option(help="The kernel's Python. Default: 3.12, Kaggle's.")] = "",
+    platform: Annotated[str, typer.Option(help="The kernel's platform tag. Default: manylinux_2_35_x86_64.")] = "",
+    no_models: Annotated[bool, typer.Option("--no-models", help="Leave the base models out.")] = False,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Put all that a Kaggle kernel without a network needs into a folder: wheels, program, weights, index, models.
+
+    Its README says how to upload it. Packages come in the versions that are installed here.
+    """
+    if (output is None) == (check is None):
+        raise UserError("give either --output DIR (make a bundle) or --check DIR (try one)")
+    if check is not None:
+        from solution.kaggle.check import check_bundle
+
+        for step, seconds in check_bundle(check).seconds.items():
+            print(f"{step:24} {seconds:7.1f} s")
+        print(f"{check}: installed without a network, and all questions of its sample answered")
+        return
+    from solution.kaggle.bundle import COMPETITION, NAME, USER, make_bundle
+    from solution.kaggle.wheels import PLATFORM, PYTHON, Wheels
+
+    skipped = [part.strip() for part in skip.split(",") if part.strip()]
+    packages = Wheels(wheels, no_wheels, skipped, python or PYTHON, platform or PLATFORM)
+    folder = Workdir.open(workdir)
+    assert output is not None
+    names = (name or NAME, user or USER, competition or COMPETITION)
+    sizes = make_bundle(folder, output, configs, packages, *names, with_models=not no_models)
+    for part, size in sizes.items():
+        print(f"{part:10} {size / 1e6:12,.1f} MB")
+    print(f"{'together':10} {sum(sizes.values()) / 1e6:12,.1f} MB in {output}; its README.md says how to upload it")
+
+
+@app.command()
+@command
+def doctor(
+    overrides: Overrides = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="The questions to answer. Default: WORKDIR/test.csv where there is one.")
+    ] = None,
+    corpus: CorpusOption = None,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False,
+) -> None:
+    """Tell whether this machine, its packages and the working folder are fit, and what submit.py would do.
+
+    Changes nothing. Ends with exit code 2 when something is wrong (warnings are not).
+    """
+    from solution.doctor.examine import examine
+    from solution.doctor.report import print_report
+
+    report = examine(workdir, configs, questions, corpus, overrides or ())
+    print_report(report, json_)
+    if report.state == "error":
+        raise typer.Exit(EXIT_USER_ERROR)
 
 
 @app.command()

@@ -118,6 +118,19 @@ def build_contexts(questions: Questions, config: RetrievalConfig, workdir: Path,
     return contexts
 
 
+def contexts_key(questions: Questions, config: RetrievalConfig, workdir: Path, embedder: Embedder) -> str:
+    """What `build_contexts` would give as `Contexts.key` (source index), found without searching.
+
+    Args:
+        embedder: one made for `config.embedder`.
+
+    Raises:
+        UserError: there is no index to search.
+    """
+    searcher = Searcher(questions, config, workdir, build=False, embedder=embedder)
+    return _Cache(questions, config, workdir, searcher.about()).key
+
+
 def build_views(
     questions: Questions, config: RetrievalConfig, views: Iterable[ContextView], workdir: Path
 ) -> dict[ContextView, Contexts]:
@@ -143,9 +156,16 @@ class Searcher:
         UserError: on first use: an index cannot be made or opened, or the two hold different passages.
     """
 
-    def __init__(self, questions: Questions, config: RetrievalConfig, workdir: Path, build: bool = True):
+    def __init__(
+        self,
+        questions: Questions,
+        config: RetrievalConfig,
+        workdir: Path,
+        build: bool = True,
+        embedder: Embedder | None = None,
+    ):
         self.questions, self.config = questions, config
-        self.embedder = find_embedder(config, workdir)
+        self.embedder = embedder or find_embedder(config, workdir)
         self._workdir, self._build = workdir, build
 
     def about(self) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""The base models of an ensemble, for a bundle: which of their files are read, and where they are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from solution.config import TRAINED_FAMILIES
+from solution.errors import UserError
+from solution.files import MANIFEST, read_json
+from solution.kaggle.items import Item, folder_items
+from solution.models import PYPI, locate_model, resolve_model
+from solution.workdir import Workdir
+
+_MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken")
+
+
+@dataclass
+class Models:
+    """The base models of an ensemble.
+
+    Attributes:
+        places: setting that names the model -> its folder in the bundle.
+        missing: folder in the bundle -> the command that fetches it.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def base_models(workdir: Workdir, rankers: Sequence[Any], included: bool = True) -> Models:
+    """The base models of the rankers and the embedder, each once.
+
+    Args:
+        included: False: none of them is put in.
+
+    Raises:
+        UserError: a model cannot be found or is incomplete, or the rankers' embedders are not one.
+    """
+    wanted: dict[str, tuple[str, str | None]] = {}
+    for ranker in rankers:
+        if ranker.config.family in TRAINED_FAMILIES:
+            wanted[f"{ranker.name}.model"] = (ranker.config.model, ranker.config.revision)
+    embedders = {ranker.retrieval.embedder: ranker.name for ranker in rankers if _uses_embedder(ranker)}
+    if len(embedders) > 1:
+        told = ", ".join(f"{name} {spec}" for spec, name in embedders.items())
+        raise UserError(f"the rankers retrieve with different embedders ({told}); train them with one")
+    for spec in embedders:
+        wanted["retrieval.embedder"] = (spec, None)
+    models = Models()
+    placed: dict[tuple[str, str | None], str] = {}
+    for setting, (spec, revision) in wanted.items():
+        if (spec, revision) not in placed:
+            placed[spec, revision] = _add_model(models, workdir, spec, revision, set(placed.values()), included)
+        models.places[setting] = placed[spec, revision]
+    return models
+
+
+def _needs_embedder(retrieval: Any) -> bool:
+    return retrieval.source == "index" or (
+        retrieval.source == "column" and bool(retrieval.option_scores) and bool(retrieval.embedder.strip())
+    )
+
+
+def _uses_embedder(ranker: Any) -> bool:
+    return ranker.retrieval is not None and _needs_embedder(ranker.retrieval)
+
+
+def _add_model(
+    models: Models, workdir: Workdir, spec: str, revision: str | None, taken: Collection[str], included: bool
+) -> str:
+    """Put a model's files among the items (or what fetches them among the missing); give its folder in the bundle."""
+    hub = _is_hub_name(spec)
+    name = spec.replace("/", "--") if hub else Path(spec.removeprefix(PYPI)).expanduser().resolve().name
+    place = f"models/{name}" + (f"--{revision.replace('/', '--')}" if hub and revision else "")
+    while place in taken:
+        place += "-2"
+    folder = hub_folder(spec, revision) if hub else Path(resolve_model(spec, workdir.cache))
+    if folder is not None and included:
+        models.items += [Item(folder / file, f"{place}/{file.as_posix()}", link=True) for file in model_files(folder)]
+    elif hub:
+        command = ["hf", "download", spec, "--local-dir", place, *(["--revision", revision] if revision else [])]
+        models.missing[place] = shlex.join(command)
+    else:
+        models.missing[place] = shlex.join(["cp", "-rL", str(folder), place])
+    return place
+
+
+def _is_hub_name(spec: str) -> bool:
+    return not spec.startswith(PYPI) and isinstance(_located(spec), str)
+
+
+def _located(spec: str) -> Path | str:
+    """`locate_model`, but a hub's name is one even where the hub is switched off."""
+    try:
+        return locate_model(spec)
+    except UserError:
+        if spec.count("/") == 1 and not spec.startswith((".", "~", "/", PYPI)):
+            return spec
+        raise
+
+
+def hub_folder(name: str, revision: str | None) -> Path | None:
+    """Where the hub's cache keeps a whole model; None where it does not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    if not isinstance(found, str):
+        return None
+    with contextlib.suppress(UserError):
+        model_files(Path(found).parent)
+        return Path(found).parent
+    return None
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files, relative to a model's folder, that transformers and sentence-transformers read.
+
+    Weights are safetensors; only where there are none, PyTorch's own files.
+
+    Raises:
+        UserError: weights are missing.
+    """
+    if (folder / MANIFEST).is_file():
+        return [Path(item.target) for item in folder_items(folder, ".", link=True)]
+    parts = [Path()]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        parts += [Path(module["path"]) for module in modules if module["path"]]
+    files = [path for part in parts for path in sorted((folder / part).glob("*")) if path.is_file()]
+    chosen = [path for path in files if path.suffix in _MODEL_FILES and not path.name.startswith(".")]
+    sharded = folder / "model.safetensors.index.json"
+    if sharded.is_file():
+        names = set(read_json(sharded, "the list of a model's files", "Fetch the model again.")["weight_map"].values())
+        # Some authors ship their weights a second time, in one file.
+        chosen = [p for p in chosen if p.suffix != ".safetensors" or p.parent != folder or p.name in names]
+        lacking = sorted(name for name in names if not (folder / name).is_file())
+    elif any(path.suffix == ".safetensors" and path.parent == folder for path in chosen):
+        lacking = []
+    else:
+        weights = [path for path in files if path.parent == folder and path.suffix == ".bin"]
+        chosen += weights
+        lacking = [] if weights else ["model.safetensors"]
+    if lacking:
+        raise UserError(f"the model folder {folder} is incomplete: {lacking[0]} is missing. Fetch the model again.")
+    return [path.relative_to(folder) for path in chosen]

@@ -1,0 +1,169 @@
+"""A bundle tried as a kernel would use it: installed into a new environment and run without a network."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solution.errors import UserError
+from solution.files import write_text as write
+from solution.kaggle.items import tail
+from solution.kaggle.kernel import ROOT, model_settings, read_bundle
+from solution.packages import installed, link_installed
+from solution.progress import say
+from solution.questions import LETTERS, Questions, read_questions
+
+_RUNNER = """\
+import json, sys, time
+seconds, names = [], {"__name__": "__main__"}
+for cell in json.load(open(sys.argv[1], encoding="utf-8"))["cells"]:
+    if cell["cell_type"] == "code":
+        started = time.monotonic()
+        exec("".join(cell["source"]), names)
+        seconds.append(time.monotonic() - started)
+json.dump(seconds, open(sys.argv[2], "w"))
+"""
+
+# In a namespace of its own: the folder $0 at $1, read-only, then the command that follows.
+_READ_ONLY = 'mount --bind "$0" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TMPDIR")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A bundle that was tried.
+
+    Attributes:
+        seconds: of each step.
+        submission: the text of the submission.csv that it wrote.
+    """
+
+    seconds: dict[str, float]
+    submission: str
+
+
+def check_bundle(bundle: Path) -> Checked:
+    """Run a bundle's notebook as a kernel without a network would, in a new virtual environment, on its sample.
+
+    Packages that the bundle leaves to the kernel are this environment's. The bundle is mounted read-only and the
+    network cut off by namespaces (`unshare`) where the system allows it; else a proxy that is not there stands in the
+    network's way, and it is seen afterwards whether the bundle was written to.
+
+    Raises:
+        UserError: a file is missing or changed, a model is missing, another Python than the bundle's, a step fails, the
+            answers are not complete, or the bundle was written to.
+    """
+    bundle = bundle.resolve()
+    seconds: dict[str, float] = {}
+    started = time.monotonic()
+
+    def done(step: str) -> None:
+        nonlocal started
+        seconds[step] = time.monotonic() - started
+        started = time.monotonic()
+
+    manifest = read_bundle(bundle)
+    model_settings(bundle, manifest)
+    before = _listing(bundle)
+    done("hashes of all files")
+    with tempfile.TemporaryDirectory(prefix="bundle-check-") as place:
+        folder = Path(place)
+        python = _environment(folder / "venv", manifest)
+        done("virtual environment")
+        root = folder / "kaggle"
+        for name in ("input/datasets/" + manifest["user"], f"input/competitions/{manifest['competition']}"):
+            (root / name).mkdir(parents=True)
+        for name in ("working", "temp"):
+            (root / name).mkdir()
+        questions = root / "input" / "competitions" / manifest["competition"] / "test.csv"
+        shutil.copyfile(bundle / "sample.csv", questions)
+        attached = root / "input" / "datasets" / manifest["user"] / manifest["name"]
+        seconds["install"], seconds["submission"] = _run_notebook(python, bundle, attached, root, folder)
+        submission = root / "working" / "submission.csv"
+        _check_answers(submission, read_questions(questions))
+        text = submission.read_text(encoding="utf-8")
+    changed = sorted(set(before.items()) ^ set(_listing(bundle).items()))
+    if changed:
+        raise UserError(f"the submission wrote into the bundle, which is read-only in a kernel: {changed[0][0]}")
+    return Checked(seconds, text)
+
+
+def _listing(folder: Path) -> dict[str, tuple[int, int]]:
+    return {
+        str(path.relative_to(folder)): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in folder.rglob("*")
+    }
+
+
+def _environment(folder: Path, manifest: Mapping[str, Any]) -> Path:
+    """A virtual environment with pip and nothing else than what the bundle leaves to the kernel; gives its Python."""
+    here, wanted = f"{sys.version_info[0]}.{sys.version_info[1]}", manifest["python"]
+    other = wanted not in (None, here)
+    python = shutil.which(f"python{wanted}") if other else sys.executable
+    if python is not None and not (other and manifest["skipped"]):
+        command = [python, "-m", "venv", "--without-pip", str(folder)]
+        made = subprocess.run(command, capture_output=True, text=True)
+        if not other and made.returncode:
+            raise UserError(f"no virtual environment can be made: {tail(made.stderr + made.stdout, 3)}")
+    if not (folder / "bin" / "python").exists():
+        raise UserError(
+            f"the bundle is for Python {wanted}, and this is {here}: check it where Python {wanted} is, or make one "
+            f"with --python {here}"
+        )
+    packages = folder / "lib" / f"python{wanted or here}" / "site-packages"
+    if wanted is None:
+        # No wheels: everything is the kernel's, and nothing is installed.
+        others = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+        write(packages / "kernel.pth", "".join(f"{path}\n" for path in others))
+    else:
+        for name in ("pip", *filter(installed, manifest["skipped"])):
+            link_installed(name, packages)
+    return folder / "bin" / "python"
+
+
+def _run_notebook(python: Path, bundle: Path, attached: Path, root: Path, folder: Path) -> list[float]:
+    """The seconds of each of the notebook's cells.
+
+    Args:
+        attached: where the kernel in `root` sees the bundle.
+    """
+    attached.mkdir()
+    alone = ["unshare", "-rnm", "--propagation", "private", "sh", "-c", _READ_ONLY, str(bundle), str(attached)]
+    cut = bool(shutil.which("unshare")) and subprocess.run([*alone, "true"], capture_output=True).returncode == 0
+    if not cut:
+        say("note: this system gives no namespaces; a proxy that is not there stands in the network's way instead")
+        attached.rmdir()
+        attached.symlink_to(bundle, target_is_directory=True)
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment |= {"HOME": str(folder), "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1", ROOT: str(root)}
+    environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    if not cut:
+        environment |= dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    times = folder / "seconds.json"
+    command = [*(alone if cut else []), str(python), "-c", _RUNNER, str(bundle / "submission.ipynb"), str(times)]
+    done = subprocess.run(
+        command, cwd=root / "working", env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        raise UserError(f"the bundle's notebook fails in a new environment:\n{tail(done.stdout, 12)}")
+    return json.loads(times.read_text())
+
+
+def _check_answers(path: Path, questions: Questions) -> None:
+    with open(path, newline="", encoding="utf-8") as stream:
+        answers = {row["id"]: row["prediction"].split() for row in csv.DictReader(stream)}
+    exists = questions.exists(len(LETTERS))
+    for row, id_ in enumerate(questions.ids):
+        letters = {letter for letter, there in zip(LETTERS, exists[row], strict=True) if there}
+        given = answers.get(id_, [])
+        if not set(given) <= letters or len(set(given)) != min(3, len(letters)):
+            raise UserError(f"the submission made from the bundle is not complete: question {id_} has {given}")

@@ -1,0 +1,177 @@
+"""Kaggle's folders: where a kernel finds its bundle and its questions, and where it may write.
+
+A kernel reads what is attached to it below `/kaggle/input`: a data set as `input/SLUG` or `input/datasets/USER/SLUG`,
+a competition's files as `input/NAME` or `input/competitions/NAME`. It may write to `/kaggle/working`, which is kept as
+its output, and to `/kaggle/temp`, which is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solution.errors import UserError
+from solution.files import MANIFEST, content_hash, read_json, read_manifest
+from solution.workdir import Workdir
+
+BUNDLE = "Kaggle bundle"
+ROOT = "SOLUTION_KAGGLE_ROOT"
+"""The environment variable that names another folder than /kaggle."""
+COMPETITION = "kaggle-llm-science-exam"
+_DEPTH = 4
+
+
+def kernel_root() -> Path | None:
+    """The folder with `input/`, `working/` and `temp/`; None outside of a kernel."""
+    root = Path(os.environ.get(ROOT) or "/kaggle")
+    return root if (root / "input").is_dir() else None
+
+
+def _below(folder: Path, name: str) -> Iterator[Path]:
+    """Files of this name a few folders deep: data sets may hold very many files, so not all are looked at."""
+    for depth in range(1, _DEPTH + 1):
+        yield from sorted(folder.glob("/".join([*"*" * depth, name])))
+
+
+def is_bundle(folder: Path) -> bool:
+    try:
+        manifest = read_json(folder / MANIFEST, "", "")
+    except (UserError, OSError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("kind") == BUNDLE
+
+
+def find_bundle(root: Path) -> Path | None:
+    """The bundle among the data sets that are attached to a kernel.
+
+    Raises:
+        UserError: there are several.
+    """
+    found = [path.parent for path in _below(root / "input", MANIFEST) if is_bundle(path.parent)]
+    if len(found) > 1:
+        raise UserError(
+            f"several bundles are attached: {', '.join(map(str, found))}. Name one with --workdir, or detach the others"
+        )
+    return found[0] if found else None
+
+
+def find_questions(root: Path, bundle: Path, competition: str) -> Path:
+    """The competition's test.csv.
+
+    Raises:
+        UserError: there is none, or several and not one of that competition.
+    """
+    files = [path for path in _below(root / "input", "test.csv") if bundle not in path.parents]
+    own = [path for path in files if competition in path.parts]
+    found = own or files
+    if len(found) != 1:
+        what = f"several test.csv ({', '.join(map(str, found))})" if found else "no test.csv"
+        raise UserError(
+            f"{what} in {root / 'input'}: attach the competition {competition} as the kernel's input, or name the "
+            "questions with --questions FILE"
+        )
+    return found[0]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a submission reads and writes.
+
+    Attributes:
+        questions: None: the one that was asked for, or WORKDIR/test.csv.
+        overrides: `key.path=value` texts, the bundle's own before those asked for.
+    """
+
+    workdir: Workdir
+    questions: Path | None
+    output: Path
+    overrides: list[str]
+
+
+def find_place(workdir: Path | None, questions: Path | None, output: Path | None, overrides: Sequence[str]) -> Place:
+    """Fill in what was not asked for: in a kernel from the bundle and the competition, elsewhere by the defaults.
+
+    A kernel without `--workdir` uses its bundle, unless it stands in a folder that holds an ensemble of its own.
+
+    Raises:
+        UserError: several bundles, no questions, or a model that the bundle lacks.
+    """
+    root = kernel_root()
+    bundle = workdir if workdir is not None and is_bundle(workdir) else None
+    if root is not None and workdir is None and not Workdir(Path()).ensemble.exists():
+        bundle = find_bundle(root)
+    if bundle is None:
+        return Place(Workdir.open(workdir or Path()), questions, output or Path("submission.csv"), list(overrides))
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all that is needed is there: nothing waits for a hub
+    bundle = bundle.resolve()
+    manifest = read_bundle(bundle, verify=False)
+    own = model_settings(bundle, manifest, overrides)
+    if root is not None:
+        questions = questions or find_questions(root, bundle, manifest["competition"])
+        output = output or root / "working" / "submission.csv"
+    elif questions is None:
+        questions = bundle / "sample.csv"
+    scratch = root / "temp" if root is not None else Path(tempfile.gettempdir()) / f"llm-science-exam-{os.getuid()}"
+    return Place(writable_workdir(bundle, scratch), questions, output or Path("submission.csv"), [*own, *overrides])
+
+
+def read_bundle(bundle: Path, verify: bool = True) -> dict[str, Any]:
+    """A bundle's manifest.
+
+    Raises:
+        UserError: see `files.read_manifest`; or it does not say what a bundle's says.
+    """
+    remedy = "Make the bundle again: python -m solution bundle, and upload it again."
+    manifest = read_manifest(bundle, BUNDLE, remedy, verify)
+    models, missing = manifest.get("models"), manifest.get("missing")
+    whole = isinstance(models, dict) and isinstance(missing, dict) and isinstance(manifest.get("competition"), str)
+    if not whole or not all(map(_inside, [*dict(models or {}).values(), *dict(missing or {})])):
+        raise UserError(f"the manifest of {bundle} is corrupt. {remedy}")
+    return manifest
+
+
+def _inside(place: Any) -> bool:
+    return isinstance(place, str) and not Path(place).is_absolute() and ".." not in Path(place).parts
+
+
+def model_settings(bundle: Path, manifest: dict[str, Any], overrides: Sequence[str] = ()) -> list[str]:
+    """The settings that lead to the bundle's own models, but those that are among `overrides`.
+
+    Raises:
+        UserError: a model is not there.
+    """
+    typed = {text.partition("=")[0].strip() for text in overrides}
+    settings = []
+    for key, place in manifest["models"].items():
+        if key in typed:
+            continue
+        if not (bundle / place / "config.json").is_file():
+            how = manifest["missing"].get(place)
+            fetch = f"where there is a network run `{how}` in the bundle's folder, and upload it again" if how else ""
+            raise UserError(
+                f"the bundle {bundle} lacks the model {place}: {fetch or 'make it again'}; or give its folder as a "
+                f"setting: {key}=/path/to/the/model"
+            )
+        settings.append(f"{key}={json.dumps(str(bundle / place))}")
+    return settings
+
+
+def writable_workdir(bundle: Path, scratch: Path) -> Workdir:
+    """A working folder in `scratch` whose weights and indexes are the bundle's, which is only read.
+
+    The bundle's folders are linked, what is made (contexts) is written beside the links. Called again, for the same
+    bundle, the folder is the same: what is finished is found.
+    """
+    workdir = Workdir(scratch / f"{bundle.name}-{content_hash(str(bundle), read_json(bundle / MANIFEST, '', ''))}")
+    workdir.cache.mkdir(parents=True, exist_ok=True)
+    links = {workdir.weights: bundle / "weights"}
+    links |= {workdir.cache / path.name: path for path in (bundle / "cache").glob("*") if path.is_dir()}
+    for link, target in links.items():
+        if not link.is_symlink():
+            link.symlink_to(target, target_is_directory=True)
+    return workdir

@@ -1,0 +1,190 @@
+"""The doctor: a whole working folder is told to be fit, and whatever is broken is one line and no traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from solution.cli import app
+from solution.doctor.examine import examine
+from solution.doctor.report import Finding, Report
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def look(**more: object) -> Report:
+    return examine(Path(), Path("configs"), **more)  # type: ignore[arg-type]
+
+
+def wrong(report: Report) -> list[Finding]:
+    return [finding for finding in report.findings if finding.state == "error"]
+
+
+def test_a_finished_working_folder_is_fit(copy: Path) -> None:
+    report = look()
+    assert wrong(report) == [] and report.state in ("ok", "warning")
+    lines = {(finding.area, finding.subject): finding for finding in report.findings}
+    for name in ("tiny", "similarity"):
+        assert "3 of 3 folds" in lines["weights and OOF", name].found
+        assert lines["contexts", name].state == "ok"
+    assert lines["weights and OOF", "questions"].state == "ok"
+    assert "9 passages" in next(f.found for f in report.findings if f.area == "index")
+    assert {record["ranker"]: record["folds"] for record in report.plan} == {"tiny": 3, "similarity": 1}
+    measured = [
+        json.loads((copy / "weights" / "tiny" / f"fold_{k}" / "metrics.json").read_text())["score_seconds_per_question"]
+        for k in range(3)
+    ]
+    plan = {record["ranker"]: record["seconds_per_question"] for record in report.plan}
+    assert plan["tiny"] == pytest.approx(sum(measured))
+    assert report.seconds == pytest.approx(9 * sum(plan.values()))
+
+
+Change = Callable[[Path], object]
+
+
+def cut(pattern: str) -> Change:
+    def change(folder: Path) -> None:
+        path = next(folder.glob(pattern))
+        path.write_bytes(path.read_bytes()[:-7])
+
+    return change
+
+
+def put(name: str, text: str) -> Change:
+    return lambda folder: (folder / name).write_text(text)
+
+
+def drop(pattern: str) -> Change:
+    def change(folder: Path) -> None:
+        for path in list(folder.glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+def alter(name: str, **values: object) -> Change:
+    def change(folder: Path) -> None:
+        path = folder / name
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | values))
+
+    return change
+
+
+def shrink_ranker(folder: Path) -> None:
+    """A file that is whole by its manifest and does not hold what it must."""
+    from solution.files import read_json, write_json, write_manifest
+
+    place = folder / "weights" / "tiny" / "fold_0"
+    manifest = read_json(place / "manifest.json", "", "")
+    write_json(place / "ranker.json", {"about": 7})
+    write_manifest(place, manifest["kind"], key=manifest["key"])
+
+
+def other_training(folder: Path) -> None:
+    """An OOF file that says it was made with other settings."""
+    path = folder / "oof" / "tiny" / "fold_1.parquet"
+    table = pq.read_table(path)
+    about = json.loads(table.schema.metadata[b"solution"]) | {"config": "0" * 16}
+    pq.write_table(table.replace_schema_metadata({b"solution": json.dumps(about).encode()}), path)
+
+
+def tuned_on_others(folder: Path) -> None:
+    path = folder / "weights" / "ensemble.json"
+    record = json.loads(path.read_text())
+    record["oof_files"]["tiny/fold_0.parquet"] = "0" * 16
+    path.write_text(json.dumps(record))
+
+
+BROKEN: dict[str, tuple[Change, str, str, str]] = {
+    "adapter": (cut("weights/tiny/fold_1/adapter_model.safetensors"), "weights and OOF", "error", "corrupt"),
+    "adapter, for the ensemble": (cut("weights/tiny/fold_1/adapter_model.safetensors"), "ensemble", "error", "corrupt"),
+    "file without its parts": (shrink_ranker, "weights and OOF", "error", "the check failed (KeyError"),
+    "OOF file": (cut("oof/tiny/fold_0.parquet"), "weights and OOF", "error", "corrupt"),
+    "OOF file gone": (drop("oof/tiny/fold_0.parquet"), "weights and OOF", "error", "no OOF part of fold 0"),
+    "no OOF at all": (drop("oof"), "ensemble", "ok", "needed to tune, not to submit"),
+    "OOF of another training": (other_training, "weights and OOF", "error", "made with other config"),
+    "tuned on other OOF": (tuned_on_others, "ensemble", "warning", "tiny/fold_0.parquet has changed since tuning"),
+    "another corpus": (put("corpus.csv", "text\nA new body.\n"), "contexts", "warning", "another index"),
+    "fold's weights gone": (drop("weights/tiny/fold_2"), "weights and OOF", "warning", "2 of 3 folds"),
+    "all weights gone": (drop("weights/tiny"), "weights and OOF", "warning", "not trained yet"),
+    "other settings": (alter("configs/tiny.yaml", max_tokens=48), "weights and OOF", "warning", "max_tokens"),
+    "other retrieval": (alter("configs/retrieval.yaml", top_k=1), "weights and OOF", "warning", "retrieval.top_k"),
+    "ensemble": (put("weights/ensemble.json", "{"), "ensemble", "error", "corrupt"),
+    "ensemble not JSON's type": (put("weights/ensemble.json", "[1]"), "ensemble", "error", "corrupt"),
+    "no ensemble": (drop("weights/ensemble.json"), "ensemble", "warning", "not tuned yet"),
+    "index": (cut("cache/index-*/vectors.npy"), "index", "error", "corrupt"),
+    "index gone": (drop("cache/index-*"), "index", "warning", "not built yet"),
+    "no index, no corpus": (lambda f: [drop("cache/index-*")(f), drop("corpus.csv")(f)], "index", "error", "corpus"),
+    "settings": (put("configs/tiny.yaml", "a: [1"), "settings", "error", "not YAML"),
+    "configs gone": (drop("configs"), "settings", "warning", "needed to train"),
+    "exam": (put("questions.csv", "\x00"), "exam", "error", "questions.csv"),
+    "exam changed": (
+        put("questions.csv", "id,prompt,A,B,answer\nz,Why?,a,b,A\n"),
+        "exam",
+        "warning",
+        "parts 0 of the 1",
+    ),
+    "folds": (put("oof/folds.json", "{}"), "weights and OOF", "error", "folds file is corrupt"),
+    "no questions to answer": (drop("test.csv"), "exam", "warning", "is not there"),
+    "model": (alter("configs/tiny.yaml", model="./nowhere"), "models", "error", "./nowhere"),
+    "model not cached": (
+        alter("configs/tiny.yaml", model="no-one/no-model"),
+        "models",
+        "error",
+        "hf download no-one/no-model",
+    ),
+    "everything gone": (drop("*"), "settings", "error", "configs folder is not there"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_told(copy: Path, name: str) -> None:
+    change, area, state, expected = BROKEN[name]
+    change(copy)
+    report = look()
+    found = [each for each in report.findings if each.area == area and each.state == state]
+    assert any(expected in each.found + each.remedy for each in found), report.findings
+    if state != "error":
+        assert not [each for each in wrong(report) if each.area == area]
+    assert len({each.area for each in report.findings}) >= 5  # the other checks went on
+
+
+def test_a_time_that_was_not_measured_is_unknown(copy: Path) -> None:
+    from solution.files import read_json, write_json, write_manifest
+
+    place = copy / "weights" / "tiny" / "fold_0"
+    key = read_json(place / "manifest.json", "", "")["key"]
+    metrics = read_json(place / "metrics.json", "", "")
+    for change, expected in (
+        ({"computed_on": "cuda in float16"}, "time unknown (measured on cuda in float16"),
+        ({"score_seconds_per_question": None}, "time unknown (not measured)"),
+    ):
+        write_json(place / "metrics.json", metrics | change)
+        write_manifest(place, "fold's weights", key=key)
+        report = look()
+        told = {each.subject: each.found for each in report.findings if each.area == "submission"}
+        assert expected in told["tiny"] and "unknown" in told["time"]
+        assert report.seconds is None
+
+
+def test_the_command_ends_with_2_on_an_error_only(copy: Path) -> None:
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["plan"][0]["folds"] == 1
+    (copy / "weights" / "ensemble.json").write_text("{")
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
+    assert "error" in done.stdout and "solution tune" in " ".join(done.stdout.split())
