@@ -217,6 +217,7 @@ def test_older_platforms_are_taken_too() -> None:
     assert {"manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64"} <= set(tags)
     assert "manylinux_2_34_x86_64" not in tags
     assert "manylinux_2_28_x86_64" not in platform_tags("manylinux2014_x86_64")
+    assert {"manylinux1_x86_64"} == {tag for tag in platform_tags("manylinux_2_10_x86_64") if "_2_" not in tag}
     assert platform_tags("win_amd64") == ["win_amd64"]
 
 
@@ -228,7 +229,8 @@ def small_bundle(folder: Path, **more: object) -> Path:
     (folder / "weights").mkdir(parents=True)
     (folder / "weights" / "ensemble.json").write_text("{}")
     (folder / "cache" / "index-1").mkdir(parents=True)
-    (folder / "sample.csv").write_text(HEADER + ROWS)
+    for name in ("sample.csv", "test.csv"):
+        (folder / name).write_text(HEADER + ROWS)
     for name in ("m", "n"):
         (folder / "models" / name).mkdir(parents=True)
         (folder / "models" / name / "config.json").write_text("{}")
