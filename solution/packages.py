@@ -32,7 +32,8 @@ def requirements(extra: str = "") -> list[Requirement]:
     if SETUP.is_file():
         parser = configparser.ConfigParser(interpolation=None)
         parser.read(SETUP, encoding="utf-8")
-        lines = parser.get("options", "install_requires", fallback="").splitlines()
+        ours = parser.get("metadata", "name", fallback="") == PROJECT
+        lines = parser.get("options", "install_requires", fallback="").splitlines() if ours else []
         if extra:
             lines += parser.get("options.extras_require", extra, fallback="").splitlines()
         wanted = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]

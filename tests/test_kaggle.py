@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pipeline import HEADER, ROWS, run
 
+from solution.doctor.examine import examine
 from solution.errors import UserError
 from solution.files import read_manifest, write_json, write_manifest
 from solution.kaggle.base_models import hub_folder, model_files
@@ -234,7 +235,8 @@ def small_bundle(folder: Path, **more: object) -> Path:
     for name in ("m", "n"):
         (folder / "models" / name).mkdir(parents=True)
         (folder / "models" / name / "config.json").write_text("{}")
-    about = {"competition": "the-exam", "models": {"a.model": "models/m", "b.model": "models/n"}, "missing": {}}
+    about = {"name": "b", "user": "me", "python": None, "skipped": [], "competition": "the-exam"}
+    about |= {"models": {"a.model": "models/m", "b.model": "models/n"}, "missing": {}}
     write_manifest(folder, BUNDLE, **(about | more))
     return folder
 
@@ -281,6 +283,13 @@ def test_a_kernel_says_what_it_lacks(kernel: Path) -> None:
         find_place(None, Path("q.csv"), None, ())
 
 
+def test_the_doctor_tells_of_a_kernels_bundles(kernel: Path) -> None:
+    for name in ("b", "c"):
+        small_bundle(kernel / "input" / name)
+    report = examine(Path(), Path("configs"))
+    assert report.state == "error" and "several bundles" in report.findings[0].found
+
+
 def test_without_a_bundle_or_with_an_own_ensemble_nothing_changes(kernel: Path) -> None:
     plain = find_place(None, None, None, ["x=1"])
     assert (plain.workdir.root, plain.questions, plain.output) == (Path(), None, Path("submission.csv"))
@@ -290,9 +299,21 @@ def test_without_a_bundle_or_with_an_own_ensemble_nothing_changes(kernel: Path) 
     assert find_place(None, None, None, ()).workdir.root == Path()
 
 
-@pytest.mark.parametrize("models", [{"a.model": "../outside"}, {"a.model": "/etc"}, {"a.model": 1}, None])
-def test_a_manifest_that_leads_out_of_the_bundle_is_refused(kernel: Path, models: object) -> None:
-    small_bundle(kernel / "input" / "b", models=models)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"models": {"a.model": "../outside"}},
+        {"models": {"a.model": "/etc"}},
+        {"models": {"a.model": 1}},
+        {"models": None},
+        {"missing": {"../outside": "hf download a/b"}},
+        {"user": "../me"},
+        {"python": "3"},
+        {"skipped": None},
+    ],
+)
+def test_a_manifest_that_leads_out_of_the_bundle_is_refused(kernel: Path, wrong: dict[str, object]) -> None:
+    small_bundle(kernel / "input" / "b", **wrong)
     with pytest.raises(UserError, match="corrupt"):
         find_place(None, Path("q.csv"), None, ())
 

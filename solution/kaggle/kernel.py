@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -128,9 +129,15 @@ def read_bundle(bundle: Path, verify: bool = True) -> dict[str, Any]:
     """
     remedy = "Make the bundle again: python -m solution bundle, and upload it again."
     manifest = read_manifest(bundle, BUNDLE, remedy, verify)
-    models, missing = manifest.get("models"), manifest.get("missing")
-    whole = isinstance(models, dict) and isinstance(missing, dict) and isinstance(manifest.get("competition"), str)
-    if not whole or not all(map(_inside, [*dict(models or {}).values(), *dict(missing or {})])):
+    try:
+        names = [manifest[key] for key in ("name", "user", "competition")]
+        whole = all(re.fullmatch(r"[\w-]+", name) for name in names)
+        whole = whole and all(map(_inside, [*manifest["models"].values(), *manifest["missing"]]))
+        whole = whole and re.fullmatch(r"3\.\d+", manifest["python"] or "3.0") is not None
+        whole = whole and all(isinstance(name, str) for name in manifest["skipped"])
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
         raise UserError(f"the manifest of {bundle} is corrupt. {remedy}")
     return manifest
 

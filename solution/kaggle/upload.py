@@ -33,7 +33,10 @@ from pathlib import Path
 root = Path(os.environ.get("{ROOT}") or "/kaggle")
 names = ["/".join(["input", *"*" * depth, "submission.ipynb"]) for depth in range(1, 5)]
 found = [path.parent for name in names for path in sorted(root.glob(name))]
-bundle = next(folder for folder in found if (folder / "manifest.json").is_file())
+found = [folder for folder in found if (folder / "manifest.json").is_file()]
+if not found:
+    raise SystemExit("no bundle is attached: add its data set to this notebook's input")
+bundle = found[0]
 
 
 def run(*words):
@@ -60,9 +63,9 @@ print((root / "working" / "submission.csv").read_text()[:300])
 
 def notebook() -> dict[str, Any]:
     """A notebook (nbformat 4.5) that installs from the bundle and submits."""
-    text = "# Submission\\nInstalls from the bundle, without a network, and answers the competition's questions."
+    text = "# Submission\nInstalls from the bundle, without a network, and answers the competition's questions."
     cells: list[dict[str, Any]] = [
-        {"cell_type": "markdown", "id": "about", "metadata": {}, "source": text.split("\\n")}
+        {"cell_type": "markdown", "id": "about", "metadata": {}, "source": text.splitlines(keepends=True)}
     ]
     for number, code in enumerate(_CELLS):
         cells.append(
