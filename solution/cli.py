@@ -369,6 +369,36 @@ def tune(
     print(record["reason"])
 
 
+@app.command()
+@command
+def report(
+    questions: QuestionsOption = None,
+    output: Annotated[Path | None, typer.Option(help="The folder to write. Default: WORKDIR/report.")] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN", help="Show MAP@3 by this column. Default: by every further column of 2 to 40 values."
+        ),
+    ] = None,
+    gold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="A column that begins the ids or titles of a question's right passages; see contexts.",
+        ),
+    ] = None,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Write what `tune` found as one HTML page and PNGs: scores, weights, calibration, the worst questions."""
+    folder = Workdir.open(workdir)
+    given = questions is not None or (folder.root / "questions.csv").exists()
+    exam = _read_exam(questions, folder) if given else None
+    from solution.report.run import write_report
+
+    files = write_report(folder, exam, output or folder.root / "report", by or (), gold)
+    print(f"{files[0]} and {len(files) - 1} plots beside it")
+
+
 @app.command("import-oof")
 @command
 def import_oof(

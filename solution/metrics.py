@@ -136,10 +136,11 @@ def log_loss(probabilities: np.ndarray, answers: np.ndarray, floor: float = 1e-7
     return float(-np.log(np.maximum(right, floor)).mean())
 
 
-def calibration_error(probabilities: np.ndarray, answers: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error of the top option (Guo et al. 2017): |confidence - accuracy| over equal-width bins.
+def reliability(probabilities: np.ndarray, answers: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
+    """Mean confidence in the top option, share of hits, and number of questions of each bin that has any.
 
-    Where m options share the top, the right one among them counts as 1/m of a hit.
+    The bins are equally wide, by confidence. Where m options share the top, the right one among them counts as 1/m of
+    a hit.
 
     Raises:
         ValueError: see `places`.
@@ -147,12 +148,18 @@ def calibration_error(probabilities: np.ndarray, answers: np.ndarray, bins: int 
     hit = credit_at_k(probabilities, answers, k=1)
     confidence = np.nan_to_num(np.asarray(probabilities, dtype=np.float64)).max(axis=1)
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    total = 0.0
-    for b in range(bins):
-        inside = bin_of == b
-        if inside.any():
-            total += inside.mean() * abs(confidence[inside].mean() - hit[inside].mean())
-    return float(total)
+    inside = [bin_of == b for b in range(bins)]
+    return [(float(confidence[b].mean()), float(hit[b].mean()), int(b.sum())) for b in inside if b.any()]
+
+
+def calibration_error(probabilities: np.ndarray, answers: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error of the top option (Guo et al. 2017): |confidence - accuracy| over equal-width bins.
+
+    Raises:
+        ValueError: see `places`.
+    """
+    curve = reliability(probabilities, answers, bins)
+    return float(sum(count * abs(confidence - hit) for confidence, hit, count in curve) / len(answers))
 
 
 def bootstrap_interval(

@@ -17,6 +17,7 @@ from solution.metrics import (
     map_at_k,
     places,
     precision_at_k,
+    reliability,
 )
 
 
@@ -169,6 +170,14 @@ def test_calibration_shares_a_tie_and_passes_over_missing_options():
     table = np.array([[0.5, 0.5, np.nan]] * 2)
     assert calibration_error(table, np.array([1, 1])) == 0
     assert calibration_error(table, np.array([0, 0])) == 0
+
+
+def test_reliability_of_hand_made_cases():
+    table = np.array([[0.65, 0.35]] * 2 + [[0.05, 0.95]] * 4 + [[0.5, 0.5]])
+    curve = reliability(table, np.array([0, 0, 1, 1, 0, 0, 1]))
+    assert [count for _, _, count in curve] == [1, 2, 4]  # bins without a question are left out
+    assert [hit for _, hit, _ in curve] == [0.5, 1.0, 0.5]
+    assert [sure for sure, _, _ in curve] == pytest.approx([0.5, 0.65, 0.95])
 
 
 def test_bootstrap_interval_covers_the_mean():

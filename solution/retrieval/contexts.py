@@ -457,6 +457,39 @@ def _column_scores(
 # --- on disk -------------------------------------------------------------------------------
 
 
+def stored_contexts(workdir: Path, key: str, ids: Sequence[str]) -> Contexts | None:
+    """The contexts of this key in the cache, in the order of `ids`; None when they are not there or not whole."""
+    path = _path(workdir, key)
+    return _read(path, key, ids) if path.exists() else None
+
+
+def _path(workdir: Path, key: str) -> Path:
+    return Path(workdir) / "cache" / f"contexts-{key}.parquet"
+
+
+def _read(path: Path, key: str, ids: Sequence[str]) -> Contexts | None:
+    """A whole file of contexts of these questions; None when it is not that."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        about = json.loads((table.schema.metadata or {})[_METADATA])
+        rows = {row["id"]: row for row in table.to_pylist()}
+        ordered = [rows[id_] for id_ in ids]
+        scores = {
+            kind: np.array([row[f"option_{kind}"] for row in ordered], dtype=np.float32) for kind in about["kinds"]
+        }
+        passages = [[ContextPassage(**p) for p in row["passages"]] for row in ordered]
+        contexts = Contexts(list(ids), passages, scores, key)
+        whole = (about["schema"], about["kind"], about["key"]) == (SCHEMA, KIND, key)
+        if whole and len(table) == len(ids) and about["hash"] == contexts.hash:
+            return contexts
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
 class _Cache:
     """One exam's contexts in a parquet file, named by all that they depend on."""
 
@@ -467,33 +500,17 @@ class _Cache:
         if "sentence" in self._kinds:
             about["sentence_passages"] = config.sentence_passages
         self.key = content_hash(questions.content_hash(with_answers=False), about)
-        self.path = workdir / "cache" / f"contexts-{self.key}.parquet"
+        self.path = _path(workdir, self.key)
 
     def read(self) -> Contexts | None:
         """The contexts, in the order of the questions; None when they are not there or not whole."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         if not self.path.exists():
             return None
-        try:
-            table = pq.read_table(self.path)
-            about = json.loads((table.schema.metadata or {})[_METADATA])
-            rows = {row["id"]: row for row in table.to_pylist()}
-            ordered = [rows[id_] for id_ in self._ids]
-            scores = {
-                kind: np.array([row[f"option_{kind}"] for row in ordered], dtype=np.float32) for kind in about["kinds"]
-            }
-            contexts = Contexts(
-                list(self._ids), [[ContextPassage(**p) for p in row["passages"]] for row in ordered], scores
-            )
-            whole = (about["schema"], about["kind"], about["key"]) == (SCHEMA, KIND, self.key)
-            whole = whole and len(table) == len(self._ids) and about["hash"] == contexts.hash
-            shapes = {table.shape for table in scores.values()}
-            if whole and shapes <= {(len(self._ids), self._width)}:
+        contexts = _read(self.path, self.key, self._ids)
+        if contexts is not None:
+            shapes = {table.shape for table in contexts.option_scores.values()}
+            if shapes <= {(len(self._ids), self._width)}:
                 return contexts
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
-            pass
         say(f"the contexts in {self.path} are corrupt and are made again")
         return None
 

@@ -1,0 +1,256 @@
+"""What the report is made from, read and checked; what is not there is said in a line instead."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from solution import oof
+from solution.config import TuneSettings
+from solution.ensemble.candidates import Problem, candidates
+from solution.ensemble.honest import nested
+from solution.ensemble.search import Journal
+from solution.ensemble.tune import load_ensemble
+from solution.errors import UserError
+from solution.files import content_hash, read_json
+from solution.questions import Questions
+from solution.retrieval.contexts import ContextPassage, Contexts, stored_contexts
+from solution.suggestions import suggest
+from solution.training.log import LOG
+from solution.workdir import Workdir
+
+
+@dataclass
+class Curve:
+    """What one fold's training told.
+
+    Attributes:
+        loss: of each step from 1.
+        map3: step -> MAP@3 of the validation questions.
+    """
+
+    loss: list[float]
+    map3: dict[int, float]
+
+
+@dataclass
+class Read:
+    """Contexts and the rankers that read them; `contexts` is in the order of the OOF table."""
+
+    rankers: list[str]
+    contexts: Contexts
+
+
+@dataclass
+class Material:
+    """All that the sections are made from.
+
+    Attributes:
+        record: `weights/ensemble.json`.
+        oof: n questions.
+        blended: float32 [n, width]: the shipped blend, each fold by weights that were fitted without it.
+        questions: in the order of the OOF table; None when there is no question file.
+        reads: the contexts that are still stored.
+        curves: ranker -> fold -> what its training told.
+        facts: ranker -> the records of its folds' metrics.json.
+        missing: what is not there -> why.
+    """
+
+    record: dict[str, Any]
+    oof: oof.Oof
+    blended: np.ndarray
+    questions: Questions | None
+    reads: list[Read] = field(default_factory=list)
+    curves: dict[str, dict[int, Curve]] = field(default_factory=dict)
+    facts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rankers(self) -> list[str]:
+        return list(self.record["rankers"])
+
+    @property
+    def everyone(self) -> list[str]:
+        """Rankers, then baselines."""
+        return [*self.rankers, *self.oof.baselines]
+
+
+def gather(workdir: Workdir, questions: Questions | None) -> Material:
+    """Read everything of a tuned working folder.
+
+    Args:
+        questions: the exam that the OOF files are of; None: there is no question file.
+
+    Raises:
+        UserError: no or a corrupt ensemble, OOF files that are missing, corrupt or not those that it was tuned on,
+            or another exam.
+    """
+    record = load_ensemble(workdir)
+    table = oof.load_oof(workdir, sorted(record["about"]))
+    if table.files != record["oof_files"]:
+        names = sorted(set(table.files) ^ set(record["oof_files"]))
+        names += [name for name in table.files if table.files[name] != record["oof_files"].get(name)]
+        raise UserError(
+            f"the OOF files have changed since {workdir.ensemble} was tuned on them ({names[0]}). "
+            f"Tune again: {suggest('tune')}"
+        )
+    made = Material(record, table, nested_answers(workdir, record, table), None)
+    if questions is None:
+        made.missing["questions"] = f"no question file: {workdir.root / 'questions.csv'} (or give --questions FILE)"
+    else:
+        made.questions = _in_order(questions, table, record)
+    _read_training(workdir, made)
+    _read_contexts(workdir, made)
+    return made
+
+
+def nested_answers(workdir: Workdir, record: dict[str, Any], table: oof.Oof) -> np.ndarray:
+    """The shipped candidate's answers, float32 [n, width], each fold's by weights fitted on the other folds.
+
+    The fit is that of `tune`, done again (a sampler's trials are read from its journal while that is there).
+    """
+    names = record["rankers"]
+    if len(names) == 1:
+        return table.probabilities[names[0]]
+    choice = record["choice"]
+    settings = TuneSettings.model_validate(record["tune"] | {"candidates": [choice]})
+    problem = Problem(
+        names=names,
+        table=np.stack([table.probabilities[name] for name in names]),
+        exists=table.exists,
+        answers=table.answers,
+        folds=table.folds,
+        groups=[group["rankers"] for group in record["groups"]],
+    )
+    key = content_hash(table.files, names, settings.seed)
+    path = workdir.cache / "tune" / f"{key}.journal"
+    journal = Journal(path) if choice in ("tuned", "tuned_cma") and settings.trials and path.exists() else None
+    (rival,) = [each for each in candidates(problem, settings, journal, key) if each.name == choice]
+    answers, _ = nested(problem, rival.fit)
+    if journal is not None:
+        journal.close()
+    return answers
+
+
+def _in_order(questions: Questions, table: oof.Oof, record: dict[str, Any]) -> Questions:
+    """The exam in the order of the OOF table.
+
+    Raises:
+        UserError: it is another one.
+    """
+    from solution.training.run import Prepared, fold_hash
+
+    row_of = {id_: row for row, id_ in enumerate(questions.ids)}
+    strange = [id_ for id_ in table.ids if id_ not in row_of]
+    if not strange and len(questions) == len(table.ids):
+        ordered = questions.subset([row_of[id_] for id_ in table.ids])
+        # As `train_fold` wrote it into the OOF files: ids, texts, answers and folds.
+        if content_hash(ordered.content_hash(), fold_hash(Prepared(ordered, table.folds, None))) == record["questions"]:
+            return ordered
+    what = (
+        f"{len(strange)} ids of the OOF files are not in it, first {strange[0]}" if strange else "its content differs"
+    )
+    raise UserError(
+        f"the question file is not the exam that the OOF files were made on ({len(questions)} questions and "
+        f"{len(table.ids)}; {what}). Give the file that was trained on with --questions."
+    )
+
+
+# --- training ------------------------------------------------------------------------------
+
+
+def _read_training(workdir: Workdir, made: Material) -> None:
+    lacking = []
+    for name in made.everyone:
+        folds = sorted(set(made.oof.folds.tolist()))
+        made.facts[name] = [
+            read_json(path, "the fold's metrics", "Train that fold again.")
+            for path in (workdir.fold_weights(name, fold) / "metrics.json" for fold in folds)
+            if path.is_file()
+        ]
+        curves = {fold: curve for fold in folds if (curve := _curve(workdir, name, fold)) is not None}
+        if curves:
+            made.curves[name] = curves
+        elif name in made.rankers:
+            lacking.append(name)
+    if not made.curves:
+        made.missing["curves"] = f"no {LOG} of {', '.join(lacking)}: they were not trained here, or their weights moved"
+
+
+def _curve(workdir: Workdir, name: str, fold: int) -> Curve | None:
+    """From `log.csv`, or from the losses that `metrics.json` keeps too; None when the ranker was not trained."""
+    for path in (workdir.fold_weights(name, fold) / LOG, workdir.logs(name, fold) / LOG):
+        if not path.is_file():
+            continue
+        loss, map3 = [], {}
+        try:
+            with open(path, encoding="utf-8", newline="") as stream:
+                for line in csv.DictReader(stream):
+                    loss.append(float(line["loss"]))
+                    if line["map3"]:
+                        map3[int(line["step"])] = float(line["map3"])
+        except (ValueError, KeyError, TypeError, csv.Error):
+            raise UserError(
+                f"the log {path} is corrupt at line {len(loss) + 2}. Train that fold again, or delete the file."
+            ) from None
+        if loss:
+            return Curve(loss, map3)
+    path = workdir.fold_weights(name, fold) / "metrics.json"
+    facts = read_json(path, "the fold's metrics", "Train that fold again.") if path.is_file() else {}
+    if not facts.get("loss"):
+        return None
+    return Curve(list(facts["loss"]), {int(step): float(score) for step, score in facts.get("evaluations", [])})
+
+
+# --- contexts ------------------------------------------------------------------------------
+
+
+def _read_contexts(workdir: Workdir, made: Material) -> None:
+    """Find the stored contexts by the keys in the OOF files; a ranker that reads several has a key made of theirs."""
+    wanted = {name: made.oof.about[name]["contexts"] for name in made.everyone}
+    reading = {name: key for name, key in wanted.items() if key != "none"}
+    if not reading:
+        made.missing["contexts"] = "no ranker reads contexts (or those that do were imported)"
+        return
+    paths = sorted((workdir.cache).glob("contexts-*.parquet"))
+    there = [path.stem.removeprefix("contexts-") for path in paths]
+    by_key: dict[str, list[str]] = {}
+    for name, key in reading.items():
+        for part in [key] if key in there else _parts(key, there):
+            by_key.setdefault(part, []).append(name)
+    for key, names in by_key.items():
+        contexts = stored_contexts(workdir.root, key, made.oof.ids)
+        if contexts is not None:
+            made.reads.append(Read(names, contexts))
+    found = {name for read in made.reads for name in read.rankers}
+    rest = [name for name in reading if name not in found]
+    if rest and made.questions is not None and "context" in made.questions.extra:
+        made.reads.append(Read(rest, _own_column(made.questions)))
+    if not made.reads:
+        made.missing["contexts"] = (
+            f"the contexts of {', '.join(rest)} are not in {workdir.cache} any more (or were made elsewhere)"
+        )
+
+
+def _parts(key: str, there: Iterable[str]) -> tuple[str, ...]:
+    """Those of the keys there that, two or three together, make this key (see `training.run.context_key`)."""
+    keys = list(there)
+    for count in (2, 3):
+        for some in itertools.permutations(keys, count):
+            if content_hash(list(some)) == key:
+                return some
+    return ()
+
+
+def _own_column(questions: Questions) -> Contexts:
+    from solution.questions import cell_text
+
+    texts = [cell_text(value) for value in questions.extra["context"]]
+    pairs = zip(questions.ids, texts, strict=True)
+    passages = [[ContextPassage(id_, "", text, 1.0, "column")] if text else [] for id_, text in pairs]
+    return Contexts(list(questions.ids), passages)
