@@ -24,6 +24,11 @@ def text(value: str) -> str:
     return html.escape(_CONTROL.sub("\ufffd", value.replace("\r\n", "\n").replace("\r", "\n")))
 
 
+def name(value: str) -> str:
+    """A text that may break behind its underscores, as long names must."""
+    return text(value).replace("_", "_<wbr>")
+
+
 def render(title: str, headline: Sequence[tuple[str, str, str]], sections: Sequence[Section], footer: str) -> str:
     """The whole page.
 
@@ -34,8 +39,8 @@ def render(title: str, headline: Sequence[tuple[str, str, str]], sections: Seque
     left_out = [section for section in sections if section.missing]
     links = [f'<li><a href="#{section.anchor}">{text(section.title)}</a></li>' for section in shown]
     cards = [
-        f'<div><dt>{text(name)}</dt><dd class="figure">{text(figure)}</dd><dd class="remark">{text(remark)}</dd></div>'
-        for name, figure, remark in headline
+        f'<div><dt>{text(what)}</dt><dd class="figure">{text(figure)}</dd><dd class="remark">{text(remark)}</dd></div>'
+        for what, figure, remark in headline
     ]
     parts = [
         "<!DOCTYPE html>",
@@ -67,7 +72,7 @@ def _section(section: Section) -> str:
     parts += [f"<p>{text(line)}</p>" for line in section.lines]
     for chart in section.charts:
         if isinstance(chart, Forest):
-            parts.append(_forest(chart))
+            parts.append(_forest(chart, caption=chart.title != section.title))
         elif isinstance(chart, Heat):
             parts.append(_heat(chart))
         else:
@@ -79,7 +84,7 @@ def _section(section: Section) -> str:
 # --- tables with a drawn axis --------------------------------------------------------------
 
 
-def _forest(chart: Forest) -> str:
+def _forest(chart: Forest, caption: bool) -> str:
     low, high = chart.span()
 
     def at(value: float) -> str:
@@ -88,20 +93,21 @@ def _forest(chart: Forest) -> str:
     marks = ticks(low, high, 3)
     scale = "".join(f'<i style="left:{at(value)}">{value:.3g}</i>' for value in marks)
     grid = "".join(f'<i class="grid" style="left:{at(value)}"></i>' for value in marks)
-    heads = [f'<th scope="col">{text(chart.heads[0])}</th><th scope="col">{text(chart.axis)}</th>']
+    heads = [f'<th scope="col">{name(chart.heads[0])}</th><th scope="col">{text(chart.axis)}</th>']
     heads.append(f'<th class="strip" aria-hidden="true"><span>{scale}</span></th>')
-    heads += [f'<th scope="col">{text(head)}</th>' for head in chart.heads[1:]]
+    heads += [f'<th scope="col">{name(head)}</th>' for head in chart.heads[1:]]
     rows = [_mark(chart, mark, at, low, grid) for mark in chart.marks]
     intervals = any(mark.low is not None for mark in chart.marks)
     keys = ["dot: the figure; band: 95 % interval"] if intervals else []
     if chart.other:
         keys.append(f"circle: {chart.other}")
     if chart.reference is not None and chart.reference[1]:
-        value, name = chart.reference
-        keys.append(f"dashed: {name} ({chart.form.format(value)})" if value else f"dashed: {name}")
+        value, what = chart.reference
+        keys.append(f"dashed: {what} ({chart.form.format(value)})" if value else f"dashed: {what}")
     key = f'<p class="key">{"".join(f"<span>{text(each)}</span>" for each in keys)}</p>' if keys else ""
+    head = f"<figcaption>{text(chart.title)}</figcaption>" if caption else ""
     return (
-        f"<figure><figcaption>{text(chart.title)}</figcaption>"
+        f"<figure>{head}"
         f'<div class="box" tabindex="0" role="region" aria-label="{text(chart.title)}"><table class="forest">'
         f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{key}</figure>"
     )
@@ -128,7 +134,7 @@ def _mark(chart: Forest, mark: Mark, at: Callable[[float], str], low: float, gri
     cells += "<td></td>" * (len(chart.heads) - 1 - len(mark.cells))
     shade = ' class="strong"' if mark.strong else ""
     return (
-        f'<tr{shade}><th scope="row">{text(mark.label)}</th>'
+        f'<tr{shade}><th scope="row">{name(mark.label)}</th>'
         f'<td><span class="value">{figure}</span>{interval}</td>'
         f'<td class="strip" aria-hidden="true"><span class="axis">{"".join(drawn)}</span></td>{cells}</tr>'
     )
@@ -147,7 +153,7 @@ def _heat(chart: Heat) -> str:
             "<td></td>" if value is None else f'<td style="--share:{max(0.0, min(1.0, value)):.0%}">{value:.2f}</td>'
             for value in values
         ]
-        rows.append(f'<tr><th scope="row">{number} {text(label)}</th>{"".join(cells)}</tr>')
+        rows.append(f'<tr><th scope="row">{number} {name(label)}</th>{"".join(cells)}</tr>')
     return (
         f"<figure><figcaption>{text(chart.title)}</figcaption>"
         f'<div class="box" tabindex="0" role="region" aria-label="{text(chart.title)}"><table class="heat"><thead><tr>'
@@ -224,16 +230,16 @@ def _svg(panel: Panel, color: dict[str, int], small: bool) -> str:
 
 
 def _worst(number: int, each: Worst) -> str:
-    facts = ", ".join(f"{name} {value}" for name, value in each.facts)
+    facts = ", ".join(f"{what} {value}" for what, value in each.facts)
     options, heads = [], []
     for letter, option in each.options:
         shade, told = (' class="right"', " (right)") if letter == each.right else ("", "")
         options.append(f'<li{shade} dir="auto"><b>{letter}</b> {text(option)}<b>{told}</b></li>')
         heads.append(f'<th scope="col"{shade}>{letter}{told}</th>')
     rows = []
-    for name, values in each.rows:
+    for who, values in each.rows:
         cells = "".join(f'<td><span style="--p:{100 * value:.0f}%">{value:.2f}</span></td>' for value in values)
-        rows.append(f'<tr><th scope="row">{text(name)}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row">{name(who)}</th>{cells}</tr>')
     contexts = []
     for readers, passages in each.contexts:
         items = []

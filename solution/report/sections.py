@@ -243,7 +243,7 @@ class Builder:
         lines = [
             "Nested: each fold is answered by weights fitted on the other folds. In-sample: fitted and scored "
             "on the same questions, which flatters every blend that is fitted.",
-            f"The choice, {self.record['reason']}.",
+            f"Chosen: {self.record['reason']}.",
         ]
         for name, found in sorted(self.record["search"].items()):
             if found["exact"] > found["sampler"]:
@@ -306,7 +306,7 @@ class Builder:
             "MAP@3 added",
             tuple(marks),
             heads,
-            (0.0, "nothing"),
+            (0.0, "no gain"),
             form=SIGNED,
         )
         line = (
