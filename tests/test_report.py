@@ -211,6 +211,11 @@ MEASURE = """(width => {
     }
     const own = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
     if (own) {
+      if (/^[-+]?[\\d.,]+$/.test(element.textContent.trim())) {
+        const range = document.createRange();
+        range.selectNodeContents(element);
+        if (new Set([...range.getClientRects()].map(each => each.top)).size > 1) say('a broken number', element);
+      }
       const style = getComputedStyle(element);
       const shade = element.closest('svg') ? style.fill : style.color;
       const a = light(solid(shade).rgb), b = light(below(element.closest('svg') || element));

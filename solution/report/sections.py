@@ -270,7 +270,10 @@ class Builder:
         )
         kinds = {"probability": "probabilities", "log_probability": "log-probabilities", "rank": "ranks"}
         what = kinds[record["blend"]]
-        lines = [f"The blend is a weighted mean of {what}. Seconds and memory are those of scoring the folds left out."]
+        lines = [
+            f"The blend is a weighted mean of {what}. Seconds are those of scoring the "
+            "folds left out, memory is the most that training or scoring took."
+        ]
         for group in record["groups"]:
             how = {"mean": "their mean", "max": "each option's maximum", "max_mean": "maximum + mean"}[group["merge"]]
             lines.append(f"Merged before the blend by {how}: {', '.join(group['rankers'])}.")
@@ -519,7 +522,8 @@ class Builder:
             deepest = max(map(len, passages), default=0)
             scores = judge(gold, passages)
             names = [f"recall@{k}" for k in DEPTHS if k <= max(deepest, 1)] + [f"mrr@{DEPTHS[-1]}"]
-            marks = tuple(Mark(name.replace("mrr", "MRR"), *scores[name]) for name in names)
+            last = f"MRR@{min(max(deepest, 1), DEPTHS[-1])}"
+            marks = tuple(Mark(last if name.startswith("mrr") else name, *scores[name]) for name in names)
             suffix = "" if number == 1 else f"_{number}"
             readers = f"what {', '.join(read.rankers)} read"
             head = f"Recall in {readers}"
