@@ -37,6 +37,8 @@ HERE = Path(".")
 
 _SETTINGS = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 app = typer.Typer(help="LLM Science Exam: rank the options of science questions.", no_args_is_help=True, **_SETTINGS)  # type: ignore[arg-type]
+reranker_app = typer.Typer(help="The cross-encoder that puts retrieved passages into order.", no_args_is_help=True)
+app.add_typer(reranker_app, name="reranker")
 train_fold_app = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
 submit_app = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
 
@@ -201,7 +203,7 @@ def index(
         raise UserError(f"retrieval.source is {run.retrieval.source!r}: no index is used (set retrieval.source=index)")
     folder = Workdir.open(workdir)
     wanted = set(run.retrieval.retrievers).union(*(ranker.contexts for ranker in run.rankers))
-    if "dense" in wanted or "passage" in run.retrieval.option_scores:
+    if "dense" in wanted or run.retrieval.uses_vectors:
         from solution.retrieval.index import build_index
 
         built = build_index(run.retrieval, folder.root)
@@ -294,6 +296,36 @@ def folds(
         inside = exam.answers[fold_of == k]
         counts = np.bincount(inside[inside >= 0], minlength=len(letters))
         print(f"{k:4}  {len(inside):9}  " + "  ".join(f"{count:4}" for count in counts))
+
+
+@reranker_app.callback()
+def _reranker() -> None:
+    pass
+
+
+@reranker_app.command()
+@command
+def train(
+    overrides: Overrides = None,
+    fold: Annotated[int | None, typer.Option(help="Only the reranker of this fold, from 0. Default: all.")] = None,
+    questions: QuestionsOption = None,
+    corpus: CorpusOption = None,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Train the reranker of each fold on the other folds' questions and passages retrieved for them; show its gain.
+
+    What is finished is not done again; a run that was killed goes on from its last checkpoint.
+    """
+    run = _settings(configs, overrides, corpus)
+    folder = Workdir.open(workdir)
+    exam = _read_exam(questions, folder)
+    from solution.retrieval.rerank import summary, train_reranker
+
+    folds = range(run.ensemble.folds) if fold is None else [fold]
+    train_reranker(run, exam, folder, folds)
+    for line in summary(folder, folds):
+        print(line)
 
 
 def _with_oof(folder: Workdir, listed: list[str]) -> list[str] | None:

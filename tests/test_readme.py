@@ -33,7 +33,7 @@ def test_make_targets_exist() -> None:
 
 def test_every_command_runs(tmp_path: Path) -> None:
     model = bert(tmp_path / "bert")
-    corpus = "title,text\n" + "".join(f"Planet {i},Body number {i} of the Sun.\n" for i in range(9))
+    corpus = "id,title,text\n" + "".join(f"m{i // 2}-{i},Planet {i},Body number {i} of the Sun.\n" for i in range(9))
     (tmp_path / "corpus.csv").write_text(corpus)
     with gzip.open(tmp_path / "my_corpus.csv.gz", "wt") as stream:
         stream.write(corpus)

@@ -73,11 +73,24 @@ class TrainedRanker:
         self.retrieval: RetrievalConfig | None = None
         if retrieval is not None:
             self.retrieval = check_settings(RetrievalConfig, retrieval, source, "retrieval", typed("retrieval"))
+            self._check_reranker(workdir, stored[0]["about"].get("reranker"), remedy)
         if self.config.family in TRAINED_FAMILIES:
             try:
                 check_model(self.config.model, workdir.cache, self.config.revision)
             except UserError as error:
                 raise WeightsError(str(error)) from None
+
+    def _check_reranker(self, workdir: Workdir, key: str | None, remedy: str) -> None:
+        """Refuse contexts by another reranker than those that the ranker was trained and tuned on."""
+        if key is None or self.retrieval is None or self.retrieval.reranker is None:
+            return
+        from solution.retrieval.rerank import Reranker
+
+        if Reranker(self.retrieval.reranker, workdir.root).key != key:
+            raise WeightsError(
+                f"the ranker {self.name} was trained on contexts of another reranker than the one in "
+                f"{workdir.weights / 'reranker'}. {remedy}"
+            )
 
 
 def read_ensemble(

@@ -41,11 +41,12 @@ class EncodedChoices:
 class MultipleChoiceRanker(NeuralRanker):
     # The pooler is not in DeBERTa-v3's checkpoint: left frozen at its random start it caps what can be learnt.
     new_modules: tuple[str, ...] = NEW
+    auto_class = "AutoModelForMultipleChoice"
 
     def _load_base(self, source: str, **options: Any) -> Any:
-        from transformers import AutoModelForMultipleChoice
+        import transformers
 
-        model = self.pretrained_model(AutoModelForMultipleChoice, source, **options)
+        model = self.pretrained_model(getattr(transformers, self.auto_class), source, **options)
         if self.config.attention != "eager":
             from solution.rankers.deberta_attention import choose_attention
 
@@ -113,6 +114,9 @@ class MultipleChoiceRanker(NeuralRanker):
         if getattr(self.model.config, "type_vocab_size", 0) > 1:
             first = torch.arange(ids.shape[1], device=device) < torch.tensor(ends, device=device)[:, None]
             inputs["token_type_ids"] = (~first).long() * mask
+        return spread(self._sequence_scores(inputs).float(), items)
+
+    def _sequence_scores(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The score of each sequence, float [sequences]."""
         # The model's own choice dimension is left at 1, so that questions may differ in their number of options.
-        flat = self.model(**{name: value[:, None] for name, value in inputs.items()}).logits[:, 0]
-        return spread(flat.float(), items)
+        return self.model(**{name: value[:, None] for name, value in inputs.items()}).logits[:, 0]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,11 +18,14 @@ from solution.progress import say
 from solution.questions import LETTERS, Questions, cell_text
 from solution.retrieval.corpus import Document
 from solution.retrieval.embedding import Embedder
-from solution.retrieval.fusion import Ranking, distinct, fuse
+from solution.retrieval.fusion import Found, Ranking, distinct, fuse
 from solution.retrieval.index import PassageIndex, build_index, find_embedder, locate_index, open_index
 from solution.retrieval.lexical import LexicalIndex, build_lexical, locate_lexical, open_lexical
 from solution.retrieval.passages import Passage, passage_text, sentences, split_passages, token_offsets
 from solution.suggestions import suggest
+
+if TYPE_CHECKING:
+    from solution.retrieval.rerank import Reranker
 
 KIND = "contexts"
 _METADATA = b"solution"
@@ -33,8 +36,9 @@ _VERSION = 1  # of the way queries are made
 class ContextPassage:
     """A passage found for a question.
 
-    `score` is its cosine or BM25 score, or of several lists its fused score (1 where nothing was searched);
-    `retriever` names all that found it: `dense+lexical`.
+    `score` is its cosine or BM25 score, or of several lists its fused score (1 where nothing was searched), or after a
+    reranker its share among the candidates;
+    `retriever` names all that found it: `dense+lexical`, or `dense+lexical, reranked`.
     """
 
     id: str
@@ -167,12 +171,13 @@ class Searcher:
         self.questions, self.config = questions, config
         self.embedder = embedder or find_embedder(config, workdir)
         self._workdir, self._build = workdir, build
+        self._vectors: dict[str, np.ndarray] = {}
 
     def about(self) -> dict[str, Any]:
         """All that the contexts depend on, beside the questions."""
         config = self.config
         about: dict[str, Any] = {"query": config.query, "top_k": config.top_k}
-        if "dense" in config.retrievers or "passage" in config.option_scores:
+        if config.uses_vectors:
             about |= {"index": locate_index(config, self._workdir, self.embedder).key, "backend": config.backend}
             if config.index == "hnsw":
                 about["hnsw_ef_search"] = config.hnsw_ef_search
@@ -184,6 +189,8 @@ class Searcher:
             about |= {"fusion": config.fusion, "rrf_k": config.rrf_k, "dense_weight": config.dense_weight}
         if config.drop_similar is not None:
             about["drop_similar"] = config.drop_similar
+        if self.reranker is not None:
+            about["reranker"] = self.reranker.about(self.questions)
         if self.depth > config.top_k:
             about["candidates"] = self.depth
         return about
@@ -196,7 +203,17 @@ class Searcher:
         """How many passages are sought for each query."""
         config = self.config
         more = self._fuses() or config.drop_similar is not None
-        return max(config.candidates, config.top_k) if more else config.top_k
+        reread = config.top_k if config.reranker is None else config.reranker.candidates
+        return max(config.candidates, config.top_k, reread) if more else max(config.top_k, reread)
+
+    @functools.cached_property
+    def reranker(self) -> Reranker | None:
+        """Raises `UserError` where one is set and has not been trained with these settings."""
+        if self.config.reranker is None:
+            return None
+        from solution.retrieval.rerank import Reranker
+
+        return Reranker(self.config.reranker, self._workdir)
 
     @functools.cached_property
     def dense(self) -> PassageIndex:
@@ -212,7 +229,7 @@ class Searcher:
 
     def passages(self) -> Sequence[Passage]:
         """The passages whose rows the retrievers name."""
-        if self.config.retrievers == ["lexical"]:
+        if self.config.retrievers == ["lexical"] and not self.reads_cosines:
             return self.lexical.passages
         if "lexical" in self.config.retrievers and not self.lexical.fits(self.dense.passages):
             raise UserError(
@@ -220,6 +237,18 @@ class Searcher:
                 f"delete the older one in WORKDIR/cache and run `{suggest('index')}`"
             )
         return self.dense.passages
+
+    @property
+    def reads_cosines(self) -> bool:
+        return self.config.reranker is not None and self.config.reranker.cosine_prior
+
+    def query_vectors(self, query: QueryForm) -> np.ndarray:
+        """Vectors of the prompts and what the query form puts behind each, float32 [n, d]."""
+        if query not in self._vectors:
+            texts = _fitted(self.embedder, self.questions.prompts, query_tails(self.questions, query))
+            title = "embedding the questions"
+            self._vectors[query] = self.embedder.encode(texts, self.config.batch_size, title, query=True)
+        return self._vectors[query]
 
     @functools.cached_property
     def option_vectors(self) -> np.ndarray:
@@ -247,18 +276,14 @@ class Searcher:
         return made
 
     def _dense(self, query: QueryForm, k: int) -> tuple[np.ndarray, np.ndarray]:
-        if query == "prompt_each_option":
-            vectors = self.option_vectors
-        else:
-            texts = _fitted(self.embedder, self.questions.prompts, _tails(self.questions, query))
-            vectors = self.embedder.encode(texts, self.config.batch_size, "embedding the questions", query=True)
+        vectors = self.option_vectors if query == "prompt_each_option" else self.query_vectors(query)
         scores, rows = self.dense.search(vectors, k)
         return _cosines(scores, self.config), rows
 
     def _lexical(self, query: QueryForm, k: int) -> tuple[np.ndarray, np.ndarray]:
         if query == "prompt_each_option":
             return self.lexical.search([f"{prompt} {option}" for prompt, option in _pairs(self.questions)], k)
-        tails = _tails(self.questions, query)
+        tails = query_tails(self.questions, query)
         return self.lexical.search(
             [f"{prompt} {tail}" for prompt, tail in zip(self.questions.prompts, tails, strict=True)], k
         )
@@ -268,8 +293,17 @@ class Searcher:
         each = [self.rankings(retriever, self.config.query) for retriever in self.config.retrievers]
         return [[ranking for lists in own for ranking in lists] for own in zip(*each, strict=True)]
 
+    def rerank(self, lists: list[list[Ranking]]) -> list[list[ContextPassage]]:
+        """The best passages of `all_rankings` in the reranker's order, those below its threshold left out."""
+        from solution.retrieval.rerank import find_candidates
 
-def _tails(questions: Questions, query: QueryForm) -> list[str]:
+        settings = self.config.reranker
+        assert settings is not None and self.reranker is not None
+        candidates = find_candidates(self, lists, settings, settings.candidates)
+        return self.reranker.rerank(self.questions, candidates, self._workdir / "cache")
+
+
+def query_tails(questions: Questions, query: QueryForm) -> list[str]:
     """What stands behind each prompt in its one query."""
     if query == "prompt":
         return [""] * len(questions)
@@ -288,18 +322,22 @@ def _pairs(questions: Questions) -> list[tuple[str, str]]:
 
 def select(rankings: list[Ranking], passages: Sequence[Passage], config: RetrievalConfig) -> list[ContextPassage]:
     """The candidates of one question: its lists fused, best first."""
+    return named(fuse(rankings, config.fusion, config.rrf_k), passages)
+
+
+def named(found: Sequence[Found], passages: Sequence[Passage]) -> list[ContextPassage]:
+    """The passages of a fused list."""
     return [
-        ContextPassage(passage.id, passage.title, passage.text, found.score, "+".join(found.retrievers))
-        for found in fuse(rankings, config.fusion, config.rrf_k)
-        for passage in [passages[found.row]]
+        ContextPassage(passage.id, passage.title, passage.text, one.score, "+".join(one.retrievers))
+        for one in found
+        for passage in [passages[one.row]]
     ]
 
 
 def _from_index(questions: Questions, config: RetrievalConfig, searcher: Searcher) -> Contexts:
     lists = searcher.all_rankings()
     every = searcher.passages()
-    candidates = [select(own, every, config) for own in lists]
-    # A reranker belongs here: it reads the candidates and puts them into another order.
+    candidates = searcher.rerank(lists) if config.reranker else [select(own, every, config) for own in lists]
     passages = [[own[i] for i in distinct(own, config.drop_similar, config.top_k)] for own in candidates]
     made = Contexts(list(questions.ids), passages)
     if "passage" in config.option_scores:

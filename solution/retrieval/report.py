@@ -101,15 +101,18 @@ def judge(gold: Gold, passages: Sequence[Sequence[Titled]]) -> dict[str, Any]:
 
 
 def compare(questions: Questions, config: RetrievalConfig, gold: Gold, workdir: Path) -> list[dict[str, Any]]:
-    """Each retriever of `config` alone and, of two, both fused, by every form of the query.
+    """Each retriever of `config` alone and, of two, both fused, by every form of the query; then `config`'s reranker.
 
     Returns:
         Records of retriever, query, milliseconds a question, and what `judge` gives.
     """
     # Enough for every row of the table, also for those that fuse nothing.
-    deep = {"top_k": max(config.candidates, DEPTHS[-1]), "option_scores": []}
-    config = config.model_copy(update=deep)
-    searcher = Searcher(questions, config, workdir)
+    deep = {"top_k": max(config.candidates, DEPTHS[-1]), "option_scores": [], "reranker": None}
+    reranking = None
+    if config.reranker is not None:
+        reranking = Searcher(questions, config.model_copy(update={"option_scores": []}), workdir)
+        reranking.about()  # a reranker that is not trained is told now
+    searcher = Searcher(questions, config.model_copy(update=deep), workdir)
     every = searcher.passages()
     rows = []
     for query in get_args(QueryForm):
@@ -137,18 +140,36 @@ def compare(questions: Questions, config: RetrievalConfig, gold: Gold, workdir: 
                     **judge(gold, passages),
                 }
             )
+    if reranking is not None:
+        rows.append(_reranked(questions, reranking, gold))
     return rows
+
+
+def _reranked(questions: Questions, searcher: Searcher, gold: Gold) -> dict[str, Any]:
+    config = searcher.config
+    searcher.passages()  # opened before the clock starts, like those of the others
+    started = time.monotonic()
+    candidates = searcher.rerank(searcher.all_rankings())
+    passages = [[own[i] for i in distinct(own, config.drop_similar, DEPTHS[-1])] for own in candidates]
+    spent = time.monotonic() - started
+    return {
+        "retriever": "+".join([*config.retrievers, "reranker"]),
+        "query": config.query,
+        "ms_per_question": round(1000 * spent / len(questions), 2),
+        **judge(gold, passages),
+    }
 
 
 def table(rows: Sequence[dict[str, Any]], gold: Gold, questions: int) -> Iterator[str]:
     """The lines of the table of `compare`."""
     yield f"right: {gold.name}; {len(gold.rows)} of {questions} questions judged; 95 % intervals in brackets"
     measures = [f"recall@{k}" for k in DEPTHS] + [f"mrr@{DEPTHS[-1]}"]
-    yield f"{'retriever':15}{'query':20}" + "".join(f"{name:>22}" for name in measures) + f"{'ms/question':>13}"
+    width = max(15, *(len(row["retriever"]) + 1 for row in rows))
+    yield f"{'retriever':{width}}{'query':20}" + "".join(f"{name:>22}" for name in measures) + f"{'ms/question':>13}"
     for row in rows:
         cells = ("{:.3f} [{:.3f}, {:.3f}]".format(*row[name]) for name in measures)
         yield (
-            f"{row['retriever']:15}{row['query']:20}"
+            f"{row['retriever']:{width}}{row['query']:20}"
             + "".join(f"{cell:>22}" for cell in cells)
             + f"{row['ms_per_question']:13.2f}"
         )

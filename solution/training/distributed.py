@@ -8,6 +8,7 @@ besides. Without a launcher nothing here does anything.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -142,6 +143,17 @@ def main_first(work: Callable[[], T]) -> T:
     made = work()
     from_main(lambda: None)
     return made
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Work as one process without a launcher: for what the first does within `main_first`, unknown to the others."""
+    global _store
+    kept, _store = _store, None
+    try:
+        yield
+    finally:
+        _store = kept
 
 
 def first_to_fail() -> bool:

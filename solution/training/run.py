@@ -29,6 +29,7 @@ from solution.models import locate_model
 from solution.progress import say
 from solution.questions import Questions
 from solution.retrieval.contexts import Contexts, build_views
+from solution.retrieval.rerank import Reranker
 from solution.training import distributed
 from solution.workdir import Workdir
 
@@ -133,6 +134,8 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
         "retrieval": run.retrieval.hash() if uses else "none",
         "wording": content_hash(sorted((id_, is_question(exam, row)) for row, id_ in enumerate(questions.ids))),
     }
+    if uses and run.retrieval.source == "index" and run.retrieval.reranker is not None:
+        about["reranker"] = Reranker(run.retrieval.reranker, workdir.root).key
     key = content_hash(about)
     target, part = workdir.fold_weights(config.name, fold), workdir.oof_part(config.name, fold)
     if distributed.from_main(lambda: key) != key:

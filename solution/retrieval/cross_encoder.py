@@ -1,0 +1,246 @@
+"""The reranker's model: a cross-encoder, which reads question and passage together, trained in the rankers' loop."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from solution.config import RerankerSettings
+from solution.errors import UserError
+from solution.files import content_hash
+from solution.progress import progress_bar, say
+from solution.rankers.multiple_choice import EncodedChoices, MultipleChoiceRanker
+from solution.rankers.neural import MAX_PADDING, Item
+from solution.rankers.prompts import share_room, token_ids
+from solution.training.batches import budget_batches
+from solution.training.loop import train
+
+_QUESTIONS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class PassageList:
+    """What is read of one question.
+
+    Attributes:
+        query: the question's text.
+        texts: of n passages.
+        cosines: float [n], of the question's vector and each passage's; empty where there is no `cosine_prior`.
+    """
+
+    query: str
+    texts: list[str]
+    cosines: list[float]
+
+
+@dataclass(frozen=True)
+class LabelledList(PassageList):
+    """A question to learn from; `right` [n]: whether a passage is a right one. It has a right and a wrong one."""
+
+    right: list[bool]
+
+
+@dataclass(frozen=True)
+class Pairs(Item):
+    """One question's encoded pairs; those at the first `alternatives` positions are right ones and count as one."""
+
+    alternatives: int = 1
+
+
+class CrossEncoder(MultipleChoiceRanker):
+    """An AutoModelForSequenceClassification with one output: the higher, the better the passage.
+
+    With `cosine_prior` the score is the cosine of question and passage times a learnt scale, plus the model's output.
+    A head that the checkpoint does not have starts at zero, so before any training the order is the cosine's.
+
+    Raises:
+        UserError: on loading: see `NeuralRanker.build`; or the head is new and is not to be trained.
+    """
+
+    auto_class = "AutoModelForSequenceClassification"
+
+    def __init__(self, settings: RerankerSettings, cache: Path):
+        super().__init__(settings.as_ranker(), cache)
+        self.settings = settings
+        self._lists: list[tuple[list[int], list[list[int]], LabelledList]] = []
+
+    def _load_base(self, source: str, **options: Any) -> Any:
+        model = super()._load_base(source, num_labels=1, **options)
+        architectures = model.config.architectures or []
+        if not any(name.endswith("ForSequenceClassification") for name in architectures):
+            if not self.config.trains:
+                raise UserError(
+                    f"the reranker's model {self.config.model} is no cross-encoder ({', '.join(architectures)}): its "
+                    "head would be new. Set retrieval.reranker.training.epochs to 1 or more and train it, or name a "
+                    "model with a head"
+                )
+            for module in model.modules():
+                if isinstance(module, nn.Linear) and module.out_features == 1:
+                    nn.init.zeros_(module.weight)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+        return model
+
+    def _sequence_scores(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.model(**inputs).logits[:, 0]
+
+    # --- pairs ---
+
+    @functools.cached_property
+    def _frame(self) -> tuple[list[int], list[int], list[int]]:
+        """The special tokens before, between and behind two texts, as the model's own tokenizer sets them."""
+        encoded = self.tokenizer("a", "a", return_special_tokens_mask=True)
+        runs: list[list[int]] = [[], [], []]
+        place, inside = 0, False
+        for token, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True):
+            if special:
+                runs[place].append(token)
+            elif not inside:
+                place += 1
+            inside = not special
+        return runs[0], runs[1], runs[2]
+
+    def _pair(self, query: list[int], passage: list[int]) -> tuple[list[int], int]:
+        """A sequence, and how much of it is the question's. Of a long question the end is kept: the options."""
+        begin, middle, end = self._frame
+        room = self._limit() - len(begin) - len(middle) - len(end)
+        kept, rest = share_room(len(query), len(passage), room)
+        first = begin + query[len(query) - kept :] + middle
+        return first + passage[:rest] + end, len(first)
+
+    def _pairs(
+        self,
+        query: list[int],
+        passages: Sequence[list[int]],
+        cosines: Sequence[float],
+        positions: Sequence[int],
+        alternatives: int = 1,
+    ) -> Pairs:
+        made = [self._pair(query, passage) for passage in passages]
+        encoded = EncodedChoices([sequence for sequence, _ in made], [end for _, end in made], list(positions))
+        return Pairs(encoded, list(cosines), alternatives)
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids, each distinct text encoded once."""
+        distinct = list(dict.fromkeys(texts))
+        ids = dict(zip(distinct, token_ids(self.tokenizer, distinct), strict=True))
+        return [ids[text] for text in texts]
+
+    def scores(self, items: Sequence[Item]) -> torch.Tensor:
+        """float [b, columns]; several right passages are one column, the logarithm of the sum of their exponentials.
+
+        The loop's cross-entropy is then minus the logarithm of the share of all right passages: which of
+        them answers the question is left to the model (the marginal likelihood of Clark and Gardner 2018).
+        """
+        table = super().scores(items)
+        first = getattr(items[0], "alternatives", 1)
+        if first == 1:
+            return table
+        return torch.cat([table[:, :first].logsumexp(dim=1, keepdim=True), table[:, first:]], dim=1)
+
+    # --- training ---
+
+    def learn(
+        self,
+        lists: Sequence[LabelledList],
+        checkpoint: Path,
+        logs: Path,
+        evaluate: Callable[[], float] | None = None,
+    ) -> dict[str, Any]:
+        """Train on `lists`. Killed and called again, goes on from `checkpoint`; returns facts for metrics.json.
+
+        Raises:
+            UserError: see `training.loop.train`.
+        """
+        self.model = None  # training starts from the base model
+        self.build()
+        settings = self.settings
+        trainable, total = self.parameter_counts
+        title = f"reranker {checkpoint.name.replace('_', ' ')}"
+        say(f"{title}: {trainable:,} of {total:,} parameters are trained, {self.device}")
+        queries = self._tokens([one.query for one in lists])
+        passages = iter(self._tokens([text for one in lists for text in one.texts]))
+        self._lists = [
+            (query, [next(passages) for _ in one.texts], one) for query, one in zip(queries, lists, strict=True)
+        ]
+        run = content_hash(
+            settings.trained_hash(),
+            [(one.query, one.texts, one.right, np.round(one.cosines, 4).tolist()) for one in lists],
+        )
+        wrong = np.array([min(settings.negatives, one.right.count(False)) for one in lists])
+        try:
+            facts = train(
+                self,
+                np.zeros(len(lists), dtype=np.int64),
+                1 + wrong,
+                settings.training,
+                self.device,
+                settings.seed,
+                checkpoint,
+                run,
+                title,
+                evaluate,
+                logs,
+            )
+        finally:
+            self._lists = []
+        return {**facts, "trainable_parameters": trainable, "parameters": total, "computed_on": str(self.device)}
+
+    def encode(self, row: int, epoch: int) -> Pairs:
+        """One training question with right and wrong passages drawn from its own (by seed, epoch and row)."""
+        settings = self.settings
+        query, passages, one = self._lists[row]
+        rng = np.random.default_rng([settings.seed, epoch, row, 11])
+        right, wrong = np.flatnonzero(one.right), np.flatnonzero(~np.array(one.right))
+        right = rng.choice(right, min(settings.positives, len(right)), replace=False)
+        wrong = rng.choice(wrong, min(settings.negatives, len(wrong)), replace=False)
+        drawn = [*right.tolist(), *wrong.tolist()]
+        positions = [*range(len(right)), *range(settings.positives, settings.positives + len(wrong))]
+        cosines = [one.cosines[i] for i in drawn] if one.cosines else []
+        return self._pairs(query, [passages[i] for i in drawn], cosines, positions, settings.positives)
+
+    # --- scoring ---
+
+    def score(self, lists: Sequence[PassageList]) -> list[np.ndarray]:
+        """For each question float64 [its passages]. A pair's score depends on no other pair.
+
+        Raises:
+            UserError: a score is not finite.
+        """
+        self.build()
+        for module in self.modules:
+            module.eval()
+        made: list[np.ndarray] = []
+        with torch.inference_mode(), progress_bar(sum(len(one.texts) for one in lists), "reranking") as bar:
+            for begin in range(0, len(lists), _QUESTIONS_AT_ONCE):
+                made += self._score(lists[begin : begin + _QUESTIONS_AT_ONCE], bar.advance)
+        if not all(np.isfinite(values).all() for values in made):
+            raise UserError(
+                "the reranker gave scores that are not finite; try retrieval.reranker.precision=float32 "
+                "(half precision overflows with some models)"
+            )
+        return made
+
+    def _score(self, lists: Sequence[PassageList], advance: Callable[[int], None]) -> Iterator[np.ndarray]:
+        queries = self._tokens([one.query for one in lists])
+        passages = iter(self._tokens([text for one in lists for text in one.texts]))
+        items = [
+            self._pairs(query, [next(passages)], one.cosines[i : i + 1], [0])
+            for query, one in zip(queries, lists, strict=True)
+            for i in range(len(one.texts))
+        ]
+        lengths = [self.length(item) for item in items]
+        batches = budget_batches(lengths, self.config.predict_tokens_per_batch, max_padding=MAX_PADDING)
+        scores = np.zeros(len(items))
+        passes = [[items[i] for i in batch] for batch in batches]
+        for batch, values in zip(batches, self.batch_scores(passes, advance), strict=True):
+            scores[batch] = values[:, 0].double().cpu().numpy()
+        ends = np.cumsum([len(one.texts) for one in lists])
+        return iter(np.split(scores, ends[:-1]))
