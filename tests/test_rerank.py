@@ -98,10 +98,18 @@ def test_a_score_depends_on_no_other_pair(tiny):
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(tiny, tmp_path):
+
+    class Counting(CrossEncoder):
+        passes = 0
+
+        def scores(self, items):
+            self.passes += 1
+            return super().scores(items)
+
     steps = {"epochs": 2, "checkpoint_seconds": 0, "evaluations_per_epoch": 1}
     settings = tiny_settings(tiny("bert"), training=steps)
     lists, unseen = learnable(16), learnable(3, seed=1)
-    whole, cut = CrossEncoder(settings, tmp_path), CrossEncoder(settings, tmp_path)
+    whole, cut = Counting(settings, tmp_path), Counting(settings, tmp_path)
     first = whole.learn(lists, tmp_path / "a", tmp_path / "logs_a", lambda: 0.5)
 
     def killed() -> float:
@@ -110,7 +118,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(tiny, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         cut.learn(lists, tmp_path / "b", tmp_path / "logs_b", killed)
     assert 0 < json.loads((tmp_path / "b" / "state.json").read_text())["step"] < 8
+    cut.passes = 0
     second = cut.learn(lists, tmp_path / "b", tmp_path / "logs_b", lambda: 0.5)
+    assert whole.passes == 8 and cut.passes == 5  # the first three steps are not done again
     assert first["loss"] == second["loss"] and len(first["loss"]) == 8
     np.testing.assert_array_equal(np.concatenate(whole.score(unseen)), np.concatenate(cut.score(unseen)))
 

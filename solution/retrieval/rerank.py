@@ -264,7 +264,7 @@ def train_reranker(run: Run, questions: Questions, workdir: Workdir, folds: Sequ
     except UserError as error:
         raise UserError(f"retrieval.reranker.gold: {error}") from None
     fold_of = exam_folds(questions, run.ensemble, workdir.folds)
-    plain = {"top_k": 1, "drop_similar": None, "option_scores": []}
+    plain: dict[str, Any] = {"top_k": 1, "drop_similar": None, "option_scores": []}
     first = Searcher(questions, config.model_copy(update={**plain, "reranker": None}), workdir.root)
     labels = questions.extra[settings.gold] if settings.gold else []
     about = {
