@@ -335,25 +335,24 @@ def test_order_and_threshold():
 
 
 def test_the_weights_name_the_contexts(config, workdir):
-    before = Searcher(QUESTIONS, config, workdir.root).about()["reranker"]["weights"]
     stamp = (workdir.fold_weights("reranker", 1) / "manifest.json").stat().st_mtime_ns
     trained(config, workdir)
     assert (workdir.fold_weights("reranker", 1) / "manifest.json").stat().st_mtime_ns == stamp
+    key = Reranker(config.reranker, workdir.root).key
+    assert Searcher(QUESTIONS, config, workdir.root).about()["reranker"]["weights"] == key
+    shutil.copytree(config.reranker.model, workdir.root / "moved")
+    assert Reranker(changed(config, model=str(workdir.root / "moved")).reranker, workdir.root).key == key
+    with pytest.raises(UserError, match="another base model"):
+        Reranker(changed(config, model=MINILM).reranker, workdir.root)
     other = changed(config, seed=5)
     with pytest.raises(UserError, match="other settings: seed 4 there and 5 now"):
         build_contexts(QUESTIONS, other, workdir.root)
-    trained(other, workdir, [0])
-    with pytest.raises(UserError, match="seed 4 there"):
-        build_contexts(QUESTIONS, other, workdir.root)
-    trained(other, workdir)
-    assert Searcher(QUESTIONS, other, workdir.root).about()["reranker"]["weights"] != before
-    shutil.copytree(config.reranker.model, workdir.root / "moved")
-    assert Reranker(changed(other, model=str(workdir.root / "moved")).reranker, workdir.root).folders
-    with pytest.raises(UserError, match="another base model"):
-        Reranker(changed(other, model=MINILM).reranker, workdir.root)
-    (workdir.fold_weights("reranker", 2) / "adapter_model.safetensors").write_bytes(b"broken")
+    trained(config, workdir, [0], QUESTIONS.subset(range(11)))
+    with pytest.raises(UserError, match="fold_1 and .*fold_0 were not trained on the same questions"):
+        Reranker(config.reranker, workdir.root)
+    (workdir.fold_weights("reranker", 0) / "adapter_model.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError, match="corrupt.*reranker train"):
-        build_contexts(QUESTIONS, other, workdir.root)
+        build_contexts(QUESTIONS, config, workdir.root)
 
 
 def test_the_gain_is_told(config, workdir):
@@ -391,11 +390,7 @@ def test_rankers_are_trained_and_answer_on_reranked_contexts(config, workdir):
     new = Questions(["n"], ["What melts in volcanoes?"], [["ice", "rock"]], np.array([-1]), {"topic": ["?"]})
     made, _ = run_submission(workdir, new, workdir.root / "s.csv")
     assert made.shape == (1, 2) and list(workdir.cache.glob("contexts-*"))
-    trained(changed(config, seed=9), workdir)
-    with pytest.raises(UserError):
-        run_submission(workdir, new, workdir.root / "s.csv")
-    # Of the same settings, but other weights.
-    shutil.rmtree(workdir.weights / "reranker")
+    # The same settings, but other weights.
     trained(config, workdir, range(3), QUESTIONS.subset(range(11)))
     with pytest.raises(UserError, match="similarity was trained on contexts of another reranker"):
         run_submission(workdir, new, workdir.root / "s.csv")
