@@ -220,7 +220,7 @@ class CrossEncoder(MultipleChoiceRanker):
         made: list[np.ndarray] = []
         with torch.inference_mode(), progress_bar(sum(len(one.texts) for one in lists), "reranking") as bar:
             for begin in range(0, len(lists), _QUESTIONS_AT_ONCE):
-                made += self._score(lists[begin : begin + _QUESTIONS_AT_ONCE], bar.advance)
+                made += self._list_scores(lists[begin : begin + _QUESTIONS_AT_ONCE], bar.advance)
         if not all(np.isfinite(values).all() for values in made):
             raise UserError(
                 "the reranker gave scores that are not finite; try retrieval.reranker.precision=float32 "
@@ -228,7 +228,7 @@ class CrossEncoder(MultipleChoiceRanker):
             )
         return made
 
-    def _score(self, lists: Sequence[PassageList], advance: Callable[[int], None]) -> Iterator[np.ndarray]:
+    def _list_scores(self, lists: Sequence[PassageList], advance: Callable[[int], None]) -> Iterator[np.ndarray]:
         queries = self._tokens([one.query for one in lists])
         passages = iter(self._tokens([text for one in lists for text in one.texts]))
         items = [
