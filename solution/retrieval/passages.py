@@ -13,6 +13,7 @@ import numpy as np
 from solution.retrieval.corpus import Document
 
 _DOCUMENTS_AT_ONCE = 256
+_LONGEST = 1 << 18  # characters tokenised together; a longer document is cut into such pieces first
 _MIN_TOKENS = 8
 _MIN_BUDGET = 4
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*\s+(?=\S)|[。！？]|\n")
@@ -89,7 +90,8 @@ def split_passages(documents: Iterable[Document], tokenizer: Any, tokens: int, o
     long titles leave little room). A window ends at the last sentence end in its second half, else
     at a word's end. Texts are cut from the original characters, so numbers, case and spacing stay;
     only white space at the cuts is dropped. A title may take at most half of a passage and is cut
-    beyond that.
+    beyond that. Documents of more than 262,144 characters are first cut into pieces of so many, at a
+    sentence end, which share nothing. Memory is that of one such piece.
 
     Args:
         tokenizer: a fast tokenizer (one that knows the offsets of its tokens).
@@ -99,8 +101,10 @@ def split_passages(documents: Iterable[Document], tokenizer: Any, tokens: int, o
     """
     if tokens < _MIN_TOKENS or not 0 <= overlap < tokens:
         raise ValueError(f"cannot cut passages of {tokens} tokens with an overlap of {overlap}")
-    stream = iter(documents)
-    while batch := list(itertools.islice(stream, _DOCUMENTS_AT_ONCE)):
+    for batch in _batches(documents):
+        if len(batch[0].text) > _LONGEST:  # alone in its batch
+            yield from _long_document(batch[0], tokenizer, tokens, overlap)
+            continue
         whole = token_offsets(tokenizer, [passage_text(document) for document in batch])
         long = [document for document, offsets in zip(batch, whole, strict=True) if len(offsets) > tokens]
         cut = iter(_cut_documents(long, tokenizer, tokens, overlap))
@@ -111,6 +115,40 @@ def split_passages(documents: Iterable[Document], tokenizer: Any, tokens: int, o
                 title, texts = next(cut)
                 for k, text in enumerate(texts):
                     yield Passage(f"{document.id}#{k}" if len(texts) > 1 else document.id, title, text)
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Documents tokenised together: so many that memory stays small; a very long one is alone."""
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        length = len(document.text)
+        if batch and (len(batch) == _DOCUMENTS_AT_ONCE or size + length > _LONGEST):
+            yield batch
+            batch, size = [], 0
+        batch.append(document)
+        size += length
+    if batch:
+        yield batch
+
+
+def _long_document(document: Document, tokenizer: Any, tokens: int, overlap: int) -> Iterator[Passage]:
+    """The passages of a document that is cut piece by piece; the pieces do not overlap."""
+    number = begin = 0
+    while begin < len(document.text):
+        piece = document.text[begin : begin + _LONGEST]
+        if begin + _LONGEST < len(document.text):
+            # A tenth of it is searched for the last sentence end.
+            tail = len(piece) - _LONGEST // 10
+            ends = [tail + end for end in _sentence_ends(piece[tail:])]
+            piece = piece[: max(ends, default=piece.rfind(" ") + 1 or len(piece))]
+        begin += len(piece)
+        if piece.strip():
+            part = Document(document.id, document.title, piece.strip())
+            for title, texts in _cut_documents([part], tokenizer, tokens, overlap):
+                for text in texts:
+                    yield Passage(f"{document.id}#{number}", title, text)
+                    number += 1
 
 
 def _cut_documents(
