@@ -5,12 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import faiss
@@ -279,52 +274,6 @@ def test_another_metric_uses_the_same_vectors(config, workdir, capsys):
     build_index(changed(config, passage_tokens=127), workdir)
     assert "used again" not in capsys.readouterr().err
     assert len(list((workdir / "cache").glob("index-*"))) == 3
-
-
-def run_build(config: RetrievalConfig, workdir: Path) -> subprocess.Popen:
-    code = (
-        "import sys; from pathlib import Path; from solution.config import RetrievalConfig\n"
-        "from solution.retrieval import index, shards\n"
-        "shards.SHARD = 16\n"
-        "index.build_index(RetrievalConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))\n"
-    )
-    command = [sys.executable, "-c", code, config.model_dump_json(), str(workdir)]
-    return subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
-
-
-def test_a_killed_embedding_goes_on_and_gives_the_same_bytes(config, tmp_path):
-    whole, killed, corpus = tmp_path / "whole", tmp_path / "killed", tmp_path / "corpus.jsonl"
-    documents = itertools.islice(read_corpus(config.corpus), 120)
-    corpus.write_text("".join(json.dumps({"id": d.id, "text": d.text}) + "\n" for d in documents))
-    config = changed(config, corpus=str(corpus))
-    process = run_build(config, killed)
-    deadline = time.monotonic() + 120
-    while len(list(killed.glob("cache/*.shards/vectors-*.npy"))) < 2:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not list(killed.glob("cache/index-*/manifest.json")), "it was too quick to be killed"
-    shards = {path: path.stat().st_mtime_ns for path in killed.glob("cache/*.shards/vectors-*.npy")}
-    (broken, *kept) = sorted(shards)
-    broken.write_bytes(broken.read_bytes()[:-100])
-    again = run_build(config, killed)
-    while not list(killed.glob("cache/index-*/manifest.json")):
-        for path in kept:
-            if path.exists():
-                assert path.stat().st_mtime_ns == shards[path], "a finished shard was made again"
-        assert again.poll() in (None, 0) and time.monotonic() < deadline + 120
-        time.sleep(0.02)
-    assert again.wait() == 0
-    again.communicate()
-    fresh = run_build(config, whole)
-    fresh.communicate()
-    assert fresh.returncode == 0
-    one, two = only_index(whole), only_index(killed)
-    assert one.name == two.name
-    for name in ("passages.parquet", "vectors.npy", "index.faiss", MANIFEST):
-        assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("name", ["passages.parquet", "vectors.npy", "index.faiss", MANIFEST])

@@ -115,6 +115,18 @@ def test_batches_hold_so_many_tokens():
     assert list(_batches([], 3, 600)) == []
 
 
+def test_only_what_is_missing_or_broken_is_made_again(config, serial, embedder, tmp_path):
+    for name, data in serial.items():
+        (tmp_path / name).write_bytes(data[:-100] if name == "vectors-000002.npy" else data)
+    (tmp_path / "vectors-000005.npy").unlink()
+    (tmp_path / ".vectors-000005.npy.x.part").write_bytes(b"of a run that was killed")
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    make_shards(config, embedder, tmp_path)
+    assert contents(tmp_path) == serial
+    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert {name for name in serial if before.get(name) != after[name]} == {"vectors-000002.npy", "vectors-000005.npy"}
+
+
 def test_what_was_left_out_is_told_and_kept(config, embedder, tmp_path, capsys):
     path = tmp_path / "corpus.jsonl"
     texts = {k: " ".join(f"Ice {k}.{n} is cold." for n in range(10 * k)) for k in range(1, 5)}
