@@ -7,7 +7,7 @@ import functools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -72,7 +72,7 @@ class Embedder:
             raise self._unusable(error) from None
         model.eval()
         # Batches are padded to their own longest text, so room for long ones costs the short ones nothing.
-        model.max_seq_length = max(model.max_seq_length or 0, min(_POSITIONS, _positions(model[0].auto_model.config)))
+        model.max_seq_length = max(model.max_seq_length or 0, min(_POSITIONS, _positions(cast(Any, model[0]).auto_model.config)))
         return model
 
     @property
