@@ -150,7 +150,9 @@ def _heat(chart: Heat) -> str:
     rows = []
     for number, label, values in zip(numbers, chart.labels, chart.values, strict=True):
         cells = [
-            "<td></td>" if value is None else f'<td style="--share:{max(0.0, min(1.0, value)):.0%}">{value:.2f}</td>'
+            "<td></td>"
+            if value is None
+            else f'<td style="--share:{max(0.0, min(1.0, value)):.0%}">{round(value, 2) + 0:.2f}</td>'
             for value in values
         ]
         rows.append(f'<tr><th scope="row">{number} {name(label)}</th>{"".join(cells)}</tr>')

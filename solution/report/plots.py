@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,15 @@ def save(chart: Forest | Panels | Heat, path: Path) -> None:
             _heat(figure, chart)
         else:
             _panels(figure, chart)
-        figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
+        figure.savefig(path, format="png", dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
 
 
 def _short(label: str) -> str:
     return label if len(label) <= _LABEL else label[: _LABEL - 1] + "…"
+
+
+def _wrapped(title: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(title, width))
 
 
 def _forest(figure: Any, chart: Forest) -> None:
@@ -68,7 +73,7 @@ def _forest(figure: Any, chart: Forest) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=_LINE, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_title(chart.title, loc="left")
+    figure.suptitle(_wrapped(chart.title, 90), x=0.01, ha="left", fontsize=11)
     axes.set_xlabel(chart.axis)
     if chart.reference is not None:
         label = chart.reference[1] or None
@@ -163,8 +168,8 @@ def _heat(figure: Any, chart: Heat) -> None:
     axes.tick_params(length=0)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
-    axes.set_title(chart.title, loc="left", wrap=True)
+    figure.suptitle(_wrapped(chart.title, 28 + 5 * count), x=0.01, ha="left", fontsize=11)
     for i, row in enumerate(values):
         for j, value in enumerate(row):
             if not math.isnan(value):
-                axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9)
+                axes.text(j, i, f"{round(value, 2) + 0:.2f}", ha="center", va="center", fontsize=9)

@@ -137,7 +137,7 @@ class Builder:
         told = [("Questions", f"{n:,}", f"{self.record['about'][self.material.rankers[0]]['folds']} folds")]
         how = "weights and choice judged on folds they have not seen" if estimate["kind"] == "nested" else "out of fold"
         span = _interval(estimate["low"], estimate["high"])
-        told.append(("Estimated MAP@3", f"{estimate['map3']:.4f}", f"{span}, 95 %; {how}"))
+        told.append(("Estimated MAP@3", f"{estimate['map3']:.4f}", f"{span}, 95\u00a0%; {how}"))
         told.append(("The same in-sample", f"{self.record['in_sample_map3']:.4f}", "flatters itself: not an estimate"))
         chance = metrics.expected_random_map(self.oof.exists.sum(axis=1))
         told.append(("Random guessing", f"{chance:.4f}", "exact"))
@@ -525,7 +525,7 @@ class Builder:
             last = f"MRR@{min(max(deepest, 1), DEPTHS[-1])}"
             marks = tuple(Mark(last if name.startswith("mrr") else name, *scores[name]) for name in names)
             suffix = "" if number == 1 else f"_{number}"
-            readers = f"what {', '.join(read.rankers)} read"
+            readers = f"what {_listed(read.rankers)} read"
             head = f"Recall in {readers}"
             charts.append(Forest(f"retrieval{suffix}", head, "share of questions", marks, ("measure",), form="{:.3f}"))
             found = np.zeros(len(self.answers), dtype=bool)
@@ -586,7 +586,7 @@ class Builder:
                 Passage(passage.title, _cut(passage.text, EXCERPT), hit)
                 for passage, hit in zip(passages, judged, strict=True)
             )
-            contexts.append((", ".join(read.rankers), shown))
+            contexts.append((_listed(read.rankers), shown))
         return Worst(
             facts=tuple(facts),
             prompt=_cut(questions.prompts[row], _PROMPT),
@@ -599,6 +599,11 @@ class Builder:
     @property
     def _judged(self) -> frozenset[int]:
         return frozenset(self.gold.rows if self.gold is not None else ())
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a row, of many only the first."""
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def _cut(text: str, most: int) -> str:
