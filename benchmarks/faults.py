@@ -16,10 +16,11 @@ what lies on disk before a step and disturbs that step's command, which runs in 
     hang       a ranker's process stops for good (where submit has --ranker-timeout)
     deadline   the time is too short (where submit has --deadline)
 
-Afterwards there must be an answer as of an undisturbed run (under memory, hang and deadline: a complete one) or a clear
-refusal: exit code 2, one message, no traceback. A submission that is there is complete. The same command, started again
-without the fault, must end with the same bytes as an undisturbed run, and leave no other files. Whatever breaks this
-is a violation: it is told with the number of its case (`--first N --count 1` repeats it), and the exit code is 1.
+Afterwards there must be the answer of an undisturbed run, a complete lesser one whose report names the ranker that was
+left out, or a clear refusal: exit code 2, one message, no traceback. A submission that is there is complete. The same
+command, started again without the fault, must end with the same bytes as an undisturbed run, and leave no other files.
+Whatever breaks this is a violation: it is told with the number of its case (`--first N --count 1` repeats it), and the
+exit code is 1.
 
 A command runs in a fork of this process, which has imported the libraries, so that most of its time is work;
 `--fresh` starts a new interpreter for each. `--json` prints one JSON object as the last line.
@@ -60,6 +61,8 @@ HOOK = "FAULTS_HOOK"
 LIMIT = 300.0
 TIMES = {"metrics.json", "log.csv", "submission.report.json"}
 """Files that say how long something took."""
+JOURNALS = ("cache/tune/", "cache/submission/", "logs/")
+"""Folders of what a run keeps for its own resume, with times in it."""
 PRELOAD = """
     bm25s cmaes faiss numpy optuna pandas peft pyarrow.parquet safetensors.torch scipy.optimize scipy.sparse.csgraph
     sentence_transformers sklearn.feature_extraction.text torch transformers transformers.models.auto
@@ -205,18 +208,20 @@ class Runner:
             child = self._start(arguments, folder, hook, a.fileno(), b.fileno())
         waiting = sorted(signals or [])
         late = False
-        while True:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                break
-            elapsed = time.monotonic() - started
-            while waiting and elapsed >= waiting[0][0]:
-                _signal(child, waiting.pop(0)[1])
-            if elapsed > LIMIT:
-                late = True
-                _signal(child, signal.SIGKILL)
-            time.sleep(0.001)
-        _signal(child, signal.SIGKILL)  # what it started and left behind
+        try:
+            while True:
+                done, status = os.waitpid(child, os.WNOHANG)
+                if done:
+                    break
+                elapsed = time.monotonic() - started
+                while waiting and elapsed >= waiting[0][0]:
+                    _signal(child, waiting.pop(0)[1])
+                if elapsed > LIMIT:
+                    late = True
+                    _signal(child, signal.SIGKILL)
+                time.sleep(0.001)
+        finally:
+            _signal(child, signal.SIGKILL)  # also what it has started and left behind
         code = os.waitstatus_to_exitcode(status)
         texts = [path.read_text(encoding="utf-8", errors="replace") for path in (out, err)]
         if late:
@@ -320,11 +325,11 @@ def undisturbed(folder: Path, runner: Runner) -> Reference:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Relative path -> what decides whether two runs came to the same; times and the search's journal left out."""
+    """Relative path -> what decides whether two runs came to the same; times and journals are left out."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if not path.is_file() or name.startswith(("cache/tune/", "logs/")):
+        if not path.is_file() or name.startswith(JOURNALS):
             continue
         if path.name in TIMES or (path.name == "manifest.json" and name.startswith("weights/")):
             found[name] = b""  # that it is there
@@ -345,6 +350,16 @@ def differences(folder: Path, wanted: Path, but: str | None = None) -> str:
     names = [name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name) and name != but]
     told = [f"{name} ({'more' if name not in b else 'missing' if name not in a else 'other'})" for name in names]
     return ", ".join(told[:6])
+
+
+def declared(folder: Path) -> bool:
+    """Whether the report on the submission says that not every ranker answered everything."""
+    try:
+        report = json.loads((folder / "submission.report.json").read_text())
+        states = [ranker["state"] for ranker in report["rankers"]]
+        return report["ended"] != "finished" or any(state in ("failed", "partial", "skipped") for state in states)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def incomplete(folder: Path) -> str:
@@ -382,7 +397,6 @@ class Case:
 
     Attributes:
         folder: a copy of what is on disk before the step.
-        partial: whether a complete answer that is another one is right too.
         expected: exit codes, beside 0 and 2, that are the fault's own.
         mend: what undoes the fault on disk before the command is started again.
         spoilt: a damaged file; it may stay as it is.
@@ -394,7 +408,6 @@ class Case:
     arguments: list[str]
     hook: dict[str, Any] = field(default_factory=dict)
     signals: list[tuple[float, int]] = field(default_factory=list)
-    partial: bool = False
     expected: tuple[int, ...] = ()
     mend: Callable[[], object] = lambda: None
     spoilt: str | None = None
@@ -465,7 +478,6 @@ def memory(draw: random.Random, reference: Reference, case: Case) -> Case:
     case.hook = {"act": "torch" if scope == "models" else "memory", "at": at, "scope": scope}
     if own and scope == "models":
         case.hook["worker"] = str(Path(__file__).parent)
-    case.partial = case.step == "submit"
     case.told = (
         f"{case.hook['act']} at call {at} of {scope}{' in a process of a ranker' if 'worker' in case.hook else ''}"
     )
@@ -528,7 +540,6 @@ def hang(draw: random.Random, reference: Reference, case: Case) -> Case:
     case.hook = {"act": "stop", "at": draw.randint(1, _WORKER_CALLS), "worker": str(Path(__file__).parent)}
     case.arguments += ["--ranker-timeout", "20s"]
     case.told = f"at call {case.hook['at']} of a ranker's process"
-    case.partial = True
     return case
 
 
@@ -537,7 +548,6 @@ def deadline(draw: random.Random, reference: Reference, case: Case) -> Case:
     seconds = draw.uniform(1, 1.2 * reference.seconds["submit"])
     case.arguments += ["--deadline", f"{seconds:.1f}s"]
     case.told = f"{seconds:.1f} s"
-    case.partial = True
     return case
 
 
@@ -638,11 +648,13 @@ def face(case: Case, reference: Reference, runner: Runner, may_mount: bool) -> O
     ended = "stopped"
     if done.code == 0:
         ended = "answer"
-        if not case.partial:
-            other = differences(case.folder, wanted, case.spoilt)
-            wrong += [f"done, and not as undisturbed: {other}"] if other else []
-        elif case.step == "submit" and not (case.folder / "submission.csv").exists():
+        other = differences(case.folder, wanted, case.spoilt)
+        if case.step == "submit" and not (case.folder / "submission.csv").exists():
             wrong.append("done, and there is no submission")
+        elif other.startswith(("submission.csv (other)", "cache/contexts")) and declared(case.folder):
+            ended = "lesser"
+        elif other:
+            wrong.append(f"done, and not as undisturbed: {other}")
     elif done.code == 2:
         ended = "refusal"
         wrong += [] if clear else ["exit code 2 without one clear message"]
@@ -725,26 +737,29 @@ def run_all(options: argparse.Namespace, kinds: list[str], folder: Path) -> bool
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     violations: list[dict[str, Any]] = []
     started = time.monotonic()
-    for number in range(options.first, options.first + options.count):
-        name = kinds[number % len(kinds)]
-        draw = random.Random(f"{options.seed} {number}")
-        place = folder / f"case-{number}"
-        case = KINDS[name][0](draw, reference, place)
-        found = face(case, reference, runner, may_mount)
-        row = counts[name]
-        row["runs"] += 1
-        row[found.ended] += 1
-        row["resumed"] += found.resumed
-        row["violations"] += bool(found.violations)
-        mark = "; ".join(found.violations) or found.ended
-        print(f"{number:4} {name:9} {found.told}: {mark} ({found.seconds:.1f} s)", flush=True)
-        if found.violations:
-            tail = found.err.strip().splitlines()[-25:]
-            print("\n".join(f"       | {line}" for line in tail), flush=True)
-            violations.append({"case": number, "kind": name, "fault": found.told, "what": found.violations})
-        shutil.rmtree(place, ignore_errors=True)
-    columns = ("runs", "answer", "refusal", "stopped", "resumed", "violations")
-    titles = ("runs", "valid answer", "clear refusal", "stopped", "resumed equal", "violations")
+    try:
+        for number in range(options.first, options.first + options.count):
+            name = kinds[number % len(kinds)]
+            draw = random.Random(f"{options.seed} {number}")
+            place = folder / f"case-{number}"
+            case = KINDS[name][0](draw, reference, place)
+            found = face(case, reference, runner, may_mount)
+            row = counts[name]
+            row["runs"] += 1
+            row[found.ended] += 1
+            row["resumed"] += found.resumed
+            row["violations"] += bool(found.violations)
+            mark = "; ".join(found.violations) or found.ended
+            print(f"{number:4} {name:9} {found.told}: {mark} ({found.seconds:.1f} s)", flush=True)
+            if found.violations:
+                tail = found.err.strip().splitlines()[-25:]
+                print("\n".join(f"       | {line}" for line in tail), flush=True)
+                violations.append({"case": number, "kind": name, "fault": found.told, "what": found.violations})
+            shutil.rmtree(place, ignore_errors=True)
+    except KeyboardInterrupt:
+        print("interrupted: the table is of the faults until now")
+    columns = ("runs", "answer", "lesser", "refusal", "stopped", "resumed", "violations")
+    titles = ("runs", "same answer", "lesser answer", "clear refusal", "stopped", "resumed equal", "violations")
     print("\n" + "kind".ljust(11) + "".join(title.rjust(15) for title in titles))
     rows = {name: [counts[name][column] for column in columns] for name in kinds if name in counts}
     rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
@@ -753,7 +768,7 @@ def run_all(options: argparse.Namespace, kinds: list[str], folder: Path) -> bool
     if options.json:
         table = {name: dict(zip(columns, numbers, strict=True)) for name, numbers in rows.items()}
         seconds = round(time.monotonic() - started, 1)
-        facts = {"count": options.count, "seed": options.seed, "first": options.first, "seconds": seconds}
+        facts = {"count": rows["all"][0], "seed": options.seed, "first": options.first, "seconds": seconds}
         print(json.dumps({**facts, "mounts": may_mount, "kinds": table, "violations": violations}))
     return bool(violations)
 
