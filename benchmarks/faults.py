@@ -597,7 +597,7 @@ def mounted(case: Case, may_mount: bool) -> Iterator[None]:
             shutil.rmtree(whole)
             shutil.copytree(folder, whole)
         finally:
-            subprocess.run(["umount", str(folder)], check=True)
+            subprocess.run(["umount", "-l", str(folder)], check=True)
         folder.rmdir()
         whole.rename(folder)
     elif room is not None:
@@ -610,7 +610,7 @@ def mounted(case: Case, may_mount: bool) -> Iterator[None]:
             subprocess.run(["mount", "-o", "remount,ro,bind", place], check=True)
             yield
         finally:
-            subprocess.run(["umount", place], check=True)
+            subprocess.run(["umount", "-l", place], check=True)
     elif locked is not None:
         paths = [path for path in (folder / locked, *(folder / locked).rglob("*")) if path.is_dir()]
         for path in paths:
