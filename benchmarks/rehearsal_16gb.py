@@ -21,7 +21,6 @@ import csv
 import json
 import math
 import os
-import re
 import resource
 import shutil
 import subprocess
@@ -123,9 +122,6 @@ SMALL: dict[str, Any] = {
     "num_key_value_heads": 4,
 }
 NEW = ("pooler.", "classifier.")  # of DeBERTa's multiple-choice model; they are in no checkpoint
-TOLD = re.compile(
-    r"^(\w+): (\d+) MiB at the highest \((\d+) MiB planned\), ([\d.]+) s to load, ([\d.]+) s a question$", re.MULTILINE
-)
 
 
 # --- what is answered with -----------------------------------------------------------------
@@ -413,7 +409,7 @@ def rehearse(workdir: Workdir, options: argparse.Namespace) -> dict[str, Any]:
     """Run `submit.py` under the limit and read what it told."""
     limit = parse_memory(options.limit)
     output = workdir.root / "submission.csv"
-    arguments = ["--workdir", str(workdir.root), "--output", str(output), "--memory", options.limit]
+    arguments = ["--workdir", str(workdir.root), "--output", str(output), "--memory", options.limit, "--strict"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     log = workdir.root / "submit.log"
     started = time.monotonic()
@@ -432,16 +428,19 @@ def rehearse(workdir: Workdir, options: argparse.Namespace) -> dict[str, Any]:
     seconds = time.monotonic() - started
     told = log.read_text(encoding="utf-8")
     print(told)
+    report = output.with_name("submission.report.json")
+    facts = json.loads(report.read_text(encoding="utf-8"))["rankers"] if report.exists() else []
     rows = [
         {
-            "ranker": name,
-            "predicted_mib": int(planned),
-            "measured_mib": int(measured),
-            "predicted_of_measured": round(int(planned) / max(int(measured), 1), 3),
-            "load_seconds": float(load),
-            "seconds_per_question": float(each),
+            "ranker": row["ranker"],
+            "predicted_mib": row["planned_memory_mib"],
+            "measured_mib": row["model_memory_mib"],
+            "predicted_of_measured": round(row["planned_memory_mib"] / max(row["model_memory_mib"], 1), 3),
+            "load_seconds": row["load_seconds"],
+            "seconds_per_question": row["seconds_per_question"],
         }
-        for name, measured, planned, load, each in TOLD.findall(told)
+        for row in facts
+        if row["state"] == "finished" and row["planned_memory_mib"] and row["model_memory_mib"]
     ]
     if code != 0 or len(rows) < len(options.rankers):
         raise UserError(f"submit.py ended with code {code} under {kind} of {options.limit}; see above")

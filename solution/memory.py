@@ -39,6 +39,13 @@ def status_kib(name: str) -> int | None:
     return None
 
 
+def resident_kib() -> int | None:
+    """This process's memory; None where the system does not tell."""
+    with contextlib.suppress(OSError):
+        return status_kib("VmRSS")
+    return None
+
+
 class PeakMemory:
     """The highest memory in use from its making on: of the GPU where there is one, else resident host memory."""
 

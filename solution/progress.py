@@ -13,8 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 listener: Callable[[], None] | None = None
 """In a process that works for another one: called at every step."""
-bars = True
-"""False in a process whose progress another one shows."""
 
 
 def say(text: str) -> None:
@@ -38,8 +36,6 @@ class Bar:
             self._note = note
         if listener is not None:
             listener()
-        if not bars:
-            return
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, advance=steps, note=self._note)
             return
@@ -53,7 +49,7 @@ class Bar:
 @contextmanager
 def progress_bar(total: int, title: str) -> Iterator[Bar]:
     """A bar with elapsed time and ETA on a terminal; elsewhere at most one line a minute."""
-    if console.quiet or not bars or not sys.stderr.isatty():
+    if console.quiet or not sys.stderr.isatty():
         yield Bar(None, total, title)
         return
     columns = (

@@ -21,8 +21,9 @@ from solution.files import MANIFEST, content_hash, hashing, read_json
 from solution.inference.child import END, Child, cause_of_death
 from solution.inference.journal import Journal
 from solution.inference.limits import Limits
+from solution.inference.plan import Plan, print_plans
 from solution.inference.worker import exam_record, predict_part, questions_record
-from solution.memory import status_kib
+from solution.memory import resident_kib
 from solution.progress import progress_bar, say
 from solution.questions import Questions
 from solution.rankers.base import Exam, masked_softmax
@@ -60,8 +61,8 @@ class Turn:
         planned: bool [n], the questions that it was to read.
         from_journal: questions times folds that an earlier run had answered.
         done: questions times folds that it answered now, in `seconds`, of which the model took `model_seconds`.
-        peak_mib: of its process.
-        planned_mib, used_mib: what the model and its answers were to take (see `memory.plan_memory`), and did.
+        peak_mib, used_mib: MiB at the highest, with the libraries of its process and without them.
+        plan: what its memory was planned to be.
     """
 
     total: np.ndarray
@@ -76,8 +77,8 @@ class Turn:
     model_seconds: float = 0.0
     load_seconds: float | None = None
     peak_mib: int | None = None
-    planned_mib: int | None = None
     used_mib: int | None = None
+    plan: Plan | None = None
 
     @property
     def answered(self) -> np.ndarray:
@@ -194,6 +195,7 @@ class Engine:
                 "workdir": workdir,
                 "retrieval": retrieval.model_dump(mode="json"),
                 "views": list(dict.fromkeys(views[key])),
+                "verify": hashing(),
                 "questions": questions_record(self.questions, contexts=plain),
             }
             started = time.monotonic()
@@ -350,15 +352,13 @@ class Engine:
         minutes = (units * (speed or 0.0) + stage.load_seconds + START_SECONDS) / 60
         expected = "" if speed is None else f", about {minutes:.1f} min"
         say(f"{ranker.name}: {len(rows)} questions, {len(folders)} folds{expected}")
-        memory = self.limits.memory
         job = {
             "kind": "answer",
             "command": running_arguments(),
             "config": ranker.config.model_dump(mode="json"),
             "cache": self.cache,
-            # What this process takes is part of what may be used.
-            "memory": None if memory is None else max(memory - 1024 * (status_kib("VmRSS") or 0), 0),
-            "verify": hashing(),
+            "memory": self.limits.memory,
+            "held": 1024 * (resident_kib() or 0),
             "folders": [str(folder.resolve()) for folder in folders],
             "batches": [
                 {"fold": batch.fold, "rows": batch.rows, "alive": turn.alive[batch.rows].tolist()} for batch in missing
@@ -371,10 +371,13 @@ class Engine:
             def take(event: dict[str, Any]) -> None:
                 if event["event"] == "loaded":
                     turn.load_seconds = time.monotonic() - started
-                if event["event"] == "planned":
-                    turn.planned_mib = event["peak_mib"]
-                if event["event"] == "used":
-                    turn.used_mib = event["peak_mib"]
+                if event["event"] == "plan":
+                    turn.plan = Plan(**event["plan"])
+                    print_plans([turn.plan])
+                if event["event"] == "given_back":
+                    turn.used_mib = event["used_mib"]
+                    if event["kept_mib"]:
+                        say(f"WARNING: {ranker.name} has not given back {event['kept_mib']} MiB of its memory")
                 if event["event"] != "part":
                     return
                 batch = missing[event["number"]]
@@ -442,8 +445,6 @@ class Engine:
                     return  # it need not take down its libraries
                 elif event["event"] == END:
                     raise _Fault(error or cause_of_death(event["code"]))
-                elif event["event"] == "say":
-                    say(event["text"])
                 else:
                     take(event)
 

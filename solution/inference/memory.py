@@ -26,7 +26,7 @@ from solution.config import TRAINED_FAMILIES, RankerConfig
 from solution.device import free_memory
 from solution.errors import UserError
 from solution.inference.plan import MIB, Plan, print_plans, too_large
-from solution.memory import PeakMemory, status_kib
+from solution.memory import PeakMemory, resident_kib, status_kib
 from solution.models import empty_model, resolve_model, stored_quantized
 from solution.progress import say
 from solution.rankers.families import make_ranker
@@ -41,7 +41,7 @@ SAMPLE = 256  # of an exam's longest questions, at most so many are looked at
 
 
 def plan_memory(
-    rankers: Sequence[Any], exams: Mapping[str, Sequence[Any]], budget: int | None, cache: Path
+    rankers: Sequence[Any], exams: Mapping[str, Sequence[Any]], budget: int | None, cache: Path, held: int = 0
 ) -> dict[str, Plan]:
     """For each ranker with a model, what it will take, with the largest batch that fits. Prints a table of it.
 
@@ -50,6 +50,7 @@ def plan_memory(
         exams: ranker -> its exams, one for each of its contexts.
         budget: bytes; on a GPU of its memory, else of this machine's, this process included. None: what is free.
         cache: where converted models are kept.
+        held: bytes of the machine's memory that the process has which started this one.
 
     Returns:
         A plan for each ranker whose memory could be told; look at its `problem`.
@@ -62,7 +63,7 @@ def plan_memory(
         config = ranker.config
         if config.family not in TRAINED_FAMILIES:
             continue
-        available = available_memory(budget)
+        available = available_memory(budget, held)
         try:
             plans[ranker.name] = plan_ranker(config, exams[ranker.name], ranker.folders[0], cache, available)
         except UserError:
@@ -123,17 +124,17 @@ def plan_ranker(config: RankerConfig, exams: Sequence[Any], folder: Path, cache:
 # --- what there is -------------------------------------------------------------------------
 
 
-def available_memory(budget: int | None = None) -> int:
+def available_memory(budget: int | None = None, held: int = 0) -> int:
     """Bytes that a ranker may take: of the GPU's memory where there is one, else of the machine's.
 
     Args:
-        budget: what the user gives; on a CPU what this process has already is taken off.
+        budget: what the user gives; on a CPU what this process has already, and `held`, are taken off.
     """
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return max(min(free, total if budget is None else budget) - (0 if budget is None else RESERVE), 0)
-    there = [] if budget is None else [budget - 1024 * (status_kib("VmRSS") or 0)]
+    there = [] if budget is None else [budget - held - 1024 * (resident_kib() or 0)]
     there += [limit for limit in (_free_on_machine(), _free_in_cgroup(), *_free_in_limits()) if limit is not None]
     return max(min(there, default=0) - RESERVE, 0)
 
@@ -434,6 +435,7 @@ class Watch:
         self.load_seconds = 0.0
         self.peak_mib: int | None = None
         self.kept_mib = 0
+        self.peak = PeakMemory()
         self._started = time.monotonic()
         self._tensors: list[Any] = []
 
@@ -460,13 +462,13 @@ def watched(name: str, questions: int, plan: Plan | None = None) -> Iterator[Wat
     cuda = torch.cuda.is_available()
 
     def in_use() -> int:
-        return torch.cuda.memory_allocated() if cuda else 1024 * (_resident() or 0)
+        return torch.cuda.memory_allocated() if cuda else 1024 * (resident_kib() or 0)
 
     free_memory()
-    before, peak, watch = in_use(), PeakMemory(), Watch()
+    before, watch = in_use(), Watch()
     yield watch
     seconds = time.monotonic() - watch._started
-    highest = peak.mib()
+    highest = watch.peak.mib()
     free_memory()
     if highest is not None:
         watch.peak_mib = max(highest - before // MIB, 0)
@@ -485,9 +487,3 @@ def watched(name: str, questions: int, plan: Plan | None = None) -> Iterator[Wat
             f"{name}: {watch.peak_mib} MiB at the highest{planned}, {watch.load_seconds:.1f} s to load, "
             f"{each:.2f} s a question"
         )
-
-
-def _resident() -> int | None:
-    with contextlib.suppress(OSError):
-        return status_kib("VmRSS")
-    return None

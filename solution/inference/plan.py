@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from solution.config import RankerConfig
-from solution.errors import UserError
 from solution.progress import console
 
 MIB = 1 << 20
@@ -43,13 +42,6 @@ class Plan:
     def apply(self, config: RankerConfig) -> RankerConfig:
         """The ranker's settings with the batch that fits."""
         return config.model_copy(update={"predict_tokens_per_batch": self.batch})
-
-
-def refuse_too_large(plans: Mapping[str, Plan]) -> None:
-    """Raise one `UserError` for all rankers that do not fit."""
-    problems = [plan.problem for plan in plans.values() if plan.problem]
-    if problems:
-        raise UserError.join(problems, "rankers do not fit into the memory")
 
 
 def too_large(config: RankerConfig, plan: Plan) -> str:

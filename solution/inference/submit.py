@@ -21,6 +21,7 @@ from solution.folds import already_parted
 from solution.inference.engine import START_SECONDS, Engine
 from solution.inference.journal import Journal
 from solution.inference.limits import Limits
+from solution.inference.plan import MIB
 from solution.metrics import bootstrap_interval, credit_at_k
 from solution.models import check_model
 from solution.progress import say
@@ -397,8 +398,9 @@ def submission_report(engine: Engine, ended: str, output: Path) -> dict[str, Any
                 "model_seconds": round(turn.model_seconds, 3),
                 "seconds_per_question": _rounded(None if rate is None else rate * passes),
                 "peak_memory_mib": turn.peak_mib,
-                "planned_memory_mib": turn.planned_mib,
-                "used_memory_mib": turn.used_mib,
+                "model_memory_mib": turn.used_mib,
+                "planned_memory_mib": turn.plan and turn.plan.peak // MIB,
+                "tokens_per_batch": turn.plan and turn.plan.batch,
             }
         )
     recipes = [{"rankers": list(names), "questions": len(rows)} for names, rows in engine.groups()]
@@ -457,12 +459,11 @@ def ranker_exams(rankers: Sequence[TrainedRanker], questions: Questions, workdir
     }
 
 
-def predict_folds(ranker: TrainedRanker, exams: Sequence[Any], workdir: Workdir, plan: Any = None) -> np.ndarray:
+def predict_folds(ranker: TrainedRanker, exams: Sequence[Any], workdir: Workdir) -> np.ndarray:
     """The mean of what a ranker's folds say, float32 [n, max_options]; the base model is loaded once and freed.
 
     Args:
         exams: the questions with each of the ranker's contexts, see `ranker_exams`.
-        plan: what its memory was planned to be, see `memory.Plan`.
     """
     from solution.inference.memory import watched
     from solution.rankers.base import predict_contexts
@@ -470,7 +471,7 @@ def predict_folds(ranker: TrainedRanker, exams: Sequence[Any], workdir: Workdir,
 
     folders = ranker.folders if ranker.config.folds_differ else ranker.folders[:1]
     total = np.zeros(exams[0].questions.exists().shape, dtype=np.float64)
-    with watched(ranker.name, len(exams[0]), plan) as watch:
+    with watched(ranker.name, len(exams[0])) as watch:
         model = make_ranker(ranker.config, workdir.cache)
         for folder in folders:
             model.load(folder)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
-import io
 import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -106,70 +105,61 @@ def predict_part(model: Any, exams: Sequence[Any], rows: Sequence[int], alive: n
 
 
 def answer(job: dict[str, Any], tell: Tell) -> None:
-    """Load a ranker once and answer the job's batches in their order."""
+    """Plan a ranker's memory, load it once and answer the job's batches in their order."""
     from solution.config import RankerConfig
     from solution.inference.memory import plan_memory, watched
-    from solution.inference.plan import MIB, refuse_too_large
-    from solution.memory import PeakMemory
     from solution.rankers.families import make_ranker
 
     exams = read_exam_record(job["exam"])
     width = exams[0].questions.max_options
-    config, cache = RankerConfig.model_validate(job["config"]), Path(job["cache"])
-    folders = [Path(folder) for folder in job["folders"]]
-    plans = plan_memory([Planned(config.name, config, folders)], {config.name: exams}, job["memory"], cache)
-    refuse_too_large(plans)
-    plan = plans.get(config.name)
+    config, folders, cache = (
+        RankerConfig.model_validate(job["config"]),
+        list(map(Path, job["folders"])),
+        Path(job["cache"]),
+    )
+    # What is asked at once: of the parts, that with the longest texts.
+    longest = max(job["batches"], key=lambda batch: sum(text_length(exams[0], row) for row in batch["rows"]))
+    asked = {config.name: [exam.subset(longest["rows"]) for exam in exams]}
+    ranker = SimpleNamespace(name=config.name, config=config, folders=folders)
+    plan = plan_memory([ranker], asked, job["memory"], cache, job["held"]).get(config.name)
     if plan is not None:
+        tell("plan", plan=vars(plan))
+        if plan.problem:
+            raise UserError(plan.problem)
         config = plan.apply(config)
-        tell("planned", peak_mib=plan.peak // MIB)
-    peak = PeakMemory()
-    rows = {row for batch in job["batches"] for row in batch["rows"]}
-    with watched(config.name, len(rows), plan) as watch:
+    with watched(config.name, len(exams[0]), plan) as watch:
         model = make_ranker(config, cache)
-        _answer_batches(job["batches"], model, folders, exams, width, tell, watch, peak)
+        fold: int | None = None
+        for number, batch in enumerate(job["batches"]):
+            if batch["fold"] != fold:
+                model.load(folders[batch["fold"]])
+                watch.loaded(model)
+                if fold is None:
+                    tell("loaded")
+                fold = batch["fold"]
+            started, in_model = time.monotonic(), getattr(model, "model_seconds", 0.0)
+            alive = np.array(batch["alive"], dtype=bool)
+            table = predict_part(model, exams, batch["rows"], alive, width)
+            tell(
+                "part",
+                number=number,
+                table=base64.b64encode(np.ascontiguousarray(table, dtype="<f4").tobytes()).decode(),
+                seconds=time.monotonic() - started,
+                model_seconds=getattr(model, "model_seconds", 0.0) - in_model,
+                peak_mib=watch.peak.mib(),
+            )
         del model
-    tell("used", peak_mib=watch.peak_mib)
+    tell("given_back", used_mib=watch.peak_mib, kept_mib=watch.kept_mib)
 
 
-@dataclass(frozen=True)
-class Planned:
-    """What `memory.plan_memory` wants to know of a ranker."""
-
-    name: str
-    config: Any
-    folders: Sequence[Path]
-
-
-def _answer_batches(
-    batches: Sequence[dict[str, Any]],
-    model: Any,
-    folders: Sequence[Path],
-    exams: Sequence[Any],
-    width: int,
-    tell: Tell,
-    watch: Any,
-    peak: Any,
-) -> None:
-    fold: int | None = None
-    for number, batch in enumerate(batches):
-        if batch["fold"] != fold:
-            model.load(folders[batch["fold"]])
-            watch.loaded(model)
-            if fold is None:
-                tell("loaded")
-            fold = batch["fold"]
-        started, in_model = time.monotonic(), getattr(model, "model_seconds", 0.0)
-        alive = np.array(batch["alive"], dtype=bool)
-        table = predict_part(model, exams, batch["rows"], alive, width)
-        tell(
-            "part",
-            number=number,
-            table=base64.b64encode(np.ascontiguousarray(table, dtype="<f4").tobytes()).decode(),
-            seconds=time.monotonic() - started,
-            model_seconds=getattr(model, "model_seconds", 0.0) - in_model,
-            peak_mib=peak.mib(),
-        )
+def text_length(exam: Any, row: int) -> int:
+    """Characters of a question, its options and its context."""
+    questions = exam.questions
+    return (
+        len(questions.prompts[row])
+        + sum(map(len, questions.options[row]))
+        + sum(len(passage.text) for passage in exam.passages[row])
+    )
 
 
 def retrieve(job: dict[str, Any], tell: Tell) -> None:
@@ -178,21 +168,8 @@ def retrieve(job: dict[str, Any], tell: Tell) -> None:
     from solution.retrieval.contexts import build_views
 
     questions = read_questions_record(job["questions"])
-    build_views(questions, RetrievalConfig.model_validate(job["retrieval"]), job["views"], Path(job["workdir"]))
-
-
-class _Said(io.TextIOBase):
-    """A console's file whose lines the parent shows."""
-
-    def __init__(self, tell: Tell):
-        self._tell = tell
-        self._line = ""
-
-    def write(self, text: str) -> int:
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            self._tell("say", text=line.rstrip())
-        return len(text)
+    with contextlib.nullcontext() if job["verify"] else without_hashing():
+        build_views(questions, RetrievalConfig.model_validate(job["retrieval"]), job["views"], Path(job["workdir"]))
 
 
 def main() -> None:
@@ -222,12 +199,9 @@ def main() -> None:
 
     progress.listener = beat
     job = json.load(sys.stdin.buffer)
-    if job["kind"] == "answer":  # the parent shows one bar for all batches, and above it what is said
-        progress.bars = False
-        progress.console.file = cast(IO[str], _Said(tell))
+    progress.console.quiet = job["kind"] == "answer"  # the parent shows one bar for all batches
     try:
-        checked = contextlib.nullcontext() if job.get("verify", True) else without_hashing()
-        with checked, running_command("submit", job["command"]):
+        with running_command("submit", job["command"]):
             {"answer": answer, "retrieve": retrieve}[job["kind"]](job, tell)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent goes on without this ranker
         if os.environ.get("SOLUTION_TRACEBACK"):

@@ -72,7 +72,8 @@ class Embedder:
             raise self._unusable(error) from None
         model.eval()
         # Batches are padded to their own longest text, so room for long ones costs the short ones nothing.
-        model.max_seq_length = max(model.max_seq_length or 0, min(_POSITIONS, _positions(cast(Any, model[0]).auto_model.config)))
+        config = cast(Any, model[0]).auto_model.config
+        model.max_seq_length = max(model.max_seq_length or 0, min(_POSITIONS, _positions(config)))
         return model
 
     @property
