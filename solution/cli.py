@@ -192,16 +192,33 @@ def submit(
 @app.command()
 @command
 def index(
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[tune] [key.path=value]...", help="Settings that take the place of the files'."),
+    ] = None,
     corpus: CorpusOption = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="For tune: the exam whose questions are searched for. Default: passages.")
+    ] = None,
+    queries: Annotated[int, typer.Option(help="For tune: how many of them.", min=1)] = 1000,
+    recall: Annotated[float, typer.Option(help="For tune: what the settings must reach.", min=0, max=1)] = 0.98,
+    kinds: Annotated[str | None, typer.Option(help="For tune: only these kinds, separated by commas.")] = None,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
 ) -> None:
-    """Cut the corpus into passages, embed them and build the index."""
+    """Cut the corpus into passages, embed them and build the index.
+
+    `index tune` tries the kinds of dense index on these passages and prints what each finds, needs and takes.
+    """
+    tune = (overrides or [])[:1] == ["tune"]
+    overrides = overrides[1:] if overrides and tune else overrides
     run = _settings(configs, overrides, corpus)
     if run.retrieval.source != "index":
         raise UserError(f"retrieval.source is {run.retrieval.source!r}: no index is used (set retrieval.source=index)")
     folder = Workdir.open(workdir)
+    if tune:
+        _tune_index(run, folder, questions, queries, recall, kinds)
+        return
     wanted = set(run.retrieval.retrievers).union(*(ranker.contexts for ranker in run.rankers))
     if "dense" in wanted or run.retrieval.uses_vectors:
         from solution.retrieval.index import build_index
@@ -212,6 +229,36 @@ def index(
         from solution.retrieval.lexical import build_lexical
 
         print(f"{len(build_lexical(run.retrieval, folder.root))} passages in the lexical index")
+
+
+def _tune_index(
+    run: Run, folder: Workdir, questions: Path | None, count: int, recall: float, kinds: str | None
+) -> None:
+    exam = None if questions is None else _read_exam(questions, folder)
+    from solution.retrieval import index_tuning
+    from solution.retrieval.contexts import Searcher, search_depth
+    from solution.retrieval.index import build_index, find_embedder
+
+    chosen = kinds.split(",") if kinds else list(index_tuning.KINDS)
+    wrong = [kind for kind in chosen if kind not in index_tuning.KINDS]
+    if wrong:
+        raise UserError(f"--kinds {wrong[0]}: choose among {', '.join(index_tuning.KINDS)}")
+    config, k = run.retrieval, search_depth(run.retrieval)
+    embedder = find_embedder(config, folder.root)
+    built = build_index(config, folder.root, embedder)
+    if exam is None:
+        asked = index_tuning.sample_queries(built.vectors, count)
+    else:
+        searcher = Searcher(exam.subset(range(min(count, len(exam)))), config, folder.root)
+        one_each = config.query != "prompt_each_option"
+        asked = searcher.query_vectors(config.query) if one_each else searcher.option_vectors
+    found = index_tuning.measure(config, built, asked, k, chosen, folder.cache)
+    print(f"{len(built.passages)} passages, {len(asked)} {'questions' if exam else 'passages as queries'}")
+    for line in index_tuning.table(found, k):
+        print(line)
+    best = index_tuning.recommend(found, recall)
+    print(f"the quickest with a recall of {recall:g} or more:")
+    print("  " + " ".join(f"retrieval.{name}={value}" for name, value in best.settings.items()))
 
 
 @app.command()

@@ -402,11 +402,21 @@ class RetrievalConfig(Settings):
     near_duplicate: float = Field(0.9, gt=0, le=1)
     """The share of three-word runs that two passages have in common when the second is `near` the first. Passages that
     differ in one number only are near too."""
-    index: Literal["flat", "hnsw"] = "flat"
+    index: Literal["auto", "flat", "hnsw", "ivf_sq8", "ivf_pq", "rabitq"] = "auto"
+    """`flat` is exact; the others find candidates, scored again from the vectors on disk. `auto` chooses by the number
+    of passages; `python -m solution index tune` measures them on yours."""
     metric: Literal["ip", "l2"] = "ip"
     hnsw_links: int = Field(32, ge=2)
     hnsw_ef_build: int = Field(200, ge=8)
     hnsw_ef_search: int = Field(128, ge=1)
+    ivf_lists: int | None = Field(None, ge=1)
+    """Of the ivf kinds and rabitq; null: about 2 sqrt(passages)."""
+    ivf_probes: int | None = Field(None, ge=1)
+    """How many of the lists are searched; null: 32, or one of 64."""
+    rescore: int | None = Field(None, ge=0)
+    """How many candidates of an approximate index are scored again; null: a multiple of those wanted, by the kind."""
+    part_rows: int = Field(5_000_000, ge=1000)
+    """An approximate index is one file for each so many passages: less memory to build it, and less lost by a kill."""
     backend: Literal["faiss", "cdist"] = "faiss"
     """`cdist` is the exact SciPy search over the same vectors: slow, and the reference."""
     retrievers: list[Retriever] = ["dense"]

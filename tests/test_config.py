@@ -348,7 +348,10 @@ def test_an_override_of_a_ranker_that_is_not_used(configs):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["retrieval.index=ivf"], "retrieval.index: input should be 'flat' or 'hnsw' (it is 'ivf')"),
+        (
+            ["retrieval.index=ivf"],
+            "retrieval.index: input should be 'auto', 'flat', 'hnsw', 'ivf_sq8', 'ivf_pq' or 'rabitq' (it is 'ivf')",
+        ),
         (["encoder.training.epochs.x=1"], "encoder.training.epochs: input should be a valid integer"),
         # Every ranker gets it, and it is told once.
         (["training.epochs=-1"], "training.epochs: input should be greater than or equal to 0 (it is -1)"),

@@ -243,7 +243,7 @@ FINISHED_CASES: dict[str, tuple[Change, str, str]] = {
         "solution tune",
     ),
     "index truncated": (cut("cache/index-*/vectors.npy"), "contexts --questions new.csv", "solution index"),
-    "index flipped": (flip("cache/index-*/index.faiss"), "contexts --questions new.csv", "solution index"),
+    "index flipped": (flip("cache/index-*/passages.parquet"), "contexts --questions new.csv", "solution index"),
     "index manifest gone": (remove("cache/index-*/manifest.json"), "contexts --questions new.csv", "solution index"),
     "folds of another exam": (nothing, "train --fold 0 --questions new.csv", "parts another exam"),
     "output is the question file": (nothing, "submit --output test.csv", "is the question file"),

@@ -6,9 +6,9 @@ import csv
 import itertools
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ from solution.errors import UserError
 from solution.files import MANIFEST, write_manifest
 from solution.models import resolve_model
 from solution.questions import Questions
-from solution.retrieval import index as index_module
+from solution.retrieval.approximate import open_parts, write_parts
 from solution.retrieval.contexts import build_contexts
 from solution.retrieval.corpus import read_corpus
 from solution.retrieval.embedding import Embedder
@@ -153,11 +153,12 @@ def test_no_embedder_is_a_user_error(tmp_path):
 
 def make_index(vectors: np.ndarray, tmp_path: Path, **values) -> PassageIndex:
     config = RetrievalConfig(**values)
-    index = None
-    if config.backend == "faiss":
-        index_module._write_faiss(config, vectors, tmp_path / "index.faiss")
-        index = faiss.read_index(str(tmp_path / "index.faiss"))
-    return PassageIndex([Passage(str(row), "", "x") for row in range(len(vectors))], vectors, index, config, "key")
+    vectors = vectors.astype(np.float16)
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    structure = write_parts(config, vectors, folder)
+    approximate = open_parts(folder, structure, config, vectors.shape) if structure.rows else None
+    passages = [Passage(str(row), "", "x") for row in range(len(vectors))]
+    return PassageIndex(passages, vectors, approximate, config, "key")
 
 
 def random_unit(n: int, d: int, seed: int) -> np.ndarray:
@@ -166,8 +167,8 @@ def random_unit(n: int, d: int, seed: int) -> np.ndarray:
 
 
 def with_ties(n: int = 9000) -> np.ndarray:
-    """Unit vectors with many copies, some of them in the next block of the exact search."""
-    vectors = random_unit(n, 24, 0)
+    """Vectors as on disk with many copies, some of them in the next block of the exact search."""
+    vectors = random_unit(n, 24, 0).astype(np.float16).astype(np.float32)
     vectors[100:160] = vectors[7]
     vectors[n - 30 :] = vectors[7]
     vectors[n - 40 : n - 30] = vectors[300:310]
@@ -179,7 +180,8 @@ def test_exact_backends_agree_where_vectors_are_tied(tmp_path, k):
     vectors = with_ties()
     queries = np.vstack([vectors[[7, 300, 305]], random_unit(20, 24, 1)])
     # By hand, in float64: best first, the lower row of equals first.
-    distances = cdist(queries.astype(np.float64), vectors.astype(np.float64), "sqeuclidean")
+    one, two = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in map(np.float64, (queries, vectors)))
+    distances = cdist(one, two, "sqeuclidean")
     expected = np.argsort(distances.round(6), axis=1, kind="stable")[:, :k]
     answers = {}
     for backend, metric in itertools.product(("faiss", "cdist"), ("ip", "l2")):
@@ -211,18 +213,19 @@ def test_backends_agree_on_real_vectors(config, built, embedder):
 
 @pytest.mark.parametrize("metric", ["ip", "l2"])
 def test_hnsw_finds_nearly_all_and_is_the_same_each_time(config, built, tmp_path, metric):
-    vectors = np.load(only_index(built) / "vectors.npy")
+    vectors = np.load(only_index(built) / "vectors.npy").astype(np.float32)
     rng = np.random.default_rng(0)
     queries = vectors[rng.permutation(len(vectors))[:100]] + rng.normal(0, 0.03, (100, vectors.shape[1]))
     queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
     _, exact = make_index(vectors, tmp_path, metric=metric).search(queries, 10)
     files = []
     for _ in range(2):
-        scores, rows = make_index(vectors, tmp_path, index="hnsw", metric=metric, hnsw_links=16).search(queries, 10)
-        files.append((tmp_path / "index.faiss").read_bytes())
+        folder = tmp_path / f"run {len(files)}"
+        folder.mkdir()
+        scores, rows = make_index(vectors, folder, index="hnsw", metric=metric, hnsw_links=16).search(queries, 10)
+        files.append(next(folder.glob("*/index-000.faiss")).read_bytes())
         assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows, exact, strict=True)]) >= 0.95
     assert files[0] == files[1]
-    assert make_index(vectors, tmp_path, index="hnsw", metric=metric, hnsw_ef_search=3)._index.hnsw.efSearch == 3
 
 
 @pytest.mark.parametrize("values", [{}, {"metric": "l2"}, {"backend": "cdist"}, {"index": "hnsw"}])
@@ -253,8 +256,9 @@ def test_the_index_holds_the_passages_with_their_vectors(config, built, embedder
     with pytest.raises(IndexError):
         index.passages[len(index.passages)]
     assert sorted(path.name for path in only_index(built).iterdir()) == [
-        "index.faiss", MANIFEST, "passages.parquet", "vectors.npy",
+        MANIFEST, "passages.parquet", "vectors.npy",
     ]  # fmt: skip
+    assert np.load(only_index(built) / "vectors.npy").dtype == np.float16
     assert not list((built / "cache").glob("*.shards"))
 
 
@@ -276,7 +280,7 @@ def test_another_metric_uses_the_same_vectors(config, workdir, capsys):
     assert len(list((workdir / "cache").glob("index-*"))) == 3
 
 
-@pytest.mark.parametrize("name", ["passages.parquet", "vectors.npy", "index.faiss", MANIFEST])
+@pytest.mark.parametrize("name", ["passages.parquet", "vectors.npy", MANIFEST])
 @pytest.mark.parametrize("how", ["truncated", "changed", "missing"])
 def test_a_damaged_index_is_refused(config, workdir, name, how):
     path = only_index(workdir) / name
@@ -304,18 +308,14 @@ def test_damage_with_a_manifest_that_fits_is_seen_too(config, workdir):
 
     vectors = np.load(folder / "vectors.npy")
     np.save(folder / "vectors.npy", vectors[:-1])
-    refused("vectors.npy is float32")
+    refused("vectors.npy is float16")
     np.save(folder / "vectors.npy", np.ascontiguousarray(vectors[:, :100]))
     refused("has vectors of 100 dimensions and the embedder .* makes 384")
     np.save(folder / "vectors.npy", np.array([None, {}], dtype=object), allow_pickle=True)
     refused("corrupt")
     np.save(folder / "vectors.npy", vectors)
-    (folder / "index.faiss").write_bytes(b"IxFI nothing")
-    refused("index.faiss cannot be read")
-    faiss.write_index(faiss.IndexFlatIP(384), str(folder / "index.faiss"))
-    refused("does not hold vectors.npy")
-    (folder / "index.faiss").unlink()
-    refused("index.faiss is missing")
+    about["structure"] = {"kind": "flat"}
+    refused("the manifest of .* is corrupt")
 
 
 def test_an_index_that_is_not_there(config, tmp_path):

@@ -16,6 +16,7 @@ from solution.errors import UserError
 from solution.files import SCHEMA, atomic_file, content_hash
 from solution.progress import say
 from solution.questions import LETTERS, Questions, cell_text
+from solution.retrieval.approximate import search_settings
 from solution.retrieval.corpus import Document
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.fusion import Found, Ranking, distinct, fuse
@@ -150,6 +151,17 @@ def build_views(
     return made
 
 
+def _fuses(config: RetrievalConfig) -> bool:
+    return len(config.retrievers) > 1 or config.query == "prompt_each_option"
+
+
+def search_depth(config: RetrievalConfig) -> int:
+    """How many passages are sought for each query."""
+    more = _fuses(config) or config.drop_similar is not None
+    reread = config.top_k if config.reranker is None else config.reranker.candidates
+    return max(config.candidates, config.top_k, reread) if more else max(config.top_k, reread)
+
+
 class Searcher:
     """The retrievers of `config` and what they find for an exam's questions. Each is opened when it is first needed.
 
@@ -179,13 +191,12 @@ class Searcher:
         about: dict[str, Any] = {"query": config.query, "top_k": config.top_k}
         if config.uses_vectors:
             about |= {"index": locate_index(config, self._workdir, self.embedder).key, "backend": config.backend}
-            if config.index == "hnsw":
-                about["hnsw_ef_search"] = config.hnsw_ef_search
+            about |= search_settings(config)
         if config.retrievers != ["dense"]:
             about["retrievers"] = config.retrievers
         if "lexical" in config.retrievers:
             about["lexical"] = locate_lexical(config, self._workdir, self.embedder).key
-        if self._fuses():
+        if _fuses(self.config):
             about |= {"fusion": config.fusion, "rrf_k": config.rrf_k, "dense_weight": config.dense_weight}
         if config.drop_similar is not None:
             about["drop_similar"] = config.drop_similar
@@ -195,16 +206,10 @@ class Searcher:
             about["candidates"] = self.depth
         return about
 
-    def _fuses(self) -> bool:
-        return len(self.config.retrievers) > 1 or self.config.query == "prompt_each_option"
-
     @property
     def depth(self) -> int:
         """How many passages are sought for each query."""
-        config = self.config
-        more = self._fuses() or config.drop_similar is not None
-        reread = config.top_k if config.reranker is None else config.reranker.candidates
-        return max(config.candidates, config.top_k, reread) if more else max(config.top_k, reread)
+        return search_depth(self.config)
 
     @functools.cached_property
     def reranker(self) -> Reranker | None:

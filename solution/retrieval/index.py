@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from solution.config import RetrievalConfig
 from solution.errors import UserError
 from solution.files import (
     MANIFEST,
+    atomic_file,
     atomic_folder,
     content_hash,
     link_or_copy,
@@ -23,7 +23,17 @@ from solution.files import (
     read_manifest,
     write_manifest,
 )
-from solution.progress import progress_bar, say
+from solution.progress import say
+from solution.retrieval.approximate import (
+    Approximate,
+    Structure,
+    as_float32,
+    build_settings,
+    drop_pages,
+    nearest,
+    open_parts,
+    write_parts,
+)
 from solution.retrieval.corpus import corpus_fingerprint, look_at_corpus
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.passages import Passage
@@ -32,8 +42,11 @@ from solution.suggestions import suggest
 
 KIND = "index"
 _VERSION = 1  # of the way passages are cut; another one makes another index
+_FORMAT = "float16"  # of the vectors on disk
 _SHARD = 4096
-_QUERIES_AT_ONCE = 256
+_QUERIES_AT_ONCE = 4096
+_QUERIES_OF_CDIST = 256
+_PAIRS = 2048  # of query and passage, scored together
 _MARGIN = 16  # candidates beyond k, so that rounding in float32 does not decide who is in
 _ROUNDING = 1e-5  # more than float32 products of unit vectors are off
 _DECIMALS = 9  # scores equal to so many decimals are ties; the lower row wins
@@ -72,28 +85,33 @@ class PassageIndex:
 
     Attributes:
         passages: n passages.
-        vectors: float32 [n, d].
+        vectors: float16 [n, d].
         key: the name of what the index was made of.
+
+    Args:
+        approximate: finds candidates; None: the search is exact.
     """
 
     def __init__(
-        self, passages: Sequence[Passage], vectors: np.ndarray, faiss_index: Any, config: RetrievalConfig, key: str
+        self,
+        passages: Sequence[Passage],
+        vectors: np.ndarray,
+        approximate: Approximate | None,
+        config: RetrievalConfig,
+        key: str,
     ):
         self.passages = passages
         self.vectors = vectors
         self.key = key
-        self._index = faiss_index
+        self._approximate = approximate
         self._metric = config.metric
         self._exact = config.backend == "cdist"
-        self._complete = config.index == "flat"
-        if config.index == "hnsw" and faiss_index is not None:
-            faiss_index.hnsw.efSearch = config.hnsw_ef_search
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k best passages of each query, best first.
 
-        Scores are the cosine (metric ip) or minus the squared distance (l2), computed in float64,
-        so that every exact backend gives the same answer; of equal scores the lower row comes first.
+        Scores are the cosine (metric ip) or minus the squared distance (l2); of equal scores the lower row comes first.
+        An exact search computes them in float64, so that every exact backend gives the same answer.
 
         Args:
             vectors: float32 [q, d] of length 1.
@@ -120,21 +138,24 @@ class PassageIndex:
         return scores, rows
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        candidates = min(k + _MARGIN, len(self.vectors))
-        if self._exact or (self._complete and candidates > _MOST_CANDIDATES):
+        count = min(k + _MARGIN, len(self.vectors))
+        if self._exact or (self._approximate is None and count > _MOST_CANDIDATES):
             return self._cdist(queries, k)
-        rough, rows = self._index.search(queries.astype(np.float32), candidates)
-        # One unit vector a candidate; the products are taken one by one, so equal vectors have equal scores.
-        cosines = np.empty(rows.shape, dtype=np.float64)
-        for query in range(len(queries)):
-            cosines[query] = np.einsum("kd,d->k", _unit(self.vectors[np.maximum(rows[query], 0)]), queries[query])
-        scores = np.where(rows < 0, -np.inf, self._from_cosine(cosines))
+        single = queries.astype(np.float32)
+        if self._approximate is None:
+            # Rough products choose the candidates, those in float64 their order.
+            rough, rows = nearest(single, self.vectors, count)
+            cosines = self._cosines(queries, rows)
+        else:
+            rows = self._approximate.search(single, min(self._approximate.candidates(k), len(self.vectors)))
+            cosines = self._cosines(single, rows)
+        scores = self._from_cosine(cosines)
         order = np.lexsort((rows, -scores.round(_DECIMALS)), axis=1)[:, :k]
         best = np.take_along_axis(scores, order, axis=1)
         places = np.take_along_axis(rows, order, axis=1)
-        if self._complete and candidates < len(self.vectors):
-            last = rough[:, -1] if self._metric == "ip" else -rough[:, -1]
-            unsure = np.flatnonzero(last >= best[:, -1] - _ROUNDING)
+        if self._approximate is None and count < len(self.vectors):
+            least = np.take_along_axis(cosines, order[:, -1:], axis=1)[:, 0]
+            unsure = np.flatnonzero(rough[:, -1] >= least - _ROUNDING)
             if len(unsure):
                 best[unsure], places[unsure] = self._cdist(queries[unsure], k)
         return best, places
@@ -142,10 +163,33 @@ class PassageIndex:
     def _from_cosine(self, cosines: np.ndarray) -> np.ndarray:
         return cosines if self._metric == "ip" else -np.maximum(2 - 2 * cosines, 0)
 
+    def _cosines(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Of each query with its own rows, [q, c] in the precision of the queries; -inf where the row is -1.
+
+        For all queries together in the order of the file, so that a disk is read from front to end and pages that were
+        read are given back. The products are taken one by one, so equal vectors have equal scores.
+        """
+        flat = rows.ravel()
+        order = np.argsort(flat, kind="stable")
+        order = order[np.searchsorted(flat, 0, sorter=order) :]
+        cosines = np.full(flat.shape, -np.inf, dtype=queries.dtype)
+        for begin in range(0, len(order), _PAIRS):
+            pairs = order[begin : begin + _PAIRS]
+            read = np.take(self.vectors, flat[pairs], axis=0)
+            block = read.astype(np.float64) if queries.dtype == np.float64 else as_float32(read)
+            products = np.einsum("nd,nd->n", block, np.take(queries, pairs // rows.shape[1], axis=0))
+            cosines[pairs] = products / np.maximum(np.sqrt(np.einsum("nd,nd->n", block, block)), 1e-12)
+            drop_pages(self.vectors)
+        return cosines.reshape(rows.shape)
+
     def _cdist(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The exact search: all distances, block by block."""
         from scipy.spatial.distance import cdist
 
+        if len(queries) > _QUERIES_OF_CDIST:
+            starts = range(0, len(queries), _QUERIES_OF_CDIST)
+            parts = [self._cdist(queries[begin : begin + _QUERIES_OF_CDIST], k) for begin in starts]
+            return np.vstack([scores for scores, _ in parts]), np.vstack([rows for _, rows in parts])
         best = np.empty((len(queries), 0))
         places = np.empty((len(queries), 0), dtype=np.int64)
         for begin in range(0, len(self.vectors), _SHARD):
@@ -180,10 +224,8 @@ def _cutting(config: RetrievalConfig) -> dict[str, Any]:
 
 def _settings(config: RetrievalConfig) -> dict[str, Any]:
     """The settings that an index depends on; those of a search are not among them."""
-    settings = {**_cutting(config), "index": config.index, "metric": config.metric}
-    if config.index == "hnsw":
-        settings |= {"hnsw_links": config.hnsw_links, "hnsw_ef_build": config.hnsw_ef_build}
-    return settings
+    own = {"vectors": _FORMAT, "index": config.index, "metric": config.metric}
+    return {**_cutting(config), **own, **build_settings(config)}
 
 
 @dataclass(frozen=True)
@@ -306,7 +348,11 @@ def open_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | None
 def _open(place: Place, config: RetrievalConfig, embedder: Embedder) -> PassageIndex:
     folder, remedy = place.folder, _remedy(place.folder)
     manifest = read_manifest(folder, KIND, remedy)
-    lacking = {"passages.parquet", "vectors.npy", "index.faiss"} - set(manifest["files"])
+    try:
+        structure = Structure.of(manifest["structure"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"the manifest of {folder} is corrupt. {remedy}") from None
+    lacking = {"passages.parquet", "vectors.npy", *structure.files} - set(manifest["files"])
     if lacking:
         raise UserError(f"the index in {folder} is incomplete: {min(lacking)} is missing. {remedy}")
     passages, vectors = _read_parts(folder)
@@ -315,21 +361,13 @@ def _open(place: Place, config: RetrievalConfig, embedder: Embedder) -> PassageI
             f"the index in {folder} has vectors of {vectors.shape[1]} dimensions and the embedder {embedder.spec} "
             f"makes {embedder.dimension}. {remedy}"
         )
-    index = None
-    if config.backend == "faiss":
-        import faiss
-
+    approximate = None
+    if structure.kind != "flat" and config.backend == "faiss":
         try:
-            # Flat vectors are read through the page cache instead of copied.
-            flags = faiss.IO_FLAG_MMAP_IFC if config.index == "flat" else 0
-            index = faiss.read_index(str(folder / "index.faiss"), flags)
-        except RuntimeError:
-            raise UserError(f"the index in {folder} is corrupt: index.faiss cannot be read. {remedy}") from None
-        if (index.ntotal, index.d) != vectors.shape:
-            raise UserError(f"the index in {folder} is corrupt: index.faiss does not hold vectors.npy. {remedy}")
-        if config.index == "flat" and faiss.get_num_gpus() > 0:
-            index = _to_gpu(index)
-    return PassageIndex(passages, vectors, index, config, place.key)
+            approximate = open_parts(folder, structure, config, vectors.shape)
+        except UserError as error:
+            raise UserError(f"the index in {folder} is corrupt: {error}. {remedy}") from None
+    return PassageIndex(passages, vectors, approximate, config, place.key)
 
 
 def _read_parts(folder: Path) -> tuple[Passages, np.ndarray]:
@@ -342,18 +380,12 @@ def _read_parts(folder: Path) -> tuple[Passages, np.ndarray]:
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         message = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"the index in {folder} is corrupt ({message}). {_remedy(folder)}") from None
-    if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(passages):
+    if vectors.dtype != np.float16 or vectors.ndim != 2 or len(vectors) != len(passages):
         raise UserError(
             f"the index in {folder} is corrupt: vectors.npy is {vectors.dtype} {list(vectors.shape)} "
             f"for {len(passages)} passages. {_remedy(folder)}"
         )
     return passages, vectors
-
-
-def _to_gpu(index: Any) -> Any:
-    import faiss
-
-    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
 
 
 # --- building ------------------------------------------------------------------------------
@@ -373,7 +405,9 @@ def build_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | Non
     corpus = corpus_fingerprint(config.corpus)
     look_at_corpus(config.corpus)
     place = _place(workdir, corpus, embedder.fingerprint, config)
+    shards = place.folder.with_name(f"{place.folder.name}.shards")
     if place.folder.is_dir():
+        shutil.rmtree(shards, ignore_errors=True)  # of a run that was killed at its end
         return _open(place, config, embedder)
     for leftover in place.folder.parent.glob(f".{place.folder.name}.*.part"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -382,18 +416,18 @@ def build_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | Non
         "embedder": {"name": Path(embedder.spec).name, "fingerprint": embedder.fingerprint},
     }
     relative = _same_vectors(config, workdir, source)
-    shards = place.folder.with_name(f"{place.folder.name}.shards")
-    if relative is None:
+    if relative is not None:
+        say(f"the vectors of {relative.name} are used again")
+    elif not (shards / "vectors.npy").exists():
         make_shards(config, embedder, shards)
+        with room_on_disk(shards):
+            _join(shards, embedder.dimension)
+    whole = relative or shards
+    vectors = np.load(whole / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    structure = write_parts(config, vectors, shards)
     with room_on_disk(place.folder.parent), atomic_folder(place.folder) as temporary:
-        if relative is not None:
-            say(f"the vectors of {relative.name} are used again")
-            for name in ("passages.parquet", "vectors.npy"):
-                link_or_copy(relative / name, temporary / name)
-        else:
-            _join(shards, temporary, embedder.dimension)
-        vectors = np.load(temporary / "vectors.npy", mmap_mode="r", allow_pickle=False)
-        _write_faiss(config, vectors, temporary / "index.faiss")
+        for path in [whole / "passages.parquet", whole / "vectors.npy", *(shards / name for name in structure.files)]:
+            link_or_copy(path, temporary / path.name)
         write_manifest(
             temporary,
             KIND,
@@ -403,8 +437,9 @@ def build_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | Non
             passages=len(vectors),
             dimension=vectors.shape[1],
             dropped=dropped_counts(temporary / "passages.parquet"),
+            structure=structure.record(),
         )
-        del vectors
+    del vectors
     shutil.rmtree(shards, ignore_errors=True)
     return _open(place, config, embedder)
 
@@ -415,55 +450,26 @@ def _same_vectors(config: RetrievalConfig, workdir: Path, source: dict[str, Any]
         with contextlib.suppress(UserError, KeyError, TypeError):
             made = read_json(folder / MANIFEST, "manifest", "")
             same = all(made[part]["fingerprint"] == source[part]["fingerprint"] for part in source)
-            if same and _cutting(config).items() <= made["settings"].items():
+            if same and {**_cutting(config), "vectors": _FORMAT}.items() <= made["settings"].items():
                 read_manifest(folder, KIND, "")
                 return folder
     return None
 
 
-
-
-def _join(shards: Path, folder: Path, dimension: int) -> None:
-    """passages.parquet and vectors.npy of an index, from the shards."""
+def _join(shards: Path, dimension: int) -> None:
+    """vectors.npy of the shards, which are removed."""
     import pyarrow.parquet as pq
 
-    shutil.copyfile(shards / "passages.parquet", folder / "passages.parquet")
     metadata = pq.read_metadata(shards / "passages.parquet")
-    vectors = np.lib.format.open_memmap(
-        folder / "vectors.npy", mode="w+", dtype=np.float32, shape=(metadata.num_rows, dimension)
-    )
-    with open(folder / "vectors.npy", "r+b") as stream:  # on a full disk a later write to it would be fatal
-        os.posix_fallocate(stream.fileno(), 0, os.path.getsize(folder / "vectors.npy"))
-    begin = 0
-    for shard in range(metadata.num_row_groups):
-        count = metadata.row_group(shard).num_rows
-        part = read_shard(shard_file(shards, shard), (count, dimension))
-        if part is None:
-            raise UserError(f"{shard_file(shards, shard)} cannot be read; delete it and run the command again")
-        vectors[begin : begin + count] = part
-        begin += count
-    vectors.flush()
-
-
-def _write_faiss(config: RetrievalConfig, vectors: np.ndarray, path: Path) -> None:
-    import faiss
-
-    dimension = vectors.shape[1]
-    metric = faiss.METRIC_INNER_PRODUCT if config.metric == "ip" else faiss.METRIC_L2
-    threads = faiss.omp_get_max_threads()
-    index: Any
-    if config.index == "hnsw":
-        index = faiss.IndexHNSWFlat(dimension, config.hnsw_links, metric)
-        index.hnsw.efConstruction = config.hnsw_ef_build
-        faiss.omp_set_num_threads(1)  # with more, the links depend on which thread is first
-    else:
-        index = faiss.IndexFlat(dimension, metric)
-    try:
-        with progress_bar(len(vectors), f"building the {config.index} index") as bar:
-            for begin in range(0, len(vectors), _SHARD):
-                block = np.ascontiguousarray(vectors[begin : begin + _SHARD])
-                index.add(block)
-                bar.advance(len(block))
-    finally:
-        faiss.omp_set_num_threads(threads)
-    faiss.write_index(index, str(path))
+    paths = [shard_file(shards, shard) for shard in range(metadata.num_row_groups)]
+    shape = (metadata.num_rows, dimension)
+    with atomic_file(shards / "vectors.npy") as temporary, open(temporary, "wb") as stream:
+        about = {"descr": np.lib.format.dtype_to_descr(np.dtype(_FORMAT)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, about)
+        for shard, path in enumerate(paths):
+            part = read_shard(path, (metadata.row_group(shard).num_rows, dimension))
+            if part is None:
+                raise UserError(f"{path} cannot be read; delete it and run the command again")
+            stream.write(part.tobytes())
+    for path in paths:
+        path.unlink()

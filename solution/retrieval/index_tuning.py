@@ -1,0 +1,154 @@
+"""What each kind of index would cost and find on the user's own vectors: `python -m solution index tune`."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from solution.config import RetrievalConfig
+from solution.progress import progress_bar, say
+from solution.retrieval.approximate import Structure, open_parts, write_parts
+from solution.retrieval.index import PassageIndex
+
+KINDS = ("ivf_sq8", "ivf_pq", "rabitq", "hnsw")
+FEWEST = 1000
+_PROBES = (4, 8, 16, 32, 64, 128, 256)
+_RESCORE = (40, 100, 200, 400)
+_EF_SEARCH = (32, 64, 128, 256)
+_ENOUGH = 0.9995  # recall from which a wider search is not tried
+_MOST_OF_HNSW = 200_000  # passages; its building takes hours on millions
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to search.
+
+    Attributes:
+        settings: those of `retrieval` that differ from a flat index.
+        recall: the share of the exact k best that is found, mean of all queries.
+        milliseconds: a query, of all queries at once.
+        bytes_per_passage: of the faiss files; the vectors on disk come to it.
+        build_seconds: training included; embedding is not.
+    """
+
+    settings: dict[str, str | int]
+    recall: float
+    milliseconds: float
+    bytes_per_passage: float
+    build_seconds: float
+
+
+def sample_queries(vectors: np.ndarray, count: int) -> np.ndarray:
+    """Vectors of passages in place of questions, float32: drawn by a fixed seed."""
+    rows = np.sort(np.random.default_rng(1).choice(len(vectors), min(count, len(vectors)), replace=False))
+    return np.asarray(vectors[rows], dtype=np.float32)
+
+
+def measure(
+    config: RetrievalConfig, index: PassageIndex, queries: np.ndarray, k: int, kinds: Sequence[str], folder: Path
+) -> list[Setting]:
+    """Build each kind over the vectors of `index` in a temporary folder, and search it in many ways.
+
+    Args:
+        queries: float32 [q, d] of length 1.
+        folder: where there is room for the temporary files; they are removed.
+
+    Returns:
+        The exact search first, then all ways that were tried: none where there are too few passages for them.
+    """
+    vectors = index.vectors
+    k = min(k, len(vectors))
+    if len(vectors) < FEWEST:
+        say(f"{len(vectors)} passages are too few for anything but the exact search")
+        kinds = ()
+    flat = PassageIndex(index.passages, vectors, None, _with(config, index="flat"), "")
+    flat.search(queries[:1], k)
+    started = time.perf_counter()
+    _, exact = flat.search(queries, k)
+    found = [Setting({"index": "flat"}, 1.0, _ms(started, queries), 0.0, 0.0)]
+    for kind in kinds:
+        if kind == "hnsw" and len(vectors) > _MOST_OF_HNSW and len(kinds) > 1:
+            say(f"hnsw is left out: it is slow to build over {len(vectors)} passages; ask for it with --kinds hnsw")
+            continue
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".tune-") as name:
+            own = _with(config, index=kind)
+            started = time.perf_counter()
+            structure = write_parts(own, vectors, Path(name))
+            seconds = time.perf_counter() - started
+            size = sum((Path(name) / file).stat().st_size for file in structure.files) / len(vectors)
+            ways = _ways(kind, structure, k)
+            enough: set[int | None] = set()
+            with progress_bar(len(ways), f"searching the {kind} index") as bar:
+                for way in ways:
+                    if way.get("rescore") not in enough:
+                        made = _with(own, **way)
+                        approximate = open_parts(Path(name), structure, made, vectors.shape)
+                        tried = PassageIndex(index.passages, vectors, approximate, made, "")
+                        tried.search(queries, k)  # what is read from a disk the first time is not measured
+                        started = time.perf_counter()
+                        _, rows = tried.search(queries, k)
+                        milliseconds = _ms(started, queries)
+                        recall = recall_at_k(rows, exact)
+                        found.append(Setting({"index": kind, **way}, recall, milliseconds, size, seconds))
+                        if recall >= _ENOUGH:
+                            enough.add(way.get("rescore"))
+                    bar.advance()
+    return found
+
+
+def _with(config: RetrievalConfig, **values: str | int) -> RetrievalConfig:
+    return config.model_copy(update={"backend": "faiss", **values})
+
+
+def _ms(started: float, queries: np.ndarray) -> float:
+    return 1000 * (time.perf_counter() - started) / len(queries)
+
+
+def _ways(kind: str, structure: Structure, k: int) -> list[dict[str, int]]:
+    if kind == "hnsw":
+        return [{"hnsw_ef_search": ef} for ef in _EF_SEARCH]
+    probes = [count for count in _PROBES if count < structure.lists] or [structure.lists]
+    rescore = [count for count in _RESCORE if count > k] or [2 * k]
+    if kind == "ivf_sq8":
+        rescore = rescore[:2]  # eight bits order nearly as well as sixteen
+    return [{"ivf_probes": probe, "rescore": count} for count in rescore for probe in probes]
+
+
+def recall_at_k(rows: np.ndarray, exact: np.ndarray) -> float:
+    """The share of `exact` [q, k] that is in the same row of `rows` [q, k]."""
+    return float(np.mean([len(np.intersect1d(ours, best)) / len(best) for ours, best in zip(rows, exact, strict=True)]))
+
+
+def frontier(found: Sequence[Setting]) -> list[Setting]:
+    """Those of each kind that no other of the same kind beats in recall and time, by time."""
+    kept = [
+        one
+        for one in found
+        if not any(
+            other.settings["index"] == one.settings["index"]
+            and other.recall >= one.recall
+            and other.milliseconds < one.milliseconds
+            for other in found
+        )
+    ]
+    return sorted(kept, key=lambda one: (str(one.settings["index"]), one.milliseconds))
+
+
+def recommend(found: Sequence[Setting], recall: float) -> Setting:
+    """The quickest that finds at least this share; the exact search always does."""
+    return min((one for one in found if one.recall >= recall), key=lambda one: one.milliseconds)
+
+
+def table(found: Sequence[Setting], k: int) -> list[str]:
+    """The frontier as lines of text."""
+    lines = [f"{'index':8} {'settings':34} {f'recall@{k}':>10} {'ms/query':>9} {'bytes/passage':>13} {'build s':>8}"]
+    for one in frontier(found):
+        settings = " ".join(f"{name}={value}" for name, value in one.settings.items() if name != "index")
+        figures = f"{one.recall:10.4f} {one.milliseconds:9.3f} {one.bytes_per_passage:13.0f} {one.build_seconds:8.1f}"
+        lines.append(f"{one.settings['index']:8} {settings:34} {figures}")
+    return lines
