@@ -51,7 +51,7 @@ def test_a_bundle_holds_what_the_ensemble_uses(bundle: Path, finished: Path) -> 
         "weights/ensemble.json",
         "weights/tiny/fold_2/adapter_model.safetensors",
         "weights/similarity/fold_0/manifest.json",
-        f"cache/{index}/index.faiss",
+        f"cache/{index}/vectors.npy",
         f"cache/{index}/manifest.json",
         "models/bert/model.safetensors",
     ):
