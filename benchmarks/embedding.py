@@ -16,6 +16,7 @@ import argparse
 import itertools
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -60,11 +61,13 @@ def main() -> None:
         vectors: dict[str, np.ndarray] = {}
         for way in made.values():
             way(texts[:64])  # warm
-        for _ in range(options.rounds):
+        for number in range(1, options.rounds + 1):
             for way_name, way in made.items():
                 started = time.perf_counter()
                 vectors[way_name] = way(texts)
                 seconds[way_name].append(time.perf_counter() - started)
+                rate = len(texts) / seconds[way_name][-1]
+                print(f"round {number}: {way_name}: {rate:.1f} passages a second", file=sys.stderr, flush=True)
         exact = nearest(vectors["library"], made["library"](queries), 10)
         rows = []
         for way_name, way in made.items():
