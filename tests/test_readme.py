@@ -41,6 +41,11 @@ def test_every_command_runs(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         rankers = {name: tiny_ranker(name, model), "similarity": {"name": "similarity", "family": "similarity"}}
         write_configs(tmp_path / folder, rankers, source="index", corpus="corpus.csv", top_k=2)
+        ensemble = tmp_path / folder / "ensemble.yaml"
+        settings = yaml.safe_load(ensemble.read_text())
+        # Chosen by nine questions, now one ranker is dropped and now another, and a command names one.
+        settings["tune"]["choose"] = "equal"
+        ensemble.write_text(yaml.safe_dump(settings))
     exam = HEADER.replace("answer", "answer,module") + "".join(
         f"{line},m{i // 2}\n" for i, line in enumerate(ROWS.splitlines())
     )
