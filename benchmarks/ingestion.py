@@ -143,9 +143,9 @@ def step_write(file: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def resident() -> int:
-    from solution.memory import _status_kib
+    from solution.memory import status_kib
 
-    return (_status_kib("VmRSS") or 0) // 1024
+    return (status_kib("VmRSS") or 0) // 1024
 
 
 def step_read(file: Path, options: argparse.Namespace) -> dict[str, Any]:

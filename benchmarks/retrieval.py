@@ -173,9 +173,9 @@ def recall(rows: np.ndarray, exact: np.ndarray) -> float:
 
 def resident() -> dict[str, int]:
     """MiB at the highest: all resident memory, mapped files included."""
-    from solution.memory import _status_kib
+    from solution.memory import status_kib
 
-    return {"resident_peak_mib": (_status_kib("VmHWM") or 0) // 1024}
+    return {"resident_peak_mib": (status_kib("VmHWM") or 0) // 1024}
 
 
 def step_flat(folder: Path, options: argparse.Namespace, _: str) -> dict[str, Any]:

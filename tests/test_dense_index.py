@@ -18,7 +18,7 @@ import pytest
 from solution.config import RetrievalConfig
 from solution.errors import UserError
 from solution.files import MANIFEST, write_manifest
-from solution.memory import _status_kib
+from solution.memory import status_kib
 from solution.retrieval import approximate
 from solution.retrieval.approximate import (
     Structure,
@@ -127,11 +127,11 @@ def test_parts_are_searched_in_turn_and_merged(data, exact, tmp_path, kind):
 def test_a_mapped_file_gives_its_memory_back(tmp_path):
     np.save(tmp_path / "large.npy", np.ones((1 << 15, 1 << 10), dtype=np.float16))
     vectors = np.load(tmp_path / "large.npy", mmap_mode="r")
-    before = _status_kib("RssFile")
+    before = status_kib("RssFile")
     assert vectors.sum(dtype=np.float64) == vectors.size
-    assert _status_kib("RssFile") - before > 60_000
+    assert status_kib("RssFile") - before > 60_000
     drop_pages(vectors[5:])
-    assert _status_kib("RssFile") - before < 4_000
+    assert status_kib("RssFile") - before < 4_000
     assert vectors[7, 7] == 1
 
 
