@@ -142,6 +142,13 @@ def test_float16_is_read_exactly():
     assert (as_float32(values[::2]) == values[::2].astype(np.float32)).all()
 
 
+def test_the_sample_to_train_on_is_the_same_each_time():
+    vectors = np.arange(40_000, dtype=np.float32)[:, None].repeat(2, axis=1)
+    one = approximate._sample(vectors, 2)
+    assert len(one) == 16384 and (np.diff(one[:, 0]) > 0).all() and one[-1, 0] > 39_000
+    assert (approximate._sample(vectors, 2) == one).all()
+
+
 # --- which kind ----------------------------------------------------------------------------
 
 
