@@ -164,6 +164,10 @@ def step_read(file: Path, options: argparse.Namespace) -> dict[str, Any]:
         if time.perf_counter() - told > 10:
             told = time.perf_counter()
             mib.append(resident())
+            line = (
+                f"{told - started:.0f} s: {documents} documents, {characters >> 20} MiB of text, {mib[-1]} MiB resident"
+            )
+            print(line, file=sys.stderr, flush=True)
     seconds = time.perf_counter() - started
     return {
         "file_mib": file.stat().st_size >> 20,
