@@ -289,6 +289,11 @@ def test_the_blend_is_judged_nested(exam):
     shown = {mark.label: mark for mark in sections["scores"].charts[0].marks}
     assert shown["strong"].low < shown["strong"].value < shown["strong"].high
     assert shown["random guessing"].value == pytest.approx(metrics.expected_random_map(builder.oof.exists.sum(axis=1)))
+    # Option B is the longest everywhere, and the others tie.
+    counts, first = builder.oof.exists.sum(axis=1), builder.answers == 1
+    longest = shown["longest option (baseline)"]
+    assert longest.value == pytest.approx(np.where(first, 1, (1 / 2 + 1 / 3) / (counts - 1)).mean())
+    assert float(longest.cells[0]) == pytest.approx(first.mean(), abs=5e-4)
 
 
 def test_a_tuned_blend_is_refitted_without_each_fold(exam, tmp_path):

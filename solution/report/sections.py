@@ -271,8 +271,8 @@ class Builder:
         kinds = {"probability": "probabilities", "log_probability": "log-probabilities", "rank": "ranks"}
         what = kinds[record["blend"]]
         lines = [
-            f"The blend is a weighted mean of {what}. Seconds are those of scoring the "
-            "folds left out, memory is the most that training or scoring took."
+            f"The blend is a weighted mean of {what}. Seconds are those of one fold's "
+            "model, memory is the most that training or scoring took."
         ]
         for group in record["groups"]:
             how = {"mean": "their mean", "max": "each option's maximum", "max_mean": "maximum + mean"}[group["merge"]]
@@ -501,8 +501,8 @@ class Builder:
         wide = points[0].x > 0 and points[-1].x > 20 * points[0].x
         panel = Panel("Frontier", "seconds a question", "MAP@3", (Series("", tuple(points)),), log_x=wide)
         line = (
-            "Costly rankers see only the questions that the cheap ones are unsure of. Expected MAP@3 against the "
-            "seconds that a question takes, as measured here."
+            "In a cascade the costly rankers see only the questions that the cheap ones are unsure of. Expected MAP@3 "
+            "against the seconds that a question takes in a submission (all folds), as measured here."
         )
         table = Forest(
             "cascade_plans", "MAP@3 of the cascade's plans", "MAP@3", tuple(marks), ("plan", "seconds a question")
