@@ -93,7 +93,9 @@ def changed(config: RetrievalConfig, **values) -> RetrievalConfig:
 
 def test_vectors_have_length_one_and_keep_the_order(embedder):
     texts = ["water", "a much longer text about the Baroque period", "", "water", "ice"]
+    before = Embedder.model_seconds
     vectors = embedder.encode(texts, 2)
+    assert Embedder.model_seconds > before
     assert vectors.dtype == np.float32 and vectors.shape == (5, embedder.dimension)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     assert (vectors[0] == vectors[3]).all()

@@ -431,6 +431,7 @@ def test_killed_and_started_again_it_goes_on_to_the_same_bytes(work: Path) -> No
     assert tiny["from_journal"] > 0 and tiny["load_seconds"] > 0 and tiny["seconds_per_question"] > 0
     assert 0 < tiny["model_seconds"] <= tiny["seconds"] and tiny["peak_memory_mib"] > 10
     assert report["recipes"] == [{"rankers": ["similarity", "tiny"], "questions": 72}]
+    assert 0 == report["retrieval_model_seconds"] < report["retrieval_seconds"]  # the contexts were there
     assert report["ended"] == "finished" and report["timeline"][-1]["event"] == "answer written"
 
 

@@ -113,6 +113,7 @@ class Engine:
         write: called with the blend, float32 [n, width], whenever there is a better one.
         turns: name -> what became of it.
         timeline: (seconds, what happened).
+        retrieval_seconds: of all retrieval, of which the embedder's model took `embedder_seconds`.
     """
 
     questions: Questions
@@ -129,6 +130,7 @@ class Engine:
     timeline: list[tuple[float, str]] = field(default_factory=list)
     exams: dict[str, list[Exam]] = field(default_factory=dict)
     retrieval_seconds: float = 0.0
+    embedder_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self.exists = self.questions.exists()
@@ -201,7 +203,7 @@ class Engine:
             started = time.monotonic()
             try:
                 silence = max(RETRIEVAL_TIMEOUT, self.limits.ranker_timeout)
-                self._watch(json.dumps(job).encode(), lambda event: None, silence, "it did not go on for")
+                self._watch(json.dumps(job).encode(), self._retrieved, silence, "it did not go on for")
                 self.note("contexts made")
             except (_Fault, _OutOfTime) as error:
                 for name, ranker in self.rankers.items():
@@ -212,6 +214,9 @@ class Engine:
                     else:
                         self.turns[name].state, self.turns[name].reason = "skipped", "the deadline came in retrieval"
             self.retrieval_seconds += time.monotonic() - started
+
+    def _retrieved(self, event: dict[str, Any]) -> None:
+        self.embedder_seconds += event.get("model_seconds", 0.0)
 
     def set_exams(self, exams: Mapping[str, list[Exam]]) -> None:
         """Take the rankers' exams; retrieval's own ranking of the options becomes the baseline where there is one."""

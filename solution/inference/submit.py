@@ -413,6 +413,7 @@ def submission_report(engine: Engine, ended: str, output: Path) -> dict[str, Any
         "seconds": round(engine.limits.elapsed(), 2),
         "deadline_seconds": engine.limits.deadline,
         "retrieval_seconds": round(engine.retrieval_seconds, 2),
+        "retrieval_model_seconds": round(engine.embedder_seconds, 2),
         "rankers": rankers,
         "recipes": sorted(recipes, key=lambda each: -each["questions"]),
         "timeline": [{"second": second, "event": event} for second, event in engine.timeline],

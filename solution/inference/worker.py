@@ -166,10 +166,12 @@ def retrieve(job: dict[str, Any], tell: Tell) -> None:
     """Make the contexts that the rankers will read; they are kept in the working folder's cache."""
     from solution.config import RetrievalConfig
     from solution.retrieval.contexts import build_views
+    from solution.retrieval.embedding import Embedder
 
     questions = read_questions_record(job["questions"])
     with contextlib.nullcontext() if job["verify"] else without_hashing():
         build_views(questions, RetrievalConfig.model_validate(job["retrieval"]), job["views"], Path(job["workdir"]))
+    tell("retrieved", model_seconds=Embedder.model_seconds)
 
 
 def main() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -42,6 +43,9 @@ class Embedder:
     Raises:
         UserError: see `solution.models.resolve_model`; on loading: no safetensors weights.
     """
+
+    model_seconds: ClassVar[float] = 0.0
+    """That passed in the models of this process."""
 
     def __init__(self, spec: str, cache: Path):
         if not spec.strip():
@@ -182,8 +186,10 @@ class Embedder:
             stack.enter_context(self._device.autocast())
             for begin, end in _batches(lengths, batch_size, _TOKENS_AT_ONCE[self._device.kind]):
                 batch = distinct[begin:end]
+                started = time.monotonic()
                 made = encode(batch, batch_size=len(batch), show_progress_bar=False, convert_to_tensor=True)
                 made = made.float().cpu().numpy()
+                Embedder.model_seconds += time.monotonic() - started
                 if made.shape[1] != self.dimension:
                     raise UserError(
                         f"the embedder {self.spec} says that its vectors have {self.dimension} dimensions, and they "
