@@ -314,12 +314,13 @@ def test_the_deadline_ends_a_running_process(finished: Path, tmp_path: Path) -> 
     facts = json.loads((finished / "weights" / "tiny" / "fold_0" / "ranker.json").read_text())
     job = {"kind": "answer", "command": {}, "config": facts["config"], "cache": str(tmp_path), "folders": ["nowhere"]}
     job |= {"batches": [{"fold": 0, "rows": [0], "alive": [[True] * 5]}], "exam": exam_record([exam])}
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = children.read_text().split()
     began = time.monotonic()
     with pytest.raises(_OutOfTime):
         engine._watch(json.dumps(job).encode(), lambda event: None, 60.0, "")
     assert time.monotonic() - began < 5
-    mine = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert mine == []
+    assert set(children.read_text().split()) <= set(before)
 
 
 # --- the command ---------------------------------------------------------------------------
@@ -412,7 +413,8 @@ def test_killed_and_started_again_it_goes_on_to_the_same_bytes(work: Path) -> No
     kept = {path.name: path.stat().st_mtime_ns for path in parts(work)}
     assert 3 <= len(kept) <= 15
     complete(work / "submission.csv")
-    done = run("submit", "--deadline", "2s", cwd=work)  # no time to start the model: what is there is used
+    # No time to start the model, whose first batch is said to take half a minute: what is there is used.
+    done = run("submit", "--deadline", "20s", cwd=work)
     assert done.returncode == 0, done.stderr
     tiny = next(ranker for ranker in report_of(work)["rankers"] if ranker["ranker"] == "tiny")
     assert tiny["from_journal"] > 0
