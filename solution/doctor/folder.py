@@ -76,6 +76,8 @@ def models(examined: Examined) -> Iterator[Finding]:
             wanted.setdefault((config.model, config.revision), {})[config.name] = None
         if retrieval is not None and retrieval.embedder.strip() and retrieval.source != "none":
             wanted.setdefault((retrieval.embedder, None), {})["retrieval"] = None
+            if retrieval.reranker is not None:
+                wanted.setdefault((retrieval.reranker.model, retrieval.reranker.revision), {})["reranker"] = None
     for (spec, revision), users in wanted.items():
         yield from guarded("models", spec, functools.partial(_model, spec, revision, ", ".join(users)))
 
@@ -111,7 +113,7 @@ def indexes(examined: Examined) -> Iterator[Finding]:
         for view in config.contexts:
             own = retrieval.view(view)
             places = []
-            if "dense" in own.retrievers or "passage" in own.option_scores:
+            if own.uses_vectors:
                 places.append((index.locate_index(own, root, embedder).folder, index.KIND))
             if "lexical" in own.retrievers:
                 places.append((lexical.locate_lexical(own, root, embedder).folder, lexical.KIND))

@@ -26,16 +26,17 @@ def submission(examined: Examined, report: Report) -> Iterator[Finding]:
         config = ranker.config
         folders = ranker.folders if config.folds_differ else ranker.folders[:1]
         here = str(choose_device(config.precision)) if config.family in TRAINED_FAMILIES else ""
-        seconds, why = _seconds_per_question(folders, here)
+        seconds, load, why = _measured(folders, here)
         record = {
             "ranker": ranker.name,
             "weight": weights[ranker.name],
             "model": config.model or config.family,
             "folds": len(folders),
             "seconds_per_question": seconds,
+            "load_seconds": load,
         }
         report.plan.append(record)
-        total = None if total is None or seconds is None else total + seconds
+        total = None if total is None or seconds is None or count is None else total + seconds * count + load
         time = why if seconds is None else f"{max(seconds, 0.001):.3g} s a question{why}"
         turns = f"{len(folders)} folds in turn, " if len(folders) > 1 else ""
         found = f"weight {weights[ranker.name]:.2f}, {record['model']}, {turns}{time}"
@@ -47,23 +48,25 @@ def submission(examined: Examined, report: Report) -> Iterator[Finding]:
             "submission", "time", "ok", f"{count} questions: unknown, since not all rankers were measured here"
         )
         return
-    report.seconds = total * count
-    found = f"{count} questions: about {_duration(total * count)} of scoring, without loading models and searching"
+    report.seconds = total
+    found = f"{count} questions: about {_duration(total)} of loading and scoring, without searching"
     yield Finding("submission", "time", "ok", found)
 
 
-def _seconds_per_question(folders: Sequence[Path], here: str) -> tuple[float | None, str]:
-    """What training measured, all folds together, where it was on a device such as this; else None and why."""
-    total = 0.0
+def _measured(folders: Sequence[Path], here: str) -> tuple[float | None, float, str]:
+    """The seconds that training measured on a device such as this: a question through all folds (None: not known),
+    and loading the base model once; and a remark."""
+    total = load = 0.0
     for folder in folders:
         metrics = read_json(folder / "metrics.json", "the fold's metrics", "")
         seconds, device = metrics.get("score_seconds_per_question"), metrics.get("computed_on", here)
         if not isinstance(seconds, int | float):
-            return None, "time unknown (not measured)"
+            return None, load, "time unknown (not measured)"
         if here and not str(device).startswith(here):
-            return None, f"time unknown (measured on {device}, this is {here})"
+            return None, load, f"time unknown (measured on {device}, this is {here})"
         total += seconds
-    return total, " (measured in training)"
+        load = max(load, float(metrics.get("load_seconds") or 0.0))
+    return total, load, f", {load:.0f} s to load (measured in training)" if load else " (measured in training)"
 
 
 def _duration(seconds: float) -> str:

@@ -47,12 +47,21 @@ def base_models(workdir: Workdir, rankers: Sequence[Any], included: bool = True)
     for ranker in rankers:
         if ranker.config.family in TRAINED_FAMILIES:
             wanted[f"{ranker.name}.model"] = (ranker.config.model, ranker.config.revision)
-    embedders = {ranker.retrieval.embedder: ranker.name for ranker in rankers if _uses_embedder(ranker)}
-    if len(embedders) > 1:
-        told = ", ".join(f"{name} {spec}" for spec, name in embedders.items())
-        raise UserError(f"the rankers retrieve with different embedders ({told}); train them with one")
-    for spec in embedders:
-        wanted["retrieval.embedder"] = (spec, None)
+    # One setting names each for all rankers.
+    searching = [ranker for ranker in rankers if _uses_embedder(ranker)]
+    embedders = {(ranker.retrieval.embedder, None): ranker.name for ranker in searching}
+    rerankers = {
+        each.retrieval.reranker and (each.retrieval.reranker.model, each.retrieval.reranker.revision): each.name
+        for each in searching
+    }
+    for setting, what, found in (
+        ("retrieval.embedder", "embedders", embedders),
+        ("retrieval.reranker.model", "rerankers", rerankers),
+    ):
+        if len(found) > 1:
+            told = ", ".join(f"{name} {spec[0] if spec else 'none'}" for spec, name in found.items())
+            raise UserError(f"the rankers retrieve with different {what} ({told}); train them with one")
+        wanted |= {setting: spec for spec in found if spec is not None}  # noqa: B035 - one at most
     models = Models()
     placed: dict[tuple[str, str | None], str] = {}
     for setting, (spec, revision) in wanted.items():

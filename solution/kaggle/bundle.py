@@ -63,7 +63,7 @@ def make_bundle(
         raise UserError(f"--output {output} is there and is not a bundle; give another folder")
     rankers = _trained_rankers(workdir)
     needed = None if wheels.left_out or wheels.folder else needed_packages(wheels)
-    items = _weights(workdir, rankers) + _indexes(workdir, rankers) + _code(configs)
+    items = _weights(workdir, rankers) + _reranker(workdir, rankers) + _indexes(workdir, rankers) + _code(configs)
     if wheels.folder is not None:
         items += wheel_files(wheels.folder)
     models = base_models(workdir, rankers, with_models)
@@ -156,6 +156,17 @@ def _weights(workdir: Workdir, rankers: Sequence[Any]) -> list[Item]:
     return items
 
 
+def _reranker(workdir: Workdir, rankers: Sequence[Any]) -> list[Item]:
+    """The trained folds of the reranker, where one is used."""
+    from solution.retrieval.rerank import NAME, Reranker
+
+    folders: dict[Path, None] = {}
+    for ranker in rankers:
+        if ranker.retrieval is not None and ranker.retrieval.reranker is not None:
+            folders |= dict.fromkeys(Reranker(ranker.retrieval.reranker, workdir.root).folders)
+    return [item for each in folders for item in folder_items(each, f"weights/{NAME}/{each.name}", link=False)]
+
+
 def _indexes(workdir: Workdir, rankers: Sequence[Any]) -> list[Item]:
     """The indexes that the rankers' settings lead to, each checked."""
     from solution.retrieval import index, lexical
@@ -167,7 +178,7 @@ def _indexes(workdir: Workdir, rankers: Sequence[Any]) -> list[Item]:
         embedder = index.find_embedder(ranker.retrieval, workdir.root)
         for view in ranker.config.contexts:
             config = ranker.retrieval.view(view)
-            if "dense" in config.retrievers or "passage" in config.option_scores:
+            if config.uses_vectors:
                 found[index.locate_index(config, workdir.root, embedder).folder] = index.KIND
             if "lexical" in config.retrievers:
                 found[lexical.locate_lexical(config, workdir.root, embedder).folder] = lexical.KIND

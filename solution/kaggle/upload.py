@@ -54,8 +54,8 @@ wheels = ["--no-index", "--find-links", bundle / "wheels"]
 run(sys.executable, "-m", "pip", "install", "--quiet", *wheels, "--requirement", bundle / "requirements.txt")
 """,
     """\
-# Settings may follow: run(..., bundle / "submit.py", "minilm.predict_tokens_per_batch=8192")
-run(sys.executable, bundle / "submit.py")
+# Settings may follow, as "minilm.predict_tokens_per_batch=8192". The competition's kernels may run for nine hours.
+run(sys.executable, bundle / "submit.py", "--deadline", "8h30m")
 print((root / "working" / "submission.csv").read_text()[:300])
 """,
 )
