@@ -300,22 +300,26 @@ class Reference:
     calls: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
-def undisturbed(folder: Path, runner: Runner) -> Reference:
+def undisturbed(folder: Path, runner: Runner, asked: list[str]) -> Reference:
+    """The steps up to the last one asked for; those asked for a second time, to compare, with their calls counted."""
     made = Reference()
     last = folder / "exam"
-    for step, arguments in STEPS.items():
+    for step, arguments in list(STEPS.items())[: max(map(list(STEPS).index, asked)) + 1]:
         made.before[step] = last
         now, again, tell = folder / f"after-{step}", folder / "again", runner.scratch / "calls.json"
-        for place, hook in ((again, {"act": "none", "tell": str(tell)}), (now, {})):
+        counted = [(again, {"act": "none", "tell": str(tell)})] if step in asked else []
+        for place, hook in (*counted, (now, {})):
             shutil.copytree(last, place)
             done = runner.run(arguments, place, hook)
             if done.code != 0:
                 raise SystemExit(f"the undisturbed {step} failed with exit code {done.code}:\n{done.err}")
+        made.after[step] = last = now
+        if not counted:
+            continue
         other = differences(again, now)
         if other:
             raise SystemExit(f"two undisturbed runs of {step} differ: {other}")
         shutil.rmtree(again)
-        made.after[step] = last = now
         made.seconds[step] = done.seconds  # of the run whose calls were not counted, which takes time
         made.calls[step] = json.loads(tell.read_text())
     return made
@@ -415,7 +419,7 @@ class Case:
 
 
 _WORKER_CALLS = 400  # of the package, about what a ranker's process makes
-Maker = Callable[[random.Random, Reference, Path], Case]
+Maker = Callable[[random.Random, Reference, Path, list[str]], Case]
 KINDS: dict[str, tuple[Maker, tuple[str, ...]]] = {}
 
 
@@ -425,8 +429,8 @@ def kind(*steps: str) -> Callable[[Callable[..., Case]], Callable[..., Case]]:
     def register(make: Callable[..., Case]) -> Callable[..., Case]:
         name = make.__name__.strip("_")
 
-        def maker(draw: random.Random, reference: Reference, folder: Path) -> Case:
-            step = draw.choice(steps)
+        def maker(draw: random.Random, reference: Reference, folder: Path, asked: list[str]) -> Case:
+            step = draw.choice([step for step in steps if step in asked])
             shutil.copytree(reference.before[step], folder)
             return make(draw, reference, Case(step, folder, "", list(STEPS[step])))
 
@@ -495,10 +499,12 @@ def disk(draw: random.Random, reference: Reference, case: Case) -> Case:
 
 @kind("index", "train", "tune", "submit", "submit", "submit")
 def damage(draw: random.Random, reference: Reference, case: Case) -> Case:
-    """In the folder of the finished run, so that every file is there."""
+    """In the folder after the last step, so that every file is there."""
     shutil.rmtree(case.folder)
-    case.wanted = reference.after["submit"]
+    case.wanted = list(reference.after.values())[-1]
     shutil.copytree(case.wanted, case.folder)
+    if case.step == "submit" and draw.random() < 0.7:  # else nothing is asked of the weights again
+        shutil.rmtree(case.folder / "cache" / "submission", ignore_errors=True)
     files = [
         path
         for top in ("oof", "weights", "cache")
@@ -682,6 +688,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
     parser.add_argument("--kinds", nargs="*", choices=list(KINDS), help="default: all that the package can meet")
+    parser.add_argument("--steps", nargs="*", choices=list(STEPS), default=list(STEPS), help="whose commands")
     parser.add_argument("--fresh", action="store_true", help="a new interpreter for each command")
     parser.add_argument("--workdir", type=Path, help="a folder to work in; default: a temporary one")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
@@ -689,6 +696,7 @@ def main() -> None:
     kinds = [name for name in options.kinds or available() if name in available()]
     for name in sorted(set(options.kinds or KINDS) - set(kinds)):
         print(f"{name}: this version of submit.py has no option for it; left out")
+    kinds = [name for name in kinds if set(KINDS[name][1]) & set(options.steps)]
     if not kinds:
         parser.error("no kind of fault is left")
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -728,7 +736,7 @@ def run_all(options: argparse.Namespace, kinds: list[str], folder: Path) -> bool
         for name in PRELOAD.split():
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
-    reference = undisturbed(folder, runner)
+    reference = undisturbed(folder, runner, options.steps)
     may_mount = mounts()
     if not may_mount:
         print("nothing may be mounted here: disk limits the size of files, and readonly takes the right to write")
@@ -742,7 +750,7 @@ def run_all(options: argparse.Namespace, kinds: list[str], folder: Path) -> bool
             name = kinds[number % len(kinds)]
             draw = random.Random(f"{options.seed} {number}")
             place = folder / f"case-{number}"
-            case = KINDS[name][0](draw, reference, place)
+            case = KINDS[name][0](draw, reference, place, options.steps)
             found = face(case, reference, runner, may_mount)
             row = counts[name]
             row["runs"] += 1

@@ -84,7 +84,8 @@ def read_oof(path: Path) -> OofPart:
 
     remedy = "Train that fold again (or delete the file)."
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            table = file.read(use_threads=False)
         about = json.loads((table.schema.metadata or {})[_METADATA_KEY])
         ids = table.column("id").to_pylist()
         answers = table.column("answer").cast(pa.int64()).fill_null(-1).to_numpy()

@@ -231,9 +231,11 @@ def read_rows(path: Path, what: str) -> tuple[list[str], list[dict[str, Any]]]:
         import pyarrow.parquet as pq
 
         try:
-            names = pq.read_schema(io.BytesIO(data)).names
-            _refuse_repeated(names, path, what)
-            return names, pq.read_table(io.BytesIO(data)).to_pylist()
+            # Without threads: a process that ends right after it has used them was once seen to abort.
+            with pq.ParquetFile(io.BytesIO(data)) as file:
+                names = file.schema_arrow.names
+                _refuse_repeated(names, path, what)
+                return names, file.read(use_threads=False).to_pylist()
         # ValueError: a text that is not UTF-8; OverflowError: a date that Python does not have.
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             message = (str(error) or type(error).__name__).splitlines()[0]

@@ -360,6 +360,26 @@ def test_a_killed_search_goes_on_to_the_same_result(tmp_path, sampler):
     assert np.array_equal(shorter, sample_weights(evaluator, starts, 8, 5, sampler, whole, "s"))
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "cma"])
+def test_a_journal_cut_anywhere_goes_on_to_the_same_result(tmp_path, sampler):
+    """As a full disk leaves it: with half of a line at its end."""
+    table, exists, answers = simulate(60, [1, 0.5])
+    evaluator = Evaluator(table, exists, answers)
+    starts = starting_points(evaluator)
+    path = tmp_path / "tune.journal"
+    journal = Journal(path)
+    once = sample_weights(evaluator, starts, 6, 5, sampler, journal, "s")
+    journal.close()
+    whole = path.read_bytes()
+    for cut in np.random.default_rng(0).integers(1, len(whole), 12):
+        path.write_bytes(whole[:cut])
+        journal = Journal(path)
+        assert np.array_equal(once, sample_weights(evaluator, starts, 6, 5, sampler, journal, "s"))
+        journal.close()
+        Journal(path).close()
+        assert path.read_bytes().endswith(b"\n")
+
+
 def test_two_workers_share_a_search(tmp_path):
     table, exists, answers = simulate(100, [1, 0.5, 0.2])
     evaluator = Evaluator(table, exists, answers)

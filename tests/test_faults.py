@@ -13,7 +13,7 @@ from pipeline import ROOT
 
 def test_a_few_faults_break_no_rule(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--count", "6", "--json"]
-    command += ["--workdir", str(tmp_path), "--kinds", "kill", "memory", "damage"]
+    command += ["--workdir", str(tmp_path), "--kinds", "kill", "memory", "damage", "--steps", "index", "tune"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import os
 import warnings
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -156,6 +157,7 @@ class Journal:
         while (slot := _locked(path.with_suffix(f".worker{self.worker}"))) is None:
             self.worker += 1
         self._slot = slot
+        self._cut_unfinished(path)
         try:
             self._storage = self._open(path)
         except (ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
@@ -172,6 +174,15 @@ class Journal:
                 for part in path.parent.glob(f"{other.stem}.*"):
                     part.unlink(missing_ok=True)
                 slot.close()
+
+    @staticmethod
+    def _cut_unfinished(path: Path) -> None:
+        """Remove a last line without end, left by a full disk or a kill: the next one would be joined to it."""
+        with open(path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # nobody is writing, then
+            if path.exists():
+                data = path.read_bytes()
+                os.truncate(path, data.rfind(b"\n") + 1)
 
     @staticmethod
     def _open(path: Path) -> Any:
