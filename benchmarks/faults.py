@@ -544,7 +544,7 @@ def readonly(draw: random.Random, reference: Reference, case: Case) -> Case:
 @kind("submit")
 def hang(draw: random.Random, reference: Reference, case: Case) -> Case:
     case.hook = {"act": "stop", "at": draw.randint(1, _WORKER_CALLS), "worker": str(Path(__file__).parent)}
-    case.arguments += ["--ranker-timeout", "20s"]
+    case.arguments += ["--ranker-timeout", f"{max(5.0, 0.8 * reference.seconds['submit']):.0f}s"]
     case.told = f"at call {case.hook['at']} of a ranker's process"
     return case
 
