@@ -20,7 +20,7 @@ demo: $(READY)
 	$(VENV)/bin/python -m solution demo
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(READY)
 	$(VENV)/bin/python -m ruff check .
