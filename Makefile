@@ -20,7 +20,7 @@ demo: $(READY)
 	$(VENV)/bin/python -m solution demo
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(VENV)/bin/python -m ruff check .
