@@ -418,6 +418,7 @@ class Case:
     wanted: Path | None = None
 
 
+_READ = {"index": ["cache"], "train": ["oof", "weights", "cache"], "tune": ["oof"], "submit": ["weights", "cache"]}
 _WORKER_CALLS = 400  # of the package, about what a ranker's process makes
 Maker = Callable[[random.Random, Reference, Path, list[str]], Case]
 KINDS: dict[str, tuple[Maker, tuple[str, ...]]] = {}
@@ -507,7 +508,7 @@ def damage(draw: random.Random, reference: Reference, case: Case) -> Case:
         shutil.rmtree(case.folder / "cache" / "submission", ignore_errors=True)
     files = [
         path
-        for top in ("oof", "weights", "cache")
+        for top in _READ[case.step]
         for path in sorted((case.folder / top).rglob("*"))
         if path.is_file() and path.stat().st_size > 0
     ]
