@@ -720,6 +720,12 @@ def run_all(options: argparse.Namespace, kinds: list[str], folder: Path) -> bool
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), path, str(customize)]))
     runner = Runner(options.fresh, folder)
+    if not options.fresh:
+        import importlib
+
+        for name in PRELOAD.split():
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
     # Models and tokenizers are made in a process of their own: no thread may run here when a command is forked.
     if child := os.fork():
         _, status = os.waitpid(child, 0)
@@ -733,12 +739,6 @@ def run_all(options: argparse.Namespace, kinds: list[str], folder: Path) -> bool
         except BaseException:
             traceback.print_exc()
         os._exit(code)
-    if not options.fresh:
-        import importlib
-
-        for name in PRELOAD.split():
-            with contextlib.suppress(ImportError):
-                importlib.import_module(name)
     reference = undisturbed(folder, runner, options.steps)
     may_mount = mounts()
     if not may_mount:
