@@ -12,7 +12,7 @@ import numpy as np
 
 from solution.config import MAX_FOLDS
 from solution.errors import UserError
-from solution.files import SCHEMA, atomic_file, content_hash, file_hash
+from solution.files import SCHEMA, atomic_file, content_hash
 from solution.questions import LETTERS, Questions
 from solution.suggestions import suggest
 from solution.workdir import Workdir
@@ -38,6 +38,11 @@ class OofPart:
     answers: np.ndarray
     probabilities: np.ndarray
     about: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Of what the part says; what parquet keeps beside it, such as statistics, does not count."""
+        return content_hash(self.about, _rows_hash(self.ids, self.answers, self.probabilities))
 
 
 def write_oof(path: Path, questions: Questions, probabilities: np.ndarray, about: dict[str, Any]) -> None:
@@ -111,6 +116,14 @@ def read_oof(path: Path) -> OofPart:
     if about.pop(_HASH, None) not in (None, _rows_hash(ids, answers, values)):
         raise UserError(f"the OOF file {path} is corrupt (its rows are not those that were written). {remedy}")
     return OofPart(ids, answers, values, about)
+
+
+def part_hash(path: Path) -> str | None:
+    """See `OofPart.hash`; None for a part that cannot be read (`read_oof` says why)."""
+    try:
+        return read_oof(path).hash
+    except UserError:
+        return None
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -196,7 +209,8 @@ def load_oof(workdir: Workdir, rankers: Sequence[str] | None = None) -> Oof:
                 f"no OOF file of the ranker {name} in {workdir.oof / name}. "
                 f"Make it: {suggest('train_fold', '--all-folds', '--ranker', name)}"
             )
-        parts = sorted((read_oof(path) for path in paths), key=lambda part: part.about["fold"])
+        read = {path: read_oof(path) for path in paths}
+        parts = sorted(read.values(), key=lambda part: part.about["fold"])
         _same_run(name, parts)
         if first is None:
             first = (name, parts)
@@ -204,7 +218,7 @@ def load_oof(workdir: Workdir, rankers: Sequence[str] | None = None) -> Oof:
             _same_exam(first[0], first[1], name, parts)
         probabilities[name] = np.nan_to_num(np.concatenate([part.probabilities for part in parts]))
         about[name] = {key: value for key, value in parts[0].about.items() if key != "fold"}
-        files |= {str(path.relative_to(workdir.oof)): file_hash(path) for path in paths}
+        files |= {str(path.relative_to(workdir.oof)): part.hash for path, part in read.items()}
     assert first is not None
     parts = first[1]
     ids = [id_ for part in parts for id_ in part.ids]

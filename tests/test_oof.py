@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from solution.errors import UserError
-from solution.oof import load_oof, read_oof, write_oof
+from solution.oof import load_oof, part_hash, read_oof, write_oof
 from solution.questions import Questions
 from solution.workdir import Workdir
 
@@ -249,6 +249,21 @@ def test_rows_that_are_not_those_that_were_written(workdir):
     refused(workdir, "fold_0.parquet is corrupt", "not those that were written")
     rewrite(path, lambda table: replaced(table, "answer", table.column("answer").to_pylist()[::-1]))
     refused(workdir, "fold_0.parquet")
+
+
+def test_a_part_is_known_by_its_content(workdir):
+    """What parquet keeps beside the rows is no part of it; each row and what it says of itself are."""
+    write_ranker(workdir)
+    before = load_oof(workdir).files
+    path = workdir.oof_part("a", 0)
+    pq.write_table(pq.read_table(path), path, compression="none", write_statistics=False)
+    assert load_oof(workdir).files == before
+    write_ranker(workdir, seed=1, folds=[0])
+    after = load_oof(workdir).files
+    assert [name for name in before if before[name] != after[name]] == ["a/fold_0.parquet"]
+    assert load_oof(workdir).files == {name: part_hash(workdir.oof / name) for name in after}
+    path.write_bytes(b"")
+    assert part_hash(path) is None
 
 
 def test_another_schema(workdir):

@@ -11,7 +11,7 @@ from solution.config import TRAINED_FAMILIES, ContextView, RankerConfig, Retriev
 from solution.doctor.examined import Examined, trained_rankers
 from solution.doctor.report import Finding, guarded
 from solution.errors import UserError
-from solution.files import content_hash, file_hash, read_json, read_manifest
+from solution.files import content_hash, read_json, read_manifest
 from solution.questions import read_questions
 from solution.suggestions import suggest
 from solution.workdir import Workdir
@@ -277,6 +277,7 @@ def contexts(examined: Examined) -> Iterator[Finding]:
 
 def ensemble_file(examined: Examined) -> Iterator[Finding]:
     from solution.ensemble.tune import load_ensemble
+    from solution.oof import part_hash
 
     workdir = examined.workdir
     if not workdir.ensemble.exists():
@@ -292,7 +293,7 @@ def ensemble_file(examined: Examined) -> Iterator[Finding]:
     )
     yield Finding("ensemble", str(workdir.ensemble), "ok", told)
     files = {name: workdir.oof / name for name in ensemble["oof_files"]}
-    changed = [n for n, path in files.items() if path.is_file() and file_hash(path) != ensemble["oof_files"][n]]
+    changed = [n for n, path in files.items() if path.is_file() and part_hash(path) != ensemble["oof_files"][n]]
     if changed:
         yield Finding("ensemble", "OOF files", "warning", f"{changed[0]} has changed since tuning", suggest("tune"))
     elif not all(path.is_file() for path in files.values()):
