@@ -104,7 +104,12 @@ def other_training(folder: Path) -> None:
 
 def tuned_on_others(folder: Path) -> None:
     path = folder / "oof" / "tiny" / "fold_0.parquet"
-    pq.write_table(pq.read_table(path), path, compression="none")
+    table = pq.read_table(path)
+    ((key, about),) = table.schema.metadata.items()
+    without = {name: value for name, value in json.loads(about).items() if name != "rows"}
+    swapped = table.rename_columns([{"p_A": "p_B", "p_B": "p_A"}.get(name, name) for name in table.column_names])
+    columns = swapped.select(table.column_names)
+    pq.write_table(columns.replace_schema_metadata({key: json.dumps(without).encode()}), path)
 
 
 BROKEN: dict[str, tuple[Change, str, str, str]] = {
