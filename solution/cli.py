@@ -375,12 +375,21 @@ def train(
         print(line)
 
 
-def _with_oof(folder: Workdir, listed: list[str]) -> list[str] | None:
+def _with_oof(folder: Workdir, run: Run) -> list[str] | None:
     """The rankers listed that have OOF files; tells which are left out, on either side."""
+    from solution.oof import read_about
+
+    listed = run.ensemble.rankers
     there = sorted(path.name for path in folder.oof.glob("*") if any(path.glob("fold_*.parquet")))
     lacking = [name for name in listed if name not in there]
     unlisted = [name for name in there if name not in listed]
     used = [name for name in listed if name in there]
+    folds = next((read_about(path).get("folds") for path in folder.oof.glob("*/fold_*.parquet")), None)
+    if isinstance(folds, int) and folds != run.ensemble.folds and unlisted:
+        raise UserError(
+            f"the OOF files in {folder.oof} are of {folds} folds, and these settings have {run.ensemble.folds} and do "
+            f"not list {', '.join(unlisted)}. Name the folder of the settings they were made with: --configs FOLDER"
+        )
     from solution.ensemble.imported import is_imported
 
     imported = [name for name in unlisted if is_imported(folder, name)]
@@ -437,7 +446,7 @@ def tune(
     speeds = {name: _positive(value, f"--seconds {name}") for name, value in _pairs(seconds, "--seconds").items()}
     from solution.ensemble.tune import run_tune
 
-    names = _with_oof(folder, run.ensemble.rankers)
+    names = _with_oof(folder, run)
     record = run_tune(folder, run.ensemble.tune, names, run.ensemble.groups, speeds, seconds_per_question)
     from solution.ensemble.table import print_cascade, print_rankers, print_search, print_table
 

@@ -195,7 +195,10 @@ def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any
                 for name, value in settings.items()
                 if stored["settings"].get(name) != value
             )
-            raise UserError(f"{path} was made with other settings: {told}. {remedy}")
+            raise UserError(
+                f"{path} was made with other settings: {told}. Give the --configs and settings that it was made with. "
+                f"Or begin anew: {remedy}"
+            )
         previous, known = stored["fold"], stored["print"]
         bad = [v for v in previous.values() if not isinstance(v, int) or not 0 <= v < settings["folds"]]
         if bad or stored.get("hash") != content_hash(previous, known):

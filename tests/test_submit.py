@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from pipeline import HEADER, ROOT, ROWS, run
+from pipeline import HEADER, LONGEST, ROOT, ROWS, run, write_configs
 
 LETTERS = "ABCDEFGH"
 
@@ -145,5 +145,15 @@ def test_metrics_and_oof_say_what_they_were_made_from(finished: Path) -> None:
 def test_tune_prints_the_table(finished: Path) -> None:
     done = run("tune", "tune.choose=equal", cwd=finished)
     assert done.returncode == 0, done.stderr
-    for name in ("tiny", "similarity", "random", "equal weights", "tuned"):
+    for name in ("tiny", "similarity", "random", "equal weights", "in-sample"):
         assert name in done.stdout
+
+
+def test_tune_refuses_settings_that_the_oof_files_were_not_made_with(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    before = (folder / "weights" / "ensemble.json").read_bytes()
+    write_configs(folder / "others", {"longest": LONGEST}, folds=5)
+    done = run("tune", "--configs", "others", cwd=folder)
+    assert done.returncode == 2 and "are of 3 folds" in done.stderr and "--configs FOLDER" in done.stderr
+    assert (folder / "weights" / "ensemble.json").read_bytes() == before
