@@ -21,6 +21,7 @@ from solution.files import (
     link_or_copy,
     read_json,
     read_manifest,
+    sweep_leftovers,
     write_manifest,
 )
 from solution.progress import say
@@ -211,7 +212,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 # --- which index ---------------------------------------------------------------------------
 
 
-def _cutting(config: RetrievalConfig) -> dict[str, Any]:
+def cutting(config: RetrievalConfig) -> dict[str, Any]:
+    """The settings that the passages depend on."""
     settings = {
         "version": _VERSION,
         **config.model_dump(include={"passage_tokens", "passage_overlap", "stub_words", "disambiguations", "sections"}),
@@ -225,7 +227,15 @@ def _cutting(config: RetrievalConfig) -> dict[str, Any]:
 def _settings(config: RetrievalConfig) -> dict[str, Any]:
     """The settings that an index depends on; those of a search are not among them."""
     own = {"vectors": _FORMAT, "index": config.index, "metric": config.metric}
-    return {**_cutting(config), **own, **build_settings(config)}
+    return {**cutting(config), **own, **build_settings(config)}
+
+
+def made_of(config: RetrievalConfig, corpus: str, embedder: Embedder) -> dict[str, Any]:
+    """What a manifest says of the corpus, whose fingerprint is given, and of the embedder."""
+    return {
+        "corpus": {"name": Path(config.corpus).name, "fingerprint": corpus},
+        "embedder": {"name": Path(embedder.spec).name, "fingerprint": embedder.fingerprint},
+    }
 
 
 @dataclass(frozen=True)
@@ -290,7 +300,7 @@ class _Candidates:
         self._config, self._cache, self._embedder = config, workdir / "cache", embedder
         for folder in _index_folders(workdir):
             try:
-                made = read_json(folder / MANIFEST, "the manifest of the index", _remedy(folder))
+                made = read_json(folder / MANIFEST, "the manifest of the index", remedy_of(folder))
                 about, model = made["corpus"], made["embedder"]
                 same = about["name"] == Path(config.corpus).name if corpus is None else about["fingerprint"] == corpus
                 if not same or made["settings"] != _settings(config):
@@ -302,7 +312,7 @@ class _Candidates:
             except UserError as error:
                 self._broken.append(str(error))
             except (KeyError, TypeError):
-                self._broken.append(f"the manifest of {folder} is corrupt. {_remedy(folder)}")
+                self._broken.append(f"the manifest of {folder} is corrupt. {remedy_of(folder)}")
 
     def error(self, more: str = "") -> UserError:
         lines = [f"there is no index of {self._config.corpus} with these settings in {self._cache}."]
@@ -323,7 +333,8 @@ def _index_folders(workdir: Path) -> list[Path]:
     return [path for path in sorted((workdir / "cache").glob("index-*")) if path.is_dir() and path.suffix != ".shards"]
 
 
-def _remedy(folder: Path) -> str:
+def remedy_of(folder: Path) -> str:
+    """What to do about an index, dense or lexical, that is not usable."""
     return f"Delete {folder} and run `{suggest('index')}`."
 
 
@@ -346,7 +357,7 @@ def open_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | None
 
 
 def _open(place: Place, config: RetrievalConfig, embedder: Embedder) -> PassageIndex:
-    folder, remedy = place.folder, _remedy(place.folder)
+    folder, remedy = place.folder, remedy_of(place.folder)
     manifest = read_manifest(folder, KIND, remedy)
     try:
         structure = Structure.of(manifest["structure"])
@@ -379,11 +390,11 @@ def _read_parts(folder: Path) -> tuple[Passages, np.ndarray]:
         vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         message = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"the index in {folder} is corrupt ({message}). {_remedy(folder)}") from None
+        raise UserError(f"the index in {folder} is corrupt ({message}). {remedy_of(folder)}") from None
     if vectors.dtype != np.float16 or vectors.ndim != 2 or len(vectors) != len(passages):
         raise UserError(
             f"the index in {folder} is corrupt: vectors.npy is {vectors.dtype} {list(vectors.shape)} "
-            f"for {len(passages)} passages. {_remedy(folder)}"
+            f"for {len(passages)} passages. {remedy_of(folder)}"
         )
     return passages, vectors
 
@@ -409,13 +420,9 @@ def build_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | Non
     if place.folder.is_dir():
         shutil.rmtree(shards, ignore_errors=True)  # of a run that was killed at its end
         return _open(place, config, embedder)
-    for leftover in place.folder.parent.glob(f".{place.folder.name}.*.part"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    source = {
-        "corpus": {"name": Path(config.corpus).name, "fingerprint": corpus},
-        "embedder": {"name": Path(embedder.spec).name, "fingerprint": embedder.fingerprint},
-    }
-    relative = _same_vectors(config, workdir, source)
+    sweep_leftovers(place.folder.parent, place.folder.name)
+    source = made_of(config, corpus, embedder)
+    relative = same_vectors(config, workdir, source)
     if relative is not None:
         say(f"the vectors of {relative.name} are used again")
     elif not (shards / "vectors.npy").exists():
@@ -444,13 +451,13 @@ def build_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | Non
     return _open(place, config, embedder)
 
 
-def _same_vectors(config: RetrievalConfig, workdir: Path, source: dict[str, Any]) -> Path | None:
+def same_vectors(config: RetrievalConfig, workdir: Path, source: dict[str, Any]) -> Path | None:
     """A whole index of the same passages and embedder."""
     for folder in _index_folders(workdir):
         with contextlib.suppress(UserError, KeyError, TypeError):
             made = read_json(folder / MANIFEST, "manifest", "")
             same = all(made[part]["fingerprint"] == source[part]["fingerprint"] for part in source)
-            if same and {**_cutting(config), "vectors": _FORMAT}.items() <= made["settings"].items():
+            if same and {**cutting(config), "vectors": _FORMAT}.items() <= made["settings"].items():
                 read_manifest(folder, KIND, "")
                 return folder
     return None

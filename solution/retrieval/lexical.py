@@ -12,7 +12,6 @@ import array
 import functools
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from solution.files import (
     link_or_copy,
     read_json,
     read_manifest,
+    sweep_leftovers,
     write_json,
     write_manifest,
 )
@@ -37,9 +37,11 @@ from solution.retrieval.embedding import Embedder
 from solution.retrieval.index import (
     Passages,
     Place,
-    _cutting,
-    _same_vectors,
+    cutting,
     find_embedder,
+    made_of,
+    remedy_of,
+    same_vectors,
 )
 from solution.retrieval.passages import Passage, passage_text
 from solution.retrieval.shards import dropped_counts, room_on_disk, write_passages
@@ -123,7 +125,7 @@ class LexicalIndex:
 
         self.key = key
         self._file, self._words = folder / "passages.parquet", words
-        remedy = _remedy(folder)
+        remedy = remedy_of(folder)
         try:
             count = pq.read_metadata(self._file).num_rows
             self._vocabulary = pq.read_table(folder / _VOCABULARY).column("term").combine_chunks()
@@ -203,7 +205,7 @@ def _highest(scores: np.ndarray, k: int) -> np.ndarray:
 
 def _settings(config: RetrievalConfig) -> dict[str, Any]:
     own = {"words": _VERSION, "language": config.language, "k1": config.bm25_k1, "b": config.bm25_b}
-    return {**_cutting(config), **own}
+    return {**cutting(config), **own}
 
 
 def _place(workdir: Path, corpus: str, embedder: str, config: RetrievalConfig) -> Place:
@@ -227,7 +229,7 @@ def locate_lexical(config: RetrievalConfig, workdir: Path, embedder: Embedder) -
             raise
         fitting = []
         for folder in sorted((workdir / "cache").glob("lexical-*")):
-            made = read_json(folder / MANIFEST, "the manifest of the lexical index", _remedy(folder))
+            made = read_json(folder / MANIFEST, "the manifest of the lexical index", remedy_of(folder))
             about = {"name": Path(config.corpus).name, "embedder": embedder.fingerprint, "settings": _settings(config)}
             if about == {
                 "name": made.get("corpus", {}).get("name"),
@@ -243,10 +245,6 @@ def locate_lexical(config: RetrievalConfig, workdir: Path, embedder: Embedder) -
             "corpus is; elsewhere copy the one cache/lexical-* that you need there."
         ) from None
     return _place(workdir, corpus, embedder.fingerprint, config)
-
-
-def _remedy(folder: Path) -> str:
-    return f"Delete {folder} and run `{suggest('index')}`."
 
 
 def open_lexical(config: RetrievalConfig, workdir: Path, embedder: Embedder | None = None) -> LexicalIndex:
@@ -266,7 +264,7 @@ def open_lexical(config: RetrievalConfig, workdir: Path, embedder: Embedder | No
 
 
 def _open(place: Place, config: RetrievalConfig) -> LexicalIndex:
-    folder, remedy = place.folder, _remedy(place.folder)
+    folder, remedy = place.folder, remedy_of(place.folder)
     lacking = _FILES - set(read_manifest(folder, KIND, remedy)["files"])
     if lacking:
         raise UserError(f"the lexical index in {folder} is incomplete: {min(lacking)} is missing. {remedy}")
@@ -291,13 +289,9 @@ def build_lexical(config: RetrievalConfig, workdir: Path, embedder: Embedder | N
     place = _place(workdir, corpus, embedder.fingerprint, config)
     if place.folder.is_dir():
         return _open(place, config)
-    for leftover in place.folder.parent.glob(f".{place.folder.name}.*.part"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    source = {
-        "corpus": {"name": Path(config.corpus).name, "fingerprint": corpus},
-        "embedder": {"name": Path(embedder.spec).name, "fingerprint": embedder.fingerprint},
-    }
-    relative = _same_vectors(config, workdir, source)
+    sweep_leftovers(place.folder.parent, place.folder.name)
+    source = made_of(config, corpus, embedder)
+    relative = same_vectors(config, workdir, source)
     with room_on_disk(place.folder.parent), atomic_folder(place.folder) as temporary:
         passages = temporary / "passages.parquet"
         if relative is None:
