@@ -384,8 +384,10 @@ def _with_oof(folder: Workdir, run: Run) -> list[str] | None:
     lacking = [name for name in listed if name not in there]
     unlisted = [name for name in there if name not in listed]
     used = [name for name in listed if name in there]
-    folds = next((read_about(path).get("folds") for path in folder.oof.glob("*/fold_*.parquet")), None)
-    if isinstance(folds, int) and folds != run.ensemble.folds and unlisted:
+    # Files that say different things, or nonsense, are for the reader to refuse: it names the file.
+    said = [read_about(path).get("folds") for path in sorted(folder.oof.glob("*/fold_*.parquet"))]
+    folds = said[0] if said and all(isinstance(one, int) and one == said[0] for one in said) else None
+    if folds is not None and folds != run.ensemble.folds and unlisted:
         raise UserError(
             f"the OOF files in {folder.oof} are of {folds} folds, and these settings have {run.ensemble.folds} and do "
             f"not list {', '.join(unlisted)}. Name the folder of the settings they were made with: --configs FOLDER"

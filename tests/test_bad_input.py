@@ -172,7 +172,7 @@ COMMANDS = {
     ("configs", "bool of a word", "ranker.yaml"): "folds --configs",
     ("configs", "a pipe", "ranker.yaml"): "folds --configs",
     ("ensemble", "deep nesting", "ensemble.json"): "submit",
-    ("oof", "lists as folds", "fold_0.parquet"): "tune",
+    ("oof", "lists as folds", "fold_0.parquet"): "tune ensemble.folds=2",
     ("corpus", "a pipe", "file.csv"): "index retrieval.source=index --corpus",
 }
 
