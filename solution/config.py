@@ -319,10 +319,11 @@ class RerankerSettings(Settings):
     """Drop passages with a lower score, but never the best. The scores of a question's candidates add up to 1."""
     query: Literal["prompt", "prompt_and_options"] = "prompt_and_options"
     """What of the question is read."""
-    cosine_prior: bool = True
-    """Start from the cosine of question and passage (times a learnt scale) and learn what it misses; needs the dense
-    index. A small encoder with a new head learns little from a few hundred questions without it."""
-    temperature: float = Field(0.05, gt=0)
+    retrieval_prior: bool = True
+    """Start from the score of retrieval, scaled to run from 1 (the best candidate) to 0 (the last), times a learnt
+    scale, and learn what it misses. A small encoder with a new head learns little from a few hundred questions
+    without it."""
+    temperature: float = Field(0.2, gt=0)
     """The scale begins at 1 / temperature."""
     gold: str | None = None
     """A column whose value begins the ids or titles of a question's right passages (a module, an article); null:
@@ -374,7 +375,7 @@ class RerankerSettings(Settings):
             lora=self.lora,
             predict_tokens_per_batch=self.predict_tokens_per_batch,
             precision=self.precision,
-            retrieval_prior=self.cosine_prior,
+            retrieval_prior=self.retrieval_prior,
             temperature=self.temperature,
             seed=self.seed,
         )
@@ -472,8 +473,7 @@ class RetrievalConfig(Settings):
     @property
     def uses_vectors(self) -> bool:
         """Whether the dense index is needed."""
-        prior = self.reranker is not None and self.reranker.cosine_prior
-        return "dense" in self.retrievers or "passage" in self.option_scores or prior
+        return "dense" in self.retrievers or "passage" in self.option_scores
 
     def hash(self) -> str:
         """A hash of the settings that contexts depend on; without a reranker it is that of before there were any."""

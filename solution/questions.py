@@ -125,9 +125,7 @@ def ranked_options(probabilities: np.ndarray, exists: np.ndarray) -> list[list[s
     """
     exists = np.asarray(exists, dtype=bool)
     order = np.lexsort((-np.asarray(probabilities, dtype=np.float64), ~exists), axis=1)
-    return [
-        [LETTERS[column] for column in row[:count]] for row, count in zip(order, exists.sum(axis=1), strict=True)
-    ]
+    return [[LETTERS[column] for column in row[:count]] for row, count in zip(order, exists.sum(axis=1), strict=True)]
 
 
 def kaggle_prediction(ranked: Sequence[str], k: int = 3) -> str:
@@ -139,7 +137,7 @@ def kaggle_prediction(ranked: Sequence[str], k: int = 3) -> str:
 
 
 def file_format(path: Path) -> str:
-    """".csv", ".jsonl" or ".parquet" by the file's name, a trailing ".gz" set aside.
+    """ ".csv", ".jsonl" or ".parquet" by the file's name, a trailing ".gz" set aside.
 
     Raises:
         UserError: another ending, or a folder.

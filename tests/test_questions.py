@@ -52,11 +52,7 @@ ROWS = [
     {"id": "1", "prompt": "Prompt, with a comma", "A": "one", "B": "two\nlines", "C": 'a "quote"', "answer": "B"},
     {"id": "x-2", "prompt": "Größe?", "A": "α", "B": "β", "C": "γ", "answer": "C"},
 ]
-CSV = (
-    "id,prompt,A,B,C,answer\n"
-    '1,"Prompt, with a comma",one,"two\nlines","a ""quote""",B\n'
-    "x-2,Größe?,α,β,γ,C\n"
-)
+CSV = 'id,prompt,A,B,C,answer\n1,"Prompt, with a comma",one,"two\nlines","a ""quote""",B\nx-2,Größe?,α,β,γ,C\n'
 
 
 def write_format(path, ending):

@@ -24,7 +24,7 @@ from solution.retrieval.contexts import ContextPassage, Searcher, build_contexts
 from solution.retrieval.cross_encoder import CrossEncoder, LabelledList, PassageList
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.report import Gold, compare, explain
-from solution.retrieval.rerank import Reranker, find_candidates, in_order, summary, train_reranker
+from solution.retrieval.rerank import Reranker, find_candidates, in_order, scaled_scores, summary, train_reranker
 from solution.training.run import train_folds
 from solution.workdir import Workdir
 
@@ -40,7 +40,7 @@ def tiny_settings(model: str, **changes) -> RerankerSettings:
 
 
 def learnable(n: int, seed: int = 0) -> list[LabelledList]:
-    """Right passages say `true`; the cosines say nothing."""
+    """Right passages say `true`; the priors say nothing."""
     rng = np.random.default_rng(seed)
 
     def text(count: int) -> str:
@@ -61,11 +61,11 @@ def right_first(lists: list[LabelledList], scores: list[np.ndarray]) -> float:
 # --- the model -----------------------------------------------------------------------------
 
 
-def test_before_any_training_the_score_is_the_cosine(tiny):
+def test_before_any_training_the_score_is_that_of_retrieval(tiny):
     lists = learnable(3)
     scores = CrossEncoder(tiny_settings(tiny("bert"), temperature=0.1), Path("unused")).score(lists)
     for one, values in zip(lists, scores, strict=True):
-        np.testing.assert_allclose(values, 10 * np.array(one.cosines), atol=1e-5)
+        np.testing.assert_allclose(values, 10 * np.array(one.priors), atol=1e-5)
 
 
 def test_it_learns_and_says_the_same_after_loading(tiny, tmp_path):
@@ -92,9 +92,9 @@ def test_a_score_depends_on_no_other_pair(tiny):
     torch.nn.init.normal_(heads[0])
     together = model.score(lists)
     one = lists[2]
-    alone = model.score([PassageList(one.query, one.texts[3:4], one.cosines[3:4])])
+    alone = model.score([PassageList(one.query, one.texts[3:4], one.priors[3:4])])
     assert alone[0][0] == pytest.approx(together[2][3], abs=1e-5)
-    assert np.ptp(together[2] - np.array(one.cosines) / 0.05) > 1e-3
+    assert np.ptp(together[2] - np.array(one.priors) / 0.2) > 1e-3
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(tiny, tmp_path):
@@ -134,8 +134,8 @@ def test_drawn_passages_and_their_loss(tiny, tmp_path):
     model._lists = [(own[0], own[1:], one) for own, one in zip(tokens, lists, strict=True)]
     drawn = [model.encode(2, epoch) for epoch in range(6)]
     for item in drawn:
-        cosines = [lists[2].cosines.index(value) for value in item.prior]
-        assert [lists[2].right[i] for i in cosines] == [True, True, False, False, False]
+        places = [lists[2].priors.index(value) for value in item.prior]
+        assert [lists[2].right[i] for i in places] == [True, True, False, False, False]
         assert item.encoded.positions == [0, 1, 2, 3, 4] and item.alternatives == 2
     assert len({tuple(item.prior) for item in drawn}) > 1
     assert model.encode(2, 3) == drawn[3]
@@ -170,7 +170,7 @@ def test_a_published_cross_encoder_is_used_as_it_is(published, tiny):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     lists = learnable(2)
-    settings = tiny_settings(published, cosine_prior=False, training={"epochs": 0})
+    settings = tiny_settings(published, retrieval_prior=False, training={"epochs": 0})
     scores = CrossEncoder(settings, Path("unused")).score(lists)
     tokenizer = AutoTokenizer.from_pretrained(published)
     model = AutoModelForSequenceClassification.from_pretrained(published).eval()
@@ -302,9 +302,14 @@ def test_reranked_contexts(config, workdir):
         shares = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
         np.testing.assert_allclose([p.score for p in made.passages[row]], shares[order], atol=1e-5)
         assert {p.retriever for p in made.passages[row]} == {"dense, reranked"}
-        # The prior is the dense retriever's own cosine.
+        # The prior is retrieval's own score, scaled, in its order.
         plain = build_contexts(QUESTIONS, config.model_copy(update={"reranker": None}), workdir.root).passages[row]
-        np.testing.assert_allclose([p.score for p in plain], candidates[row].cosines[:4], atol=1e-4)
+        assert [p.id for p in plain] == [p.id for p in candidates[row].passages[:4]]
+        priors, found = np.array(candidates[row].priors), np.array([p.score for p in plain])
+        assert priors[0] == 1 and priors[11] == 0 and (np.diff(priors) <= 0).all()
+        np.testing.assert_allclose(
+            np.diff(priors[:4]), np.diff(found) / (found[0] - found[3]) * (1 - priors[3]), atol=1e-3
+        )
     assert build_contexts(QUESTIONS, config, workdir.root).passages == made.passages
     high = changed(config, keep_threshold=0.999)
     kept = build_contexts(QUESTIONS, high, workdir.root)
@@ -325,6 +330,11 @@ def test_new_questions_get_the_mean_of_the_folds(config, workdir):
         model.load(workdir.fold_weights("reranker", fold))
         total += model.score([own.read()])[0] / 3
     assert [p.id for p in made.passages[0]] == [p.id for p in in_order(own.passages, total, 0)[:4]]
+
+
+def test_priors():
+    assert scaled_scores([5.0, 3.0, 1.0, 0.0], 3) == [1, 0.5, 0, -0.25]
+    assert scaled_scores([2.0, 2.0], 30) == [1, 1] and scaled_scores([], 30) == []
 
 
 def test_order_and_threshold():

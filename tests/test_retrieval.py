@@ -55,7 +55,12 @@ def corpus(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def config(corpus) -> RetrievalConfig:
     return RetrievalConfig(
-        corpus=str(corpus), embedder=MINILM, passage_tokens=128, passage_overlap=20, top_k=5, option_scores=KINDS,
+        corpus=str(corpus),
+        embedder=MINILM,
+        passage_tokens=128,
+        passage_overlap=20,
+        top_k=5,
+        option_scores=KINDS,
         duplicates="keep",
     )
 

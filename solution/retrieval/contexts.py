@@ -234,7 +234,7 @@ class Searcher:
 
     def passages(self) -> Sequence[Passage]:
         """The passages whose rows the retrievers name."""
-        if self.config.retrievers == ["lexical"] and not self.reads_cosines:
+        if self.config.retrievers == ["lexical"]:
             return self.lexical.passages
         if "lexical" in self.config.retrievers and not self.lexical.fits(self.dense.passages):
             raise UserError(
@@ -242,10 +242,6 @@ class Searcher:
                 f"delete the older one in WORKDIR/cache and run `{suggest('index')}`"
             )
         return self.dense.passages
-
-    @property
-    def reads_cosines(self) -> bool:
-        return self.config.reranker is not None and self.config.reranker.cosine_prior
 
     def query_vectors(self, query: QueryForm) -> np.ndarray:
         """Vectors of the prompts and what the query form puts behind each, float32 [n, d]."""

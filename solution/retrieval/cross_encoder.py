@@ -32,12 +32,12 @@ class PassageList:
     Attributes:
         query: the question's text.
         texts: of n passages.
-        cosines: float [n], of the question's vector and each passage's; empty where there is no `cosine_prior`.
+        priors: float [n], the scaled scores of retrieval; empty where there is no `retrieval_prior`.
     """
 
     query: str
     texts: list[str]
-    cosines: list[float]
+    priors: list[float]
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Pairs(Item):
 class CrossEncoder(MultipleChoiceRanker):
     """An AutoModelForSequenceClassification with one output: the higher, the better the passage.
 
-    With `cosine_prior` the score is the cosine of question and passage times a learnt scale, plus the model's output.
-    A head that the checkpoint does not have starts at zero, so before any training the order is the cosine's.
+    With `retrieval_prior` the score is that of retrieval times a learnt scale, plus the model's output. A head that the
+    checkpoint does not have starts at zero, so before any training the order is that of retrieval.
 
     Raises:
         UserError: on loading: see `NeuralRanker.build`; or the head is new and is not to be trained.
@@ -119,13 +119,13 @@ class CrossEncoder(MultipleChoiceRanker):
         self,
         query: list[int],
         passages: Sequence[list[int]],
-        cosines: Sequence[float],
+        priors: Sequence[float],
         positions: Sequence[int],
         alternatives: int = 1,
     ) -> Pairs:
         made = [self._pair(query, passage) for passage in passages]
         encoded = EncodedChoices([sequence for sequence, _ in made], [end for _, end in made], list(positions))
-        return Pairs(encoded, list(cosines), alternatives)
+        return Pairs(encoded, list(priors), alternatives)
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids, each distinct text encoded once."""
@@ -172,7 +172,7 @@ class CrossEncoder(MultipleChoiceRanker):
         ]
         run = content_hash(
             settings.trained_hash(),
-            [(one.query, one.texts, one.right, np.round(one.cosines, 4).tolist()) for one in lists],
+            [(one.query, one.texts, one.right, np.round(one.priors, 4).tolist()) for one in lists],
         )
         wrong = np.array([min(settings.negatives, one.right.count(False)) for one in lists])
         try:
@@ -203,8 +203,8 @@ class CrossEncoder(MultipleChoiceRanker):
         wrong = rng.choice(wrong, min(settings.negatives, len(wrong)), replace=False)
         drawn = [*right.tolist(), *wrong.tolist()]
         positions = [*range(len(right)), *range(settings.positives, settings.positives + len(wrong))]
-        cosines = [one.cosines[i] for i in drawn] if one.cosines else []
-        return self._pairs(query, [passages[i] for i in drawn], cosines, positions, settings.positives)
+        priors = [one.priors[i] for i in drawn] if one.priors else []
+        return self._pairs(query, [passages[i] for i in drawn], priors, positions, settings.positives)
 
     # --- scoring ---
 
@@ -232,7 +232,7 @@ class CrossEncoder(MultipleChoiceRanker):
         queries = self._tokens([one.query for one in lists])
         passages = iter(self._tokens([text for one in lists for text in one.texts]))
         items = [
-            self._pairs(query, [next(passages)], one.cosines[i : i + 1], [0])
+            self._pairs(query, [next(passages)], one.priors[i : i + 1], [0])
             for query, one in zip(queries, lists, strict=True)
             for i in range(len(one.texts))
         ]

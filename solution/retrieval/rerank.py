@@ -35,7 +35,6 @@ from solution.questions import Questions
 from solution.retrieval.contexts import ContextPassage, Searcher, named, query_tails
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.fusion import Ranking, fuse
-from solution.retrieval.index import locate_index
 from solution.retrieval.passages import passage_text
 from solution.retrieval.report import DEPTHS, Gold
 from solution.suggestions import suggest
@@ -56,20 +55,20 @@ class Candidates:
     Attributes:
         query: the question's text.
         passages: n passages.
-        cosines: float [n], of the question's vector and each passage's; empty where they are not asked for.
+        priors: float [n], the scores of retrieval, scaled; empty where they are not asked for.
     """
 
     query: str
     passages: list[ContextPassage]
-    cosines: list[float]
+    priors: list[float]
 
     def first(self, count: int) -> Candidates:
-        return Candidates(self.query, self.passages[:count], self.cosines[:count])
+        return Candidates(self.query, self.passages[:count], self.priors[:count])
 
     def read(self) -> PassageList:
         from solution.retrieval.cross_encoder import PassageList
 
-        return PassageList(self.query, [passage_text(passage) for passage in self.passages], self.cosines)
+        return PassageList(self.query, [passage_text(passage) for passage in self.passages], self.priors)
 
 
 def find_candidates(
@@ -81,13 +80,20 @@ def find_candidates(
     made = []
     for row, own in enumerate(lists):
         found = fuse(own, config.fusion, config.rrf_k)[:count]
-        cosines: list[float] = []
-        if settings.cosine_prior and found:
-            stored = np.asarray(searcher.dense.vectors[np.array([one.row for one in found])], dtype=np.float32)
-            cosines = (stored @ searcher.query_vectors(settings.query)[row]).tolist()
+        priors = scaled_scores([one.score for one in found], settings.candidates) if settings.retrieval_prior else []
         query = f"{questions.prompts[row]} {tails[row]}".strip()
-        made.append(Candidates(query, named(found, every), cosines))
+        made.append(Candidates(query, named(found, every), priors))
     return made
+
+
+def scaled_scores(scores: Sequence[float], count: int) -> list[float]:
+    """Falling scores, so scaled that the first is 1 and the last of the first `count` is 0; equal ones are all 1."""
+    values = np.asarray(scores, dtype=np.float64)
+    if not len(values):
+        return []
+    last = values[min(count, len(values)) - 1]
+    span = values[0] - last
+    return ((values - last) / span if span > 0 else np.ones(len(values))).tolist()
 
 
 # --- use -----------------------------------------------------------------------------------
@@ -276,7 +282,6 @@ def train_reranker(run: Run, questions: Questions, workdir: Workdir, folds: Sequ
         "settings": settings.trained_hash(),
         "base": Embedder(settings.model, workdir.cache).fingerprint,
         "retrieval": content_hash(first.about()),
-        "index": locate_index(config, workdir.root, first.embedder).key if settings.cosine_prior else None,
     }
     count = max(settings.mined, settings.candidates)
     deep = settings.model_copy(update={"candidates": count})
@@ -384,7 +389,7 @@ def _labelled(gold: Gold, row: int, own: Candidates) -> LabelledList:
     from solution.retrieval.cross_encoder import LabelledList
 
     read = own.read()
-    return LabelledList(read.query, read.texts, read.cosines, gold.hits(row, own.passages))
+    return LabelledList(read.query, read.texts, read.priors, gold.hits(row, own.passages))
 
 
 def _finished(target: Path, key: str) -> bool:

@@ -70,10 +70,7 @@ def merge_fold(
     folder = workdir.fold_weights(name, fold)
     train = suggest("train_fold", "--ranker", name, "--fold", str(fold))
     if not folder.is_dir():
-        raise UserError(
-            f"the ranker {name} has no trained fold {fold} in {workdir.weights}. "
-            f"Train it first: {train}"
-        )
+        raise UserError(f"the ranker {name} has no trained fold {fold} in {workdir.weights}. Train it first: {train}")
     remedy = f"Train it again: {train}"
     read_manifest(folder, KIND, remedy)
     stored = read_json(folder / "ranker.json", "the ranker's settings", remedy)
