@@ -387,7 +387,7 @@ def test_one_retriever_alone_is_reranked_by_the_same_model(config, workdir):
     made = build_contexts(QUESTIONS, view, workdir.root)
     assert {p.retriever for own in made.passages for p in own} == {"lexical, reranked"}
     plain = RetrievalConfig(**{**view.model_dump(), "reranker": None, "option_scores": []})
-    assert not plain.uses_vectors and view.uses_vectors
+    assert not plain.uses_vectors and not view.uses_vectors  # the prior is the lexical score
 
 
 def test_rankers_are_trained_and_answer_on_reranked_contexts(config, workdir):
