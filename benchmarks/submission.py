@@ -2,9 +2,12 @@
 
     make demo
     python benchmarks/submission.py --workdir demo_run --questions 4000 --json
+    python benchmarks/submission.py --workdir demo_run --questions 4000 --passages 100000 --json -- --deadline 40m
 
 The demo's 510 questions are repeated under new ids, each id written into the prompt (so that nothing is embedded or
-retrieved only once), and answered by `submit.py` from a fresh cache over the demo's index. The report that it writes
+retrieved only once), and answered by `submit.py` from a fresh cache over the demo's index. `--passages N` makes an
+index of N documents by the ordinary code: the demo's, each repeated under new titles; their vectors are those of the
+real passages a little displaced, so that the embedder reads each text once only. The report that `submit.py` writes
 gives the seconds of each ranker's model and of the embedder; what remains of the wall-clock time is starting
 processes, loading, hashing, searching, tokenizing, batching, blending and writing. `--json` prints one JSON object as
 the last line; arguments behind `--` go to `submit.py`.
@@ -13,19 +16,30 @@ the last line; arguments behind `--` go to `submit.py`.
 from __future__ import annotations
 
 import argparse
+import csv
+import itertools
 import json
+import re
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from solution.config import RetrievalConfig
 from solution.demo.run import EXAM
 from solution.questions import Questions, read_questions, write_questions
+from solution.retrieval.embedding import Embedder
 
 ROOT = Path(__file__).parent.parent
+COPY = re.compile(r" \(copy \d+\)")
+DISPLACED = 0.3  # the length of what is added to a copy's unit vector
 
 
 def grown_exam(count: int) -> Questions:
@@ -61,6 +75,57 @@ def fresh_workdir(source: Path, target: Path) -> None:
             (target / "cache" / path.name).symlink_to(path.resolve())
 
 
+class CopyEmbedder(Embedder):
+    """Embeds what is no copy; a copy's vector is that of its original, displaced by a random vector of its own."""
+
+    def __init__(self, spec: str, cache: Path):
+        super().__init__(spec, cache)
+        self._known: dict[str, np.ndarray] = {}
+
+    def encode(self, texts: Sequence[str], *arguments: Any, **options: Any) -> np.ndarray:
+        originals = [COPY.sub("", text) for text in texts]
+        new = list(dict.fromkeys(text for text in originals if text not in self._known))
+        self._known |= zip(new, super().encode(new, *arguments, **options), strict=True)
+        vectors = np.stack([self._known[text] for text in originals])
+        for text, vector in zip(texts, vectors, strict=True):
+            if COPY.search(text):
+                noise = np.random.default_rng(zlib.crc32(text.encode())).standard_normal(len(vector))
+                vector += DISPLACED * noise.astype(np.float32) / np.linalg.norm(noise)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def grow_index(workdir: Path, count: int) -> list[str]:
+    """Build the indexes of `count` passages in `workdir`; returns the settings for submit.py that name them."""
+    from solution.inference.submit import read_ensemble
+    from solution.retrieval.contexts import build_views
+    from solution.retrieval.corpus import read_corpus
+    from solution.retrieval.index import build_index
+    from solution.workdir import Workdir
+
+    (found, *others) = [one for one in read_ensemble(Workdir.open(workdir), ())[1] if one.retrieval is not None]
+    if any(one.retrieval != found.retrieval for one in others):
+        raise SystemExit("the rankers do not share one retrieval")
+    corpus = workdir / "grown.csv"
+    before: RetrievalConfig = found.retrieval
+    documents = list(read_corpus(before.corpus))
+
+    def rows() -> Iterator[tuple[str, str]]:
+        for copy in itertools.count():
+            for document in documents:
+                yield document.title + (f" (copy {copy})" if copy else ""), document.text
+
+    with corpus.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["title", "text"])
+        writer.writerows(itertools.islice(rows(), count))
+    config = before.model_copy(update={"corpus": str(corpus), "duplicates": "keep"})
+    index = build_index(config, workdir, CopyEmbedder(config.embedder, workdir / "cache"))
+    print(f"{len(index.passages)} passages of {count} documents", file=sys.stderr)
+    for ranker in (found, *others):
+        build_views(grown_exam(1), config, ranker.config.contexts, workdir)
+    return [f"retrieval.corpus={corpus}", "retrieval.duplicates=keep"]
+
+
 class TreeMemory:
     """The highest resident memory of a process and all below it, sampled."""
 
@@ -89,11 +154,15 @@ class TreeMemory:
         return self.peak_mib
 
 
-def measure(workdir: Path, count: int, arguments: list[str]) -> dict[str, Any]:
+def measure(workdir: Path, count: int, documents: int | None, arguments: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write_questions(place / "questions.csv", grown_exam(count))
+        if documents is None:
+            have_indexes(workdir)
         fresh_workdir(workdir, place / "work")
+        if documents is not None:
+            arguments = [*grow_index(place / "work", documents), *arguments]
         command = [sys.executable, str(ROOT / "submit.py"), "--questions", str(place / "questions.csv")]
         command += ["--workdir", str(place / "work"), "--output", str(place / "submission.csv"), *arguments]
         started = time.monotonic()
@@ -130,11 +199,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, default=Path("demo_run"), help="the working folder of `make demo`")
     parser.add_argument("--questions", type=int, default=4000)
+    parser.add_argument("--passages", type=int, metavar="N", help="grow the index to N documents; default: the demo's")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("arguments", nargs="*", help="for submit.py")
     options = parser.parse_args()
-    have_indexes(options.workdir)
-    told = measure(options.workdir, options.questions, options.arguments)
+    told = measure(options.workdir, options.questions, options.passages, options.arguments)
     for name, value in told.items():
         print(f"{name:32} {value}")
     if options.json:
