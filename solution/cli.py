@@ -228,7 +228,7 @@ def index(
     if "lexical" in wanted:
         from solution.retrieval.lexical import build_lexical
 
-        print(f"{len(build_lexical(run.retrieval, folder.root))} passages in the lexical index")
+        print(f"{len(build_lexical(run.retrieval, folder.root).passages)} passages in the lexical index")
 
 
 def _tune_index(

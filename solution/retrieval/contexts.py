@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,8 @@ from solution.retrieval.embedding import Embedder
 from solution.retrieval.fusion import Found, Ranking, distinct, fuse
 from solution.retrieval.index import PassageIndex, build_index, find_embedder, locate_index, open_index
 from solution.retrieval.lexical import LexicalIndex, build_lexical, locate_lexical, open_lexical
-from solution.retrieval.passages import Passage, passage_text, sentences, split_passages, token_offsets
+from solution.retrieval.passages import passage_text, sentences, split_passages, token_offsets
+from solution.retrieval.store import Passages
 from solution.suggestions import suggest
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 KIND = "contexts"
 _METADATA = b"solution"
 _VERSION = 1  # of the way queries are made
+_PASSAGES_AT_ONCE = 1 << 16  # read together: their texts take some tens of megabytes
 
 
 @dataclass(frozen=True)
@@ -232,11 +234,11 @@ class Searcher:
         make = build_lexical if self._build and not place.folder.is_dir() else open_lexical
         return make(self.config, self._workdir, self.embedder)
 
-    def passages(self) -> Sequence[Passage]:
+    def passages(self) -> Passages:
         """The passages whose rows the retrievers name."""
         if self.config.retrievers == ["lexical"]:
             return self.lexical.passages
-        if "lexical" in self.config.retrievers and not self.lexical.fits(self.dense.passages):
+        if "lexical" in self.config.retrievers and not self.lexical.passages.same_ids(self.dense.passages):
             raise UserError(
                 f"the index {self.dense.key} and the lexical index {self.lexical.key} do not hold the same passages; "
                 f"delete the older one in WORKDIR/cache and run `{suggest('index')}`"
@@ -321,25 +323,49 @@ def _pairs(questions: Questions) -> list[tuple[str, str]]:
     ]
 
 
-def select(rankings: list[Ranking], passages: Sequence[Passage], config: RetrievalConfig) -> list[ContextPassage]:
-    """The candidates of one question: its lists fused, best first."""
-    return named(fuse(rankings, config.fusion, config.rrf_k), passages)
+def select(
+    lists: Iterable[list[Ranking]], passages: Passages, config: RetrievalConfig, most: int
+) -> list[list[ContextPassage]]:
+    """The best passages of each question: its lists fused, the first `most` that are not nearly equal to another."""
+    fused = (fuse(own, config.fusion, config.rrf_k) for own in lists)
+    if config.drop_similar is None:
+        fused = (own[:most] for own in fused)
+    return [drop_similar(own, config, most) for own in named(fused, passages)]
 
 
-def named(found: Sequence[Found], passages: Sequence[Passage]) -> list[ContextPassage]:
-    """The passages of a fused list."""
-    return [
-        ContextPassage(passage.id, passage.title, passage.text, one.score, "+".join(one.retrievers))
-        for one in found
-        for passage in [passages[one.row]]
-    ]
+def drop_similar(found: list[ContextPassage], config: RetrievalConfig, most: int) -> list[ContextPassage]:
+    return [found[place] for place in distinct(found, config.drop_similar, most)]
+
+
+def named(fused: Iterable[Sequence[Found]], passages: Passages) -> Iterator[list[ContextPassage]]:
+    """The passages of each question's fused list, read for many questions together."""
+    remaining = iter(fused)
+    while block := list(_first(remaining, _PASSAGES_AT_ONCE)):
+        read = iter(passages.take(one.row for own in block for one in own))
+        for own in block:
+            yield [
+                ContextPassage(passage.id, passage.title, passage.text, one.score, "+".join(one.retrievers))
+                for one, passage in zip(own, read, strict=False)
+            ]
+
+
+def _first(lists: Iterator[Sequence[Found]], most: int) -> Iterator[Sequence[Found]]:
+    """Lists from the front, until they hold `most` passages."""
+    held = 0
+    for own in lists:
+        yield own
+        held += len(own)
+        if held >= most:
+            return
 
 
 def _from_index(questions: Questions, config: RetrievalConfig, searcher: Searcher) -> Contexts:
     lists = searcher.all_rankings()
     every = searcher.passages()
-    candidates = searcher.rerank(lists) if config.reranker else [select(own, every, config) for own in lists]
-    passages = [[own[i] for i in distinct(own, config.drop_similar, config.top_k)] for own in candidates]
+    if config.reranker is None:
+        passages = select(lists, every, config, config.top_k)
+    else:
+        passages = [drop_similar(own, config, config.top_k) for own in searcher.rerank(lists)]
     made = Contexts(list(questions.ids), passages)
     if "passage" in config.option_scores:
         best, _ = searcher.dense.search(searcher.option_vectors, 1)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +36,8 @@ from solution.retrieval.approximate import (
 )
 from solution.retrieval.corpus import corpus_fingerprint, look_at_corpus
 from solution.retrieval.embedding import Embedder
-from solution.retrieval.passages import Passage
 from solution.retrieval.shards import dropped_counts, make_shards, read_shard, room_on_disk, shard_file
+from solution.retrieval.store import Passages
 from solution.suggestions import suggest
 
 KIND = "index"
@@ -52,33 +51,6 @@ _MARGIN = 16  # candidates beyond k, so that rounding in float32 does not decide
 _ROUNDING = 1e-5  # more than float32 products of unit vectors are off
 _DECIMALS = 9  # scores equal to so many decimals are ties; the lower row wins
 _MOST_CANDIDATES = 2048  # the limit of faiss's GPU indexes
-
-
-class Passages(Sequence[Passage]):
-    """The passages of an index by row, kept as Arrow columns."""
-
-    def __init__(self, table: Any):
-        self._columns = [table.column(name).combine_chunks() for name in ("id", "title", "text")]
-
-    def __len__(self) -> int:
-        return len(self._columns[0])
-
-    @property
-    def ids(self) -> Any:
-        """An Arrow array of all ids."""
-        return self._columns[0]
-
-    @overload
-    def __getitem__(self, row: int) -> Passage: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[Passage]: ...
-    def __getitem__(self, row: int | slice) -> Passage | list[Passage]:
-        if isinstance(row, slice):
-            return [self[place] for place in range(*row.indices(len(self)))]
-        if not -len(self) <= row < len(self):
-            raise IndexError(row)
-        place = int(row) % len(self)
-        return Passage(*(column[place].as_py() for column in self._columns))
 
 
 class PassageIndex:
@@ -95,7 +67,7 @@ class PassageIndex:
 
     def __init__(
         self,
-        passages: Sequence[Passage],
+        passages: Passages,
         vectors: np.ndarray,
         approximate: Approximate | None,
         config: RetrievalConfig,
@@ -382,13 +354,10 @@ def _open(place: Place, config: RetrievalConfig, embedder: Embedder) -> PassageI
 
 
 def _read_parts(folder: Path) -> tuple[Passages, np.ndarray]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    passages = Passages(folder / "passages.parquet", remedy_of(folder))
     try:
-        passages = Passages(pq.read_table(folder / "passages.parquet", columns=["id", "title", "text"]))
         vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         message = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"the index in {folder} is corrupt ({message}). {remedy_of(folder)}") from None
     if vectors.dtype != np.float16 or vectors.ndim != 2 or len(vectors) != len(passages):

@@ -9,7 +9,6 @@ words of the corpus as Python objects; the one here holds a shard of passages an
 from __future__ import annotations
 
 import array
-import functools
 import os
 import re
 from collections.abc import Sequence
@@ -35,7 +34,6 @@ from solution.progress import progress_bar, say
 from solution.retrieval.corpus import corpus_fingerprint
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.index import (
-    Passages,
     Place,
     cutting,
     find_embedder,
@@ -45,6 +43,7 @@ from solution.retrieval.index import (
 )
 from solution.retrieval.passages import Passage, passage_text
 from solution.retrieval.shards import dropped_counts, room_on_disk, write_passages
+from solution.retrieval.store import Passages
 from solution.suggestions import suggest
 
 KIND = "lexical index"
@@ -108,6 +107,7 @@ class LexicalIndex:
     """Passages and the BM25 search over them.
 
     Attributes:
+        passages: n passages.
         key: the name of what the index was made of.
 
     Args:
@@ -124,38 +124,21 @@ class LexicalIndex:
         import pyarrow.parquet as pq
 
         self.key = key
-        self._file, self._words = folder / "passages.parquet", words
+        self._words = words
         remedy = remedy_of(folder)
+        self.passages = Passages(folder / "passages.parquet", remedy)
         try:
-            count = pq.read_metadata(self._file).num_rows
             self._vocabulary = pq.read_table(folder / _VOCABULARY).column("term").combine_chunks()
             self._bm25 = bm25s.BM25.load(folder, mmap=True, load_vocab=False, backend="numpy")
             data, rows, starts = (self._bm25.scores[name] for name in ("data", "indices", "indptr"))
             whole = data.dtype == np.float32 and rows.dtype == np.int32 and data.shape == rows.shape
             whole = whole and len(starts) == len(self._vocabulary) + 1 and starts[-1] == len(data)
-            whole = whole and self._bm25.scores["num_docs"] == count
+            whole = whole and self._bm25.scores["num_docs"] == len(self.passages)
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             message = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(f"the lexical index in {folder} is corrupt ({message}). {remedy}") from None
         if not whole:
             raise UserError(f"the lexical index in {folder} is corrupt: its files do not belong together. {remedy}")
-
-    def __len__(self) -> int:
-        return int(self._bm25.scores["num_docs"])
-
-    @functools.cached_property
-    def passages(self) -> Passages:
-        """Read when first asked for: where there is an index of vectors too, its passages are the same."""
-        import pyarrow.parquet as pq
-
-        return Passages(pq.read_table(self._file, columns=["id", "title", "text"]))
-
-    def fits(self, passages: Sequence[Passage]) -> bool:
-        """Whether these are the passages of this index, by their ids."""
-        import pyarrow.parquet as pq
-
-        ids = pq.read_table(self._file, columns=["id"]).column("id").combine_chunks()
-        return isinstance(passages, Passages) and passages.ids.equals(ids)
 
     def search(self, queries: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k passages of the highest BM25 scores for each query, best first; of equal scores the lower row first.

@@ -15,8 +15,8 @@ from solution.config import QueryForm, RetrievalConfig
 from solution.errors import UserError
 from solution.metrics import bootstrap_interval
 from solution.questions import LETTERS, Questions, cell_text
-from solution.retrieval.contexts import Contexts, Searcher, build_contexts, select
-from solution.retrieval.fusion import Ranking, distinct
+from solution.retrieval.contexts import Contexts, Searcher, build_contexts, drop_similar, select
+from solution.retrieval.fusion import Ranking
 from solution.retrieval.passages import Titled, passage_text
 
 DEPTHS = (1, 3, 5, 10)
@@ -126,11 +126,11 @@ def compare(questions: Questions, config: RetrievalConfig, gold: Gold, workdir: 
         for names in [[name] for name in lists] + ([together] if len(together) > 1 else []):
             alone = len(names) == 1
             started = time.monotonic()
-            passages = []
-            for own in zip(*(lists[name] for name in names), strict=True):
-                rankings = [replace(one, weight=1.0) if alone else one for part in own for one in part]
-                candidates = select(rankings, every, config)
-                passages.append([candidates[i] for i in distinct(candidates, config.drop_similar, DEPTHS[-1])])
+            rankings = (
+                [replace(one, weight=1.0) if alone else one for part in own for one in part]
+                for own in zip(*(lists[name] for name in names), strict=True)
+            )
+            passages = select(rankings, every, config, DEPTHS[-1])
             spent = time.monotonic() - started + sum(seconds[name] for name in names)
             rows.append(
                 {
@@ -149,8 +149,7 @@ def _reranked(questions: Questions, searcher: Searcher, gold: Gold) -> dict[str,
     config = searcher.config
     searcher.passages()  # opened before the clock starts, like those of the others
     started = time.monotonic()
-    candidates = searcher.rerank(searcher.all_rankings())
-    passages = [[own[i] for i in distinct(own, config.drop_similar, DEPTHS[-1])] for own in candidates]
+    passages = [drop_similar(own, config, DEPTHS[-1]) for own in searcher.rerank(searcher.all_rankings())]
     spent = time.monotonic() - started
     return {
         "retriever": "+".join([*config.retrievers, "reranker"]),
@@ -186,10 +185,10 @@ def explain(questions: Questions, row: int, config: RetrievalConfig, workdir: Pa
         searcher = Searcher(one, config, workdir)
         every = searcher.passages()
         for ranking in searcher.all_rankings()[0]:
-            pairs = zip(ranking.rows.tolist(), ranking.scores.tolist(), strict=True)
+            pairs = zip(every.take(ranking.rows.tolist()), ranking.scores.tolist(), strict=True)
             for place, (found, score) in enumerate(pairs, 1):
                 text = f"{ranking.retriever} ({ranking.query}): place {place}, {score:.3f}"
-                places.setdefault(every[found].id, []).append(text)
+                places.setdefault(found.id, []).append(text)
     yield from _passages(made, places)
 
 

@@ -75,14 +75,14 @@ def find_candidates(
     searcher: Searcher, lists: Sequence[list[Ranking]], settings: RerankerSettings, count: int
 ) -> list[Candidates]:
     """The `count` best passages of each question's lists, fused."""
-    questions, config, every = searcher.questions, searcher.config, searcher.passages()
+    questions, config = searcher.questions, searcher.config
     tails = query_tails(questions, settings.query)
+    fused = (fuse(own, config.fusion, config.rrf_k)[:count] for own in lists)
     made = []
-    for row, own in enumerate(lists):
-        found = fuse(own, config.fusion, config.rrf_k)[:count]
-        priors = scaled_scores([one.score for one in found], settings.candidates) if settings.retrieval_prior else []
-        query = f"{questions.prompts[row]} {tails[row]}".strip()
-        made.append(Candidates(query, named(found, every), priors))
+    for prompt, tail, found in zip(questions.prompts, tails, named(fused, searcher.passages()), strict=True):
+        scores = [passage.score for passage in found]
+        priors = scaled_scores(scores, settings.candidates) if settings.retrieval_prior else []
+        made.append(Candidates(f"{prompt} {tail}".strip(), found, priors))
     return made
 
 
