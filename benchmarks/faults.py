@@ -19,6 +19,7 @@ what lies on disk before a step and disturbs that step's command, which runs in 
 Afterwards there must be the answer of an undisturbed run, a complete lesser one whose report names the ranker that was
 left out, or a clear refusal: exit code 2, one message, no traceback. A submission that is there is complete. The same
 command, started again without the fault, must end with the same bytes as an undisturbed run, and leave no other files.
+A ranker that says it goes on with smaller batches may differ by their rounding (probabilities by 0.02).
 Whatever breaks this is a violation: it is told with the number of its case (`--first N --count 1` repeats it), and the
 exit code is 1.
 
@@ -59,6 +60,8 @@ STEPS = {
 }
 HOOK = "FAULTS_HOOK"
 LIMIT = 300.0
+SMALLER = "out of memory, going on with batches of"
+ROUNDING = 0.02  # bfloat16 has eight bits
 TIMES = {"metrics.json", "log.csv", "submission.report.json"}
 """Files that say how long something took."""
 JOURNALS = ("cache/tune/", "cache/submission/", "logs/")
@@ -345,15 +348,35 @@ def contents(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def differences(folder: Path, wanted: Path, but: str | None = None) -> str:
-    """What is not as in an undisturbed run, or nothing; `but` names a file that is left out."""
+def differences(folder: Path, wanted: Path, but: str | None = None, rounded: bool = False) -> str:
+    """What is not as in an undisturbed run, or nothing; `but` names a file that is left out.
+
+    Args:
+        rounded: a ranker went on with smaller batches, so the probabilities of OOF parts may be rounded otherwise.
+    """
     try:
         a, b = contents(folder), contents(wanted)
     except ValueError as error:
         return f"ensemble.json is not JSON: {error}"
     names = [name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name) and name != but]
+    if rounded:
+        names = [name for name in names if not (name in a and name in b and equal_but_rounded(folder, wanted, name))]
     told = [f"{name} ({'more' if name not in b else 'missing' if name not in a else 'other'})" for name in names]
     return ", ".join(told[:6])
+
+
+def equal_but_rounded(folder: Path, wanted: Path, name: str) -> bool:
+    """Whether an OOF part has the same rows, and probabilities that only another batch's rounding parts."""
+    if not name.startswith("oof/") or not name.endswith(".parquet"):
+        return False
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    one, other = (pq.read_table(place / name).to_pandas() for place in (folder, wanted))
+    columns = [column for column in one if column.startswith("p_")]
+    if list(one) != list(other) or not one.drop(columns=columns).equals(other.drop(columns=columns)):
+        return False
+    return np.allclose(one[columns], other[columns], atol=ROUNDING, equal_nan=True)
 
 
 def declared(folder: Path) -> bool:
@@ -655,9 +678,10 @@ def face(case: Case, reference: Reference, runner: Runner, may_mount: bool) -> O
     errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
     clear = len(errors) == 1 and "Traceback" not in done.err
     ended = "stopped"
+    rounded = SMALLER in done.err
     if done.code == 0:
-        ended = "answer"
-        other = differences(case.folder, wanted, case.spoilt)
+        ended = "lesser" if rounded and differences(case.folder, wanted, case.spoilt) else "answer"
+        other = differences(case.folder, wanted, case.spoilt, rounded)
         if case.step == "submit" and not (case.folder / "submission.csv").exists():
             wrong.append("done, and there is no submission")
         elif other.startswith(("submission.csv (other)", "cache/contexts")) and declared(case.folder):
@@ -674,7 +698,7 @@ def face(case: Case, reference: Reference, runner: Runner, may_mount: bool) -> O
     wrong += [broken] if broken else []
     case.mend()
     again = runner.run(list(STEPS[case.step]), case.folder)
-    other = f"exit code {again.code}" if again.code else differences(case.folder, wanted)
+    other = f"exit code {again.code}" if again.code else differences(case.folder, wanted, rounded=rounded)
     wrong += [f"started again: {other}"] if other else []
     err = done.err if not other or not again.code else f"{done.err}\n--- again ---\n{again.err}"
     return Outcome(ended, not other, wrong, f"{case.step}: {case.told}", time.monotonic() - started, err)
