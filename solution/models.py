@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -56,7 +57,8 @@ def locate_model(spec: str, revision: str | None = None) -> Path | str:
 
     Raises:
         UserError: the package is missing, an unknown package, a folder without a config.json, or
-            a hub name that cannot be had offline; the message gives the command that fetches it.
+            a hub name that is not cached while the hub is off or out of reach; the message gives the command that
+            fetches it.
     """
     if spec.startswith(PYPI):
         package = spec.removeprefix(PYPI)
@@ -72,12 +74,9 @@ def locate_model(spec: str, revision: str | None = None) -> Path | str:
         return path
     if path.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
         raise UserError(f"the model folder {spec} is not there")
-    if _offline() and not _cached(spec, revision):
+    if not _cached(spec, revision) and (problem := _hub_problem()):
         fetch = f"hf download {spec}" + (f" --revision {revision}" if revision else "")
-        raise UserError(
-            f"the model {spec} is not on this machine and the hub is switched off (HF_HUB_OFFLINE). "
-            f"Where there is a network run: {fetch}"
-        )
+        raise UserError(f"the model {spec} is not on this machine and {problem}. Where there is a network run: {fetch}")
     return spec
 
 
@@ -102,6 +101,28 @@ def resolve_model(spec: str, cache: Path, revision: str | None = None) -> str:
 
 def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+
+
+_HUB_SECONDS = 5.0
+
+
+def _hub_problem() -> str | None:
+    """Why the hub cannot be asked, told in seconds: the libraries that load a model would try for minutes."""
+    if _offline():
+        return "the hub is switched off (HF_HUB_OFFLINE)"
+    return _unreachable()
+
+
+@functools.cache
+def _unreachable() -> str | None:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
+    except Exception as error:  # the hub's package has had several HTTP libraries, each with errors of its own
+        return f"the hub cannot be reached ({(str(error) or type(error).__name__).splitlines()[0]})"
+    return None
 
 
 def _cached(name: str, revision: str | None) -> bool:

@@ -21,10 +21,10 @@ CONTEXT_ROWS = "".join(line + f",This is about {line.split(',')[2]}.\n" for line
 LONGEST = {"name": "longest", "family": "longest"}
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     script = {"train": "train_fold.py", "submit": "submit.py"}.get(arguments[0])
     start = [str(ROOT / script)] if script else ["-m", "solution", arguments[0]]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | variables
     environment.pop("SOLUTION_TRACEBACK", None)
     return subprocess.run(
         [sys.executable, *start, *arguments[1:]], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300

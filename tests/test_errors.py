@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -306,6 +307,15 @@ def test_a_ranker_that_cannot_be_used_is_left_out(finished: Path, tmp_path: Path
     states = {ranker["ranker"]: ranker["state"] for ranker in told["rankers"]}
     assert states == {"similarity": "finished", "tiny": "failed"}
     assert told["recipes"] == [{"rankers": ["similarity"], "questions": 9}]
+
+
+def test_a_hub_out_of_reach_is_told_in_seconds_with_the_command_that_fetches(place: Path) -> None:
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    command = "index retrieval.source=index --corpus corpus.csv retrieval.embedder=no-one/no-model".split()
+    started = time.monotonic()
+    done = run(*command, cwd=place, **nobody)
+    refused(done, "the hub cannot be reached", "hf download no-one/no-model")
+    assert len(done.stderr.splitlines()) == 1 and time.monotonic() - started < 30
 
 
 def test_there_are_at_least_sixty_cases() -> None:

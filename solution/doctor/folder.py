@@ -86,7 +86,7 @@ def _model(spec: str, revision: str | None, users: str) -> Iterator[Finding]:
     from solution.kaggle.base_models import hub_folder
     from solution.models import locate_model
 
-    found = locate_model(spec)
+    found = locate_model(spec, revision)
     if isinstance(found, Path):
         yield Finding("models", spec, "ok", f"on this machine, for {users}")
     elif hub_folder(spec, revision) is not None:
