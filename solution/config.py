@@ -524,7 +524,7 @@ class TuneSettings(Settings):
     `log_loss`, `greedy` selection, exact line searches (`tuned_exact`; `tuned_log` and `tuned_rank` over
     log-probabilities and ranks), and Optuna's TPE (`tuned`) or CMA-ES (`tuned_cma`) with an exact finish;
     a `stacker`."""
-    choose: Literal["auto"] | CandidateName = "auto"
+    choose: Literal["auto", CandidateName] = "auto"
     """`auto` keeps equal weights unless another candidate is better by more than the noise, honestly estimated."""
 
 
@@ -857,6 +857,8 @@ def load_run(
     Raises:
         UserError: every problem of every file at once.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--configs {folder} is a file; give the folder that it lies in")
     if not folder.is_dir():
         raise UserError(f"the configs folder is not there: {folder}. Name one with --configs or run in the checkout.")
     reader = _Reader()

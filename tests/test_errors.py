@@ -154,6 +154,8 @@ EXAM_CASES: dict[str, tuple[Change, str, str]] = {
         "line 3: name",
     ),
     "several wrong at once": (nothing, FOLD + " nope training.epochs=x foo=1", "3 problems"),
+    "unknown blend": (nothing, FOLD + " tune.choose=xyz", "line: ensemble.tune.choose: input should be 'auto', '"),
+    "configs a file": (nothing, FOLD + " --configs configs/longest.yaml", "--configs configs/longest.yaml is a file"),
     "no setting": (nothing, FOLD + " epochs", "key.path=value"),
     "unknown family": (write("configs/longest.yaml", "name: longest\nfamily: magic\n"), FOLD, "family"),
     "no model": (write("configs/longest.yaml", "name: longest\nfamily: causal\n"), FOLD, "model"),
