@@ -449,7 +449,8 @@ def tune(
     from solution.ensemble.tune import run_tune
 
     names = _with_oof(folder, run)
-    record = run_tune(folder, run.ensemble.tune, names, run.ensemble.groups, speeds, seconds_per_question)
+    tuning, groups = run.ensemble.tune, run.ensemble.groups
+    record = run_tune(folder, tuning, names, groups, speeds, seconds_per_question, str(configs))
     from solution.ensemble.table import print_cascade, print_rankers, print_search, print_table
 
     print_table(record["table"])
@@ -633,4 +634,4 @@ def demo(
     run = _settings(configs, overrides)
     from solution.demo.run import run_demo
 
-    run_demo(run, Workdir.open(workdir))
+    run_demo(run, Workdir.open(workdir), str(configs))

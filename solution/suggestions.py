@@ -35,6 +35,12 @@ def running_command(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
         _running.clear()
 
 
+def remember_configs(folder: str | None) -> None:
+    """Suggest this configs folder where the running command was given none."""
+    if _running and folder is not None and str(_running.get("configs", _DEFAULTS["configs"])) == _DEFAULTS["configs"]:
+        _running["configs"] = folder
+
+
 def running_arguments() -> dict[str, Any]:
     """What the running command was called with, as JSON holds it: for a process that works for this one."""
     return {

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 from pipeline import HEADER, LONGEST, ROWS, run, write_configs
 
+from solution.ensemble.tune import load_ensemble
 from solution.errors import UserError, command
 from solution.suggestions import running_command, suggest
+from solution.workdir import Workdir
 
 
 def test_outside_a_command_line_nothing_is_added() -> None:
@@ -72,3 +76,20 @@ def test_a_suggested_command_can_be_typed(tmp_path: Path) -> None:
     assert words[0] == "--all-folds"
     assert run("train", *words, cwd=tmp_path).returncode == 0
     assert (tmp_path / "my run" / "oof" / "longest" / "fold_2.parquet").exists()
+
+
+def test_the_configs_of_tune_are_known_to_what_reads_the_ensemble(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    (folder / "configs").rename(folder / "my configs")
+    done = run("tune", "--configs", "my configs", "tune.choose=equal", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    path = folder / "weights" / "ensemble.json"
+    record = json.loads(path.read_text())
+    # Where the settings lie is no part of what is compared, and files of before have no such key.
+    assert record.pop("configs") == "my configs"
+    path.write_text(json.dumps(record))
+    assert load_ensemble(Workdir.open(folder)) == record
+    path.write_text(json.dumps(record | {"configs": "my configs", "in_sample_map3": 0.0}))
+    done = run("submit", cwd=folder)
+    assert done.returncode == 2 and "python -m solution tune --configs 'my configs'" in done.stderr, done.stderr

@@ -24,8 +24,11 @@ def read_demo_exam() -> tuple[Questions, Questions]:
     return exam.subset(np.flatnonzero(~held_out)), exam.subset(np.flatnonzero(held_out))
 
 
-def run_demo(run: Run, workdir: Workdir) -> None:
+def run_demo(run: Run, workdir: Workdir, configs: str | None = None) -> None:
     """Index, contexts, folds, training, tuning, submission, and the held-out score of every ranker.
+
+    Args:
+        configs: the folder of the settings, see `ensemble.tune.run_tune`.
 
     Raises:
         UserError: a package that carries weights or text is not installed, or see the steps.
@@ -46,7 +49,8 @@ def run_demo(run: Run, workdir: Workdir) -> None:
     step(f"{len(train)} questions to train on, {len(held_out)} held out; {run.ensemble.folds} folds")
     train_folds(run, train, workdir, range(run.ensemble.folds))
     step("tuning the weights on the OOF files")
-    record = run_tune(workdir, run.ensemble.tune, [config.name for config in run.rankers], run.ensemble.groups)
+    names = [config.name for config in run.rankers]
+    record = run_tune(workdir, run.ensemble.tune, names, run.ensemble.groups, configs=configs)
     print("\nOut of fold, on the training part")
     print_table(record["table"])
     print(record["reason"])

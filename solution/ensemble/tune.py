@@ -29,7 +29,7 @@ from solution.errors import UserError
 from solution.files import SCHEMA, content_hash, read_json, write_json
 from solution.oof import load_oof
 from solution.progress import progress_bar, say
-from solution.suggestions import suggest
+from solution.suggestions import remember_configs, suggest
 from solution.workdir import Workdir
 
 _NAME = r"^[a-z0-9][a-z0-9_\-]{0,63}$"
@@ -43,6 +43,7 @@ def run_tune(
     groups: Mapping[str, Sequence[str]] | None = None,
     seconds: Mapping[str, float] | None = None,
     limit: float | None = None,
+    configs: str | None = None,
 ) -> dict[str, Any]:
     """Fit and choose the blend from the OOF store, and write `weights/ensemble.json`.
 
@@ -51,6 +52,7 @@ def run_tune(
         groups: see `EnsembleConfig.groups`; members that are not there are left out.
         seconds: ranker name -> seconds a question in a submission, in the place of what training measured.
         limit: seconds a question that the submission may take, see `cascade.plan_cascade`.
+        configs: the folder of the settings, kept for messages that suggest to tune again.
 
     Returns:
         What was written, see `Ensemble`; its `table` is for `table.print_table`. The same OOF files and settings
@@ -178,6 +180,8 @@ def run_tune(
         "about": oof.about,
         "tune": settings.model_dump(mode="json"),
     }
+    if configs is not None:
+        record["configs"] = configs
     record["hash"] = _record_hash(record)
     write_json(workdir.ensemble, record)
     return record
@@ -318,8 +322,11 @@ class Ensemble(_Part):
     questions: str
     about: dict[str, _About]
     tune: dict[str, Any]
+    configs: str | None = None
+    """The folder of the settings as it was typed; only messages use it."""
     hash: str | None = None
-    """Of all the rest: a digit that has changed may give another valid file. Without it nothing is compared."""
+    """Of the rest without `configs`: a digit that has changed may give another valid file. Without it nothing is
+    compared."""
 
     @model_validator(mode="after")
     def _weights(self) -> Ensemble:
@@ -347,7 +354,7 @@ class Ensemble(_Part):
 
 
 def _record_hash(record: Mapping[str, Any]) -> str:
-    return content_hash({name: value for name, value in record.items() if name != "hash"})
+    return content_hash({name: value for name, value in record.items() if name not in ("hash", "configs")})
 
 
 def _written(recipe: Recipe) -> dict[str, Any]:
@@ -413,6 +420,7 @@ def load_ensemble(workdir: Workdir) -> dict[str, Any]:
             f"the ensemble's weights are corrupt: {path} ({where + ': ' if where else ''}{message}). "
             f"Make it again: {suggest('tune')}"
         ) from None
+    remember_configs(record.get("configs"))
     if record.get("hash") not in (None, _record_hash(record)):
         raise UserError(
             f"the ensemble's weights are corrupt: {path} is not the file that was written. Make it again: "
