@@ -20,12 +20,14 @@ class UserError(Exception):
     """Something in the user's files, settings or machine is wrong; the message says what to do."""
 
     @classmethod
-    def join(cls, problems: Iterable[str], title: str) -> UserError:
-        """One error that lists every problem found, one a line."""
+    def join(cls, problems: Iterable[str], title: str, most: int | None = None) -> UserError:
+        """One error that lists every problem found, one a line; with `most` only so many, and counts the others."""
         problems = list(problems)
         if len(problems) == 1:
             return cls(problems[0])
-        return cls(f"{title} ({len(problems)} problems):\n" + "\n".join(f"  - {p}" for p in problems))
+        listed = problems[:most]
+        more = [f"... and {len(problems) - len(listed)} more"] if len(problems) > len(listed) else []
+        return cls(f"{title} ({len(problems)} problems):\n" + "\n".join(f"  - {p}" for p in listed + more))
 
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")

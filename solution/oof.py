@@ -150,7 +150,9 @@ def check_probabilities(values: np.ndarray, answers: np.ndarray, ids: Sequence[s
     exists = ~np.isnan(values)
     refuse(np.flatnonzero(exists.sum(axis=1) < 2), "fewer than two options have a probability (NaN)")
     refuse(np.flatnonzero(((values < 0) | (values > 1 + 1e-4)).any(axis=1)), "a value is no probability")
-    refuse(np.flatnonzero(np.abs(np.nansum(values, axis=1) - 1) > 1e-3), "the probabilities do not sum to 1")
+    off = np.abs(np.nansum(values, axis=1) - 1) > 1e-3
+    refuse(np.flatnonzero(off & exists.all(axis=1)), "the probabilities do not sum to 1")
+    refuse(np.flatnonzero(off), "a probability is NaN, and the others do not sum to 1")
     bad = (answers < 0) | (answers >= values.shape[1])
     bad |= ~exists[np.arange(len(answers)), np.where(bad, 0, answers)]
     refuse(np.flatnonzero(bad), "the answer is not an option with a probability (NaN or missing)")

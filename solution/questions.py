@@ -401,7 +401,8 @@ def read_questions(path: str | Path) -> Questions:
         for name in extra_names:
             questions.extra[name].append(row.get(name))
     if problems:
-        raise UserError(_summary(f"{path} is not usable", problems))
+        # Messages on a file's form count its lines; a question may take several, and parquet has none.
+        raise UserError(_summary(f"{path} is not usable (row 1 is the first question, below the header)", problems))
     return questions
 
 

@@ -296,10 +296,10 @@ EXAM_ROWS: dict[str, tuple[list[Row], tuple[str, ...], str | None]] = {
 }
 ANSWER_ROWS: dict[str, tuple[list[Row], tuple[str, ...], str | None]] = {
     "a negative probability": (edited(ANSWERS, 1, p_A=-0.5, p_B=1.25), ENDINGS, "id q1: p_A is -0.5"),
-    "NaN": (edited(ANSWERS, 1, p_A=float("nan")), ENDINGS, "id q1: p_A is empty or NaN"),
-    "infinite": (edited(ANSWERS, 1, p_A=float("inf")), ENDINGS, "id q1: p_A is empty or NaN"),
-    "beyond a double": ([row | {"p_A": "1e400"} for row in ANSWERS], TEXT_ONLY, "id q1: p_A is empty or NaN"),
-    "an empty cell": (edited(ANSWERS, 3, p_C=None), ENDINGS, "id q3: p_C is empty or NaN"),
+    "NaN": (edited(ANSWERS, 1, p_A=float("nan")), ENDINGS, "id q1: p_A is NaN"),
+    "infinite": (edited(ANSWERS, 1, p_A=float("inf")), ENDINGS, "id q1: p_A is (inf|Infinity), and"),
+    "beyond a double": ([row | {"p_A": "1e400"} for row in ANSWERS], TEXT_ONLY, "id q1: p_A is (1e400|inf), and"),
+    "an empty cell": (edited(ANSWERS, 3, p_C=None), ENDINGS, "id q3: p_C is (empty|NaN), and"),
     "a word": (
         edited([row | {"p_A": str(row["p_A"])} for row in ANSWERS], 2, p_A="much"),
         ENDINGS,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import stat
+from pathlib import Path
 
 import pytest
 
-from solution.errors import UserError, command
+from solution.errors import UserError, command, explanation
 from solution.files import (
     atomic_file,
     atomic_folder,
@@ -88,6 +89,19 @@ def test_atomic_folder_keeps_the_old_folder_on_an_error(tmp_path, error, existed
     assert names(tmp_path) == (["weights"] if existed else [])
     if existed:
         assert (target / "old.bin").read_text() == "old"
+
+
+def test_what_cannot_be_written_is_told_by_its_own_name():
+    for path in (Path("/proc/a.csv"), Path("/proc/weights")):  # no one may write there, root neither
+        with pytest.raises(OSError) as caught, (atomic_file if path.suffix else atomic_folder)(path):
+            pass
+        assert explanation(caught.value).endswith(f": {path}") and ".part" not in str(caught.value)
+
+
+def test_what_fails_inside_a_folder_is_told_without_its_temporary_name(tmp_path):
+    with pytest.raises(OSError) as caught, atomic_folder(tmp_path / "weights") as temporary:
+        (temporary / "deep" / "a.bin").write_text("no such folder")
+    assert caught.value.filename == str(tmp_path / "weights" / "deep" / "a.bin")
 
 
 def test_leftovers_of_a_killed_run_are_swept_and_nothing_else(tmp_path):

@@ -73,9 +73,9 @@ def test_plain_letters_parquet_and_numbers_as_ids(tmp_path: Path) -> None:
         (lambda made: made.pop(), "1 of 6 questions are missing (first: id q0)"),
         (lambda made: made[0].update(id="other"), "1 ids are not in the exam (first: id other)"),
         (lambda made: [row.update(id=f"x{row['id']}") for row in made], "is of other questions"),
-        (lambda made: made[0].update(p_A="nan"), "id q5: p_A is empty or NaN"),
-        (lambda made: made[0].update(p_A=""), "id q5: p_A is empty or NaN"),
-        (lambda made: made[0].update(p_A="inf"), "id q5: p_A is empty or NaN"),
+        (lambda made: made[0].update(p_A="nan"), "id q5: p_A is NaN, and"),
+        (lambda made: made[0].update(p_A=""), "id q5: p_A is empty, and"),
+        (lambda made: made[0].update(p_A="inf"), "id q5: p_A is inf, and"),
         (lambda made: made[0].update(p_A="much"), "'much', not a number"),
         (lambda made: made[0].update(p_A=-0.5), "a probability is not negative"),
         (lambda made: made[0].update(p_A=3), "the probabilities sum to 3.4"),
@@ -84,6 +84,12 @@ def test_plain_letters_parquet_and_numbers_as_ids(tmp_path: Path) -> None:
         (lambda made: [row.pop("p_D") for row in made], "column p_D missing"),
         (lambda made: [row.pop("id") for row in made], "id and one column an option"),
         (lambda made: [row.update(fold=0) for row in made], "id q5 is of fold 0 there and of fold 1 here"),
+        (
+            lambda made: [row.update(answer="A") for row in made],
+            "contradicts the exam for 4 of 6 questions (id q5, q4, ",
+        ),
+        (lambda made: [row.update(p_A=9, fold="x") for row in made], "(12 problems)"),
+        (lambda made: [row.update(p_A=9, fold="x") for row in made], "... and 4 more"),
     ],
 )
 def test_what_does_not_belong_is_refused_by_name(tmp_path: Path, change, said: str) -> None:
@@ -94,6 +100,12 @@ def test_what_does_not_belong_is_refused_by_name(tmp_path: Path, change, said: s
         import_oof("theirs", write(tmp_path / "a.csv", made), exam(), FOLDS, 2, workdir, False)
     assert said in str(error.value)
     assert not workdir.oof.exists()
+
+
+def test_an_answer_of_any_form_may_agree(tmp_path: Path) -> None:
+    forms = {"q0": "A", "q1": "b", "q2": "0", "q3": "3.0", "q4": "option 1", "q5": ""}
+    made = [record | {"answer": forms[str(record["id"])]} for record in rows()]
+    assert read_answers(write(tmp_path / "a.csv", made), exam()).shape == (6, 4)
 
 
 def test_sums_are_normalised_on_request_only(tmp_path: Path) -> None:

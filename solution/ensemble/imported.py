@@ -29,14 +29,14 @@ def read_answers(
     Args:
         questions: n of them; the file must answer each of them and no other, in any order.
         normalize: divide each row by its sum, where it is positive.
-        folds: int [n]; the file's column `fold`, when it has one, must agree.
+        folds: int [n]; the file's column `fold`, when it has one, must agree (and `answer` with the exam's).
 
     Returns:
         float32 [n, max_options], rows sum to 1, 0 where an option does not exist.
 
     Raises:
-        UserError: not such a file; ids missing, unknown or repeated; another fold; a value that is no number (NaN),
-            negative or for an option that the question does not have; a row that does not sum to 1.
+        UserError: not such a file; ids missing, unknown or repeated; another fold or answer; a value that is no number
+            (NaN), negative or for an option that the question does not have; a row that does not sum to 1.
     """
     names, rows = read_rows(path, "the file of answers")
     width = questions.max_options
@@ -56,6 +56,7 @@ def read_answers(
     problems: list[str] = []
     seen: set[str] = set()
     strangers: list[str] = []
+    contradicted: list[str] = []
     for record in rows:
         id_ = cell_text(record.get("id"))
         row = row_of.get(id_)
@@ -71,6 +72,8 @@ def read_answers(
                 f"id {shown(id_)} is of fold {shown(cell_text(record['fold']))} there and of fold {folds[row]} here: "
                 "its models may have seen near-duplicates (remove the column to import it all the same)"
             )
+        if not _same_answer(record, questions, row):
+            contradicted.append(id_)
         problem = _row_problem(record, columns, exists[row], normalize, result[row])
         if problem:
             problems.append(f"id {shown(id_)}: {problem}")
@@ -80,13 +83,28 @@ def read_answers(
         )
     if strangers:
         problems.append(f"{len(strangers)} ids are not in the exam (first: id {shown(strangers[0])})")
+    if contradicted:
+        first = ", ".join(map(shown, contradicted[:_SHOWN])) + (", ..." if len(contradicted) > _SHOWN else "")
+        problems.insert(
+            0,
+            f"the column answer contradicts the exam for {len(contradicted)} of {len(questions)} questions "
+            f"(id {first}); is it of another version of the exam? Remove the column to import it all the same",
+        )
     missing = [id_ for id_ in questions.ids if id_ not in seen]
     if missing:
         problems.append(f"{len(missing)} of {len(questions)} questions are missing (first: id {shown(missing[0])})")
     if problems:
-        more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        raise UserError.join([f"{path}: {each}" for each in problems[:_SHOWN]] + more, "the answers are not usable")
+        raise UserError.join([f"{path}: {each}" for each in problems], "the answers are not usable", _SHOWN)
     return result[:, :width].astype(np.float32)
+
+
+def _same_answer(record: dict[str, Any], questions: Questions, row: int) -> bool:
+    """Whether a row's `answer`, a letter, an option's index from 0 or its text, is the exam's; so is none, on either
+    side."""
+    told, right = cell_text(record.get("answer")), int(questions.answers[row])
+    if not told or right < 0:
+        return True
+    return told.upper() == LETTERS[right] or told in (str(right), f"{right}.0", questions.options[row][right])
 
 
 def _row_problem(
@@ -104,7 +122,9 @@ def _row_problem(
                 return f"one option too many: {name} is {shown(text)}, and the question has no option {LETTERS[option]}"
             continue
         if not math.isfinite(value):
-            return f"{name} is empty or NaN, and the question has an option {LETTERS[option]}"
+            nan = text or isinstance(record.get(name), float)
+            told = shown(text) if math.isinf(value) else "NaN" if nan else "empty"
+            return f"{name} is {told}, and the question has an option {LETTERS[option]}"
         if value < 0:
             return f"{name} is {shown(text)}: a probability is not negative (of scores take the softmax first)"
         out[option] = value
