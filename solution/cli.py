@@ -22,7 +22,7 @@ from solution.workdir import Workdir
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[key.path=value]...", help="Settings that take the place of those in the files."),
+    typer.Argument(metavar="key.path=value", help="Settings that take the place of those in the files."),
 ]
 WorkdirOption = Annotated[Path, typer.Option(help="Folder whose oof/, weights/ and cache/ are used.")]
 ConfigsOption = Annotated[Path, typer.Option(help="Folder with ensemble.yaml, retrieval.yaml and the rankers' files.")]
@@ -36,7 +36,12 @@ CONFIGS = Path("configs")
 HERE = Path(".")
 
 _SETTINGS = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
-app = typer.Typer(help="LLM Science Exam: rank the options of science questions.", no_args_is_help=True, **_SETTINGS)  # type: ignore[arg-type]
+_HELP = """LLM Science Exam: rank the options of science questions.
+
+Two steps are scripts of their own: python train_fold.py (between folds and tune) and python submit.py (after tune);
+each has --help too.
+"""
+app = typer.Typer(help=_HELP, no_args_is_help=True, **_SETTINGS)  # type: ignore[arg-type]
 reranker_app = typer.Typer(help="The cross-encoder that puts retrieved passages into order.", no_args_is_help=True)
 app.add_typer(reranker_app, name="reranker")
 train_fold_app = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
@@ -194,7 +199,10 @@ def submit(
 def index(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[tune] [key.path=value]...", help="Settings that take the place of the files'."),
+        typer.Argument(
+            metavar="key.path=value",
+            help="Settings that take the place of those in the files; the word tune before them: see above.",
+        ),
     ] = None,
     corpus: CorpusOption = None,
     questions: Annotated[
@@ -208,7 +216,8 @@ def index(
 ) -> None:
     """Cut the corpus into passages, embed them and build the index.
 
-    `index tune` tries the kinds of dense index on these passages and prints what each finds, needs and takes.
+    With the word tune (`index tune`) it then tries the kinds of dense index on these passages and prints what each
+    finds, needs and takes.
     """
     tune = (overrides or [])[:1] == ["tune"]
     overrides = overrides[1:] if overrides and tune else overrides
@@ -350,7 +359,7 @@ def _reranker() -> None:
     pass
 
 
-@reranker_app.command()
+@reranker_app.command(short_help="Train the reranker of each fold; show its gain.")
 @command
 def train(
     overrides: Overrides = None,
@@ -427,7 +436,7 @@ def _positive(text: str, what: str) -> float:
     return value
 
 
-@app.command()
+@app.command(short_help="Find the ensemble's weights from the OOF files.")
 @command
 def tune(
     overrides: Overrides = None,
@@ -460,7 +469,7 @@ def tune(
     print(record["reason"])
 
 
-@app.command()
+@app.command(short_help="Write what tune found as one HTML page.")
 @command
 def report(
     questions: QuestionsOption = None,
@@ -490,7 +499,7 @@ def report(
     print(f"{files[0]} and {len(files) - 1} plots beside it")
 
 
-@app.command("import-oof")
+@app.command("import-oof", short_help="Add another program's out-of-fold probabilities.")
 @command
 def import_oof(
     file: Annotated[Path, typer.Argument(help="id and p_A,p_B,... or A,B,...: CSV, JSONL or parquet.")],
@@ -522,7 +531,7 @@ def import_oof(
     print(f"{name}: {len(exam)} questions imported, MAP@3 {credits.mean():.4f} [{low:.3f}, {high:.3f}]")
 
 
-@app.command()
+@app.command(short_help="Write a trained fold as a stand-alone model.")
 @command
 def merge(
     ranker: Annotated[str, typer.Option(help="A ranker that was trained with LoRA or QLoRA.")],
@@ -549,7 +558,7 @@ def merge(
     print("elsewhere: transformers' AutoModel classes load the folder")
 
 
-@app.command()
+@app.command(short_help="Make a folder with all that a Kaggle kernel needs.")
 @command
 def bundle(
     output: Annotated[Path | None, typer.Option(help="The folder to write.")] = None,
@@ -598,7 +607,7 @@ def bundle(
     print(f"{'together':10} {sum(sizes.values()) / 1e6:12,.1f} MB in {output}; its README.md says how to upload it")
 
 
-@app.command()
+@app.command(short_help="Tell whether machine and working folder are fit.")
 @command
 def doctor(
     overrides: Overrides = None,
@@ -623,7 +632,7 @@ def doctor(
         raise typer.Exit(EXIT_USER_ERROR)
 
 
-@app.command()
+@app.command(short_help="Run the whole pipeline on the built-in exam.")
 @command
 def demo(
     overrides: Overrides = None,

@@ -320,5 +320,11 @@ def test_a_hub_out_of_reach_is_told_in_seconds_with_the_command_that_fetches(pla
     assert len(done.stderr.splitlines()) == 1 and time.monotonic() - started < 30
 
 
+def test_the_help_names_every_step_in_whole_sentences(tmp_path: Path) -> None:
+    told = run("--help", cwd=tmp_path).stdout
+    assert "train_fold.py" in told and "submit.py" in told
+    assert "..." not in told.partition("Commands:")[2]
+
+
 def test_there_are_at_least_sixty_cases() -> None:
     assert len(EXAM_CASES) + len(FINISHED_CASES) + len(LEFT_OUT_CASES) >= 60

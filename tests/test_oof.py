@@ -183,6 +183,7 @@ def test_impossible_probabilities(workdir):
         (3, [0.25, 0.25, 0.5, np.nan, np.nan], "answer is not an option"),  # D
         (3, [0.5, 0.5, 0.5, 0.5, 0.5], "do not sum to 1"),
         (3, [0.1, 0.1, 0.1, 0.1, 0.1], "do not sum to 1"),
+        (3, [np.nan, 0.1, 0.1, 0.1, 0.1], "a probability is NaN, and the others do not sum to 1"),
         (3, [-0.5, 0.5, 0.5, 0.5, 0], "no probability"),
         (3, [np.inf, 0, 0, 0, 0], "no probability"),
         (3, [np.nan] * 5, "fewer than two"),
