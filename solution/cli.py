@@ -110,11 +110,13 @@ def train_fold(
     if ranker is not None and config is not None:
         raise UserError("give either --ranker NAME or --config FILE, not both")
     run = _settings(configs, overrides, corpus, ranker, config)
+    exam = _read_exam(questions, Workdir.at(workdir))
     folder = Workdir.open(workdir)
-    exam = _read_exam(questions, folder)
+    from solution.folds import taken_back_when_refused
     from solution.training.run import train_folds
 
-    train_folds(run, exam, folder, range(run.ensemble.folds) if all_folds else [fold])  # type: ignore[list-item]
+    with taken_back_when_refused(folder):
+        train_folds(run, exam, folder, range(run.ensemble.folds) if all_folds else [fold])  # type: ignore[list-item]
     distributed.finish()
 
 
@@ -300,8 +302,9 @@ def contexts(
     run = _settings(configs, overrides, corpus)
     if report and run.retrieval.source != "index":
         raise UserError(f"--report compares searches, and retrieval.source is {run.retrieval.source!r}")
+    looks = show > 0 or report or explain is not None
+    exam = _read_exam(questions, Workdir.existing(workdir) if looks else Workdir.at(workdir))
     folder = Workdir.open(workdir)
-    exam = _read_exam(questions, folder)
     if explain is not None and explain not in exam.ids:
         raise UserError(f"--explain {explain}: no question has this id")
     if report:
@@ -338,8 +341,8 @@ def folds(
 ) -> None:
     """Part the questions into folds and show their balance."""
     run = _settings(configs, overrides)
+    exam = _read_exam(questions, Workdir.at(workdir))
     folder = Workdir.open(workdir)
-    exam = _read_exam(questions, folder)
     import numpy as np
 
     from solution.folds import exam_folds
@@ -374,12 +377,14 @@ def train(
     What is finished is not done again; a run that was killed goes on from its last checkpoint.
     """
     run = _settings(configs, overrides, corpus)
+    exam = _read_exam(questions, Workdir.at(workdir))
     folder = Workdir.open(workdir)
-    exam = _read_exam(questions, folder)
+    from solution.folds import taken_back_when_refused
     from solution.retrieval.rerank import summary, train_reranker
 
     folds = range(run.ensemble.folds) if fold is None else [fold]
-    train_reranker(run, exam, folder, folds)
+    with taken_back_when_refused(folder):
+        train_reranker(run, exam, folder, folds)
     for line in summary(folder, folds):
         print(line)
 
@@ -453,7 +458,7 @@ def tune(
 ) -> None:
     """Find the ensemble's weights from the OOF files alone and write WORKDIR/weights/ensemble.json."""
     run = _settings(configs, overrides)
-    folder = Workdir.open(workdir)
+    folder = Workdir.existing(workdir)
     speeds = {name: _positive(value, f"--seconds {name}") for name, value in _pairs(seconds, "--seconds").items()}
     from solution.ensemble.tune import run_tune
 
@@ -490,7 +495,7 @@ def report(
     workdir: WorkdirOption = HERE,
 ) -> None:
     """Write what `tune` found as one HTML page and PNGs: scores, weights, calibration, the worst questions."""
-    folder = Workdir.open(workdir)
+    folder = Workdir.existing(workdir)
     given = questions is not None or (folder.root / "questions.csv").exists()
     exam = _read_exam(questions, folder) if given else None
     from solution.report.run import write_report
@@ -518,14 +523,15 @@ def import_oof(
     if not name:
         raise UserError("give the ranker a name with --name NAME")
     run = _settings(configs, overrides)
+    exam = _read_exam(questions, Workdir.at(workdir))
     folder = Workdir.open(workdir)
-    exam = _read_exam(questions, folder)
     from solution.ensemble.imported import import_oof as add
-    from solution.folds import exam_folds
+    from solution.folds import exam_folds, taken_back_when_refused
     from solution.metrics import bootstrap_interval, credit_at_k
 
-    fold_of = exam_folds(exam, run.ensemble, folder.folds)
-    table = add(name, file, exam, fold_of, run.ensemble.folds, folder, normalize)
+    with taken_back_when_refused(folder):
+        fold_of = exam_folds(exam, run.ensemble, folder.folds)
+        table = add(name, file, exam, fold_of, run.ensemble.folds, folder, normalize)
     credits = credit_at_k(table, exam.answers)
     low, high = bootstrap_interval(credits)
     print(f"{name}: {len(exam)} questions imported, MAP@3 {credits.mean():.4f} [{low:.3f}, {high:.3f}]")
@@ -547,7 +553,7 @@ def merge(
 
     The settings are those that the fold was trained with; `model=FOLDER` tells where a base model is that has moved.
     """
-    folder = Workdir.open(workdir)
+    folder = Workdir.existing(workdir)
     from solution.training.merge import merge_fold
 
     merged = merge_fold(folder, ranker, fold, output, dtype, overrides or ())
@@ -598,7 +604,7 @@ def bundle(
 
     skipped = [part.strip() for part in skip.split(",") if part.strip()]
     packages = Wheels(wheels, no_wheels, skipped, python or PYTHON, platform or PLATFORM)
-    folder = Workdir.open(workdir)
+    folder = Workdir.existing(workdir)
     assert output is not None
     names = (name or NAME, user or USER, competition or COMPETITION)
     sizes = make_bundle(folder, output, configs, packages, *names, with_models=not no_models)
@@ -623,6 +629,7 @@ def doctor(
 
     Changes nothing. Ends with exit code 2 when something is wrong (warnings are not).
     """
+    Workdir.existing(workdir)
     from solution.doctor.examine import examine
     from solution.doctor.report import print_report
 

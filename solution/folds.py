@@ -3,9 +3,10 @@ question keeps its fold when rows are added or reordered."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from solution.errors import UserError
 from solution.files import content_hash, read_json, write_json
 from solution.progress import say
 from solution.questions import Questions, cell_text
+from solution.workdir import Workdir
 
 
 def group_questions(questions: Questions, group_column: str | None, near_duplicate: float) -> np.ndarray:
@@ -230,6 +232,21 @@ def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any
     known = {**known, **prints}
     write_json(path, {"settings": settings, "fold": merged, "print": known, "hash": content_hash(merged, known)})
     return fold_of
+
+
+@contextlib.contextmanager
+def taken_back_when_refused(workdir: Workdir) -> Iterator[None]:
+    """A folds file that is new goes again when the block ends in a `UserError` before anything was made by it.
+
+    It would bind the next attempt to the settings of the one that was refused.
+    """
+    there = workdir.folds.exists()
+    try:
+        yield
+    except UserError:
+        if not there and not any(workdir.oof.glob("*/fold_*")) and not any(workdir.weights.glob("*/fold_*")):
+            workdir.folds.unlink(missing_ok=True)
+        raise
 
 
 def already_parted(questions: Questions, path: Path) -> int:

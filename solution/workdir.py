@@ -15,8 +15,8 @@ class Workdir:
     root: Path
 
     @classmethod
-    def open(cls, path: str | Path) -> Workdir:
-        """The working folder, made when it is missing.
+    def at(cls, path: str | Path) -> Workdir:
+        """The working folder, which need not be there yet.
 
         Raises:
             UserError: the path is a file.
@@ -24,8 +24,30 @@ class Workdir:
         root = Path(path)
         if root.exists() and not root.is_dir():
             raise UserError(f"--workdir {root} is a file; give a folder")
-        root.mkdir(parents=True, exist_ok=True)
         return cls(root)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Workdir:
+        """The working folder, made when it is missing.
+
+        Raises:
+            UserError: the path is a file.
+        """
+        workdir = cls.at(path)
+        workdir.root.mkdir(parents=True, exist_ok=True)
+        return workdir
+
+    @classmethod
+    def existing(cls, path: str | Path) -> Workdir:
+        """The working folder, for a command that only goes on from what is in it.
+
+        Raises:
+            UserError: the path is a file, or nothing.
+        """
+        workdir = cls.at(path)
+        if not workdir.root.exists():
+            raise UserError(f"--workdir {path} is not there; name the folder that the exam was trained in")
+        return workdir
 
     @property
     def cache(self) -> Path:

@@ -195,6 +195,12 @@ EXAM_CASES: dict[str, tuple[Change, str, str]] = {
         "index retrieval.source=index --corpus corpus.csv retrieval.embedder=no-one/no-model",
         "2 problems",
     ),
+    "contexts that cannot be made": (
+        write("configs/longest.yaml", "name: longest\nfamily: similarity\n"),
+        FOLD + " retrieval.source=index --corpus none.csv",
+        "none.csv",
+    ),
+    "import of an exam": (nothing, "import-oof questions.csv --name theirs", "id q0"),
     "index of no source": (nothing, "index", "retrieval.source"),
     "no context column": (nothing, "contexts retrieval.source=column", "context"),
     "no OOF": (nothing, "tune", "train_fold.py"),
@@ -210,8 +216,27 @@ def test_refused_before_anything_is_made(place: Path, name: str) -> None:
     change(place)
     before = sorted(path for path in place.rglob("*") if path.is_file())
     refused(run(*command.split(), cwd=place), expected)
-    left = sorted(path for path in place.rglob("*") if path.is_file())
-    assert [path for path in left if path not in before and path.name != "folds.json"] == []
+    assert sorted(path for path in place.rglob("*") if path.is_file()) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "tune",
+        "report",
+        "doctor",
+        "submit --questions questions.csv",
+        "merge --ranker longest --fold 0 --output merged",
+        "contexts --questions questions.csv --show 1",
+        "contexts --questions questions.csv --report retrieval.source=index",
+        "contexts --questions questions.csv --explain q1",
+        "train --fold 0",
+        "import-oof questions.csv --name theirs",
+    ],
+)
+def test_a_mistyped_workdir_is_not_made(place: Path, command: str) -> None:
+    refused(run(*command.split(), "--workdir", "typo", cwd=place), "typo")
+    assert not (place / "typo").exists()
 
 
 def edit_json(pattern: str, edit: Callable[[dict], object]) -> Change:

@@ -107,7 +107,7 @@ def find_place(workdir: Path | None, questions: Path | None, output: Path | None
     if root is not None and workdir is None and not Workdir(Path()).ensemble.exists():
         bundle = find_bundle(root)
     if bundle is None:
-        return Place(Workdir.open(workdir or Path()), questions, output or Path("submission.csv"), list(overrides))
+        return Place(Workdir.existing(workdir or Path()), questions, output or Path("submission.csv"), list(overrides))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all that is needed is there: nothing waits for a hub
     bundle = bundle.resolve()
     manifest = read_bundle(bundle, verify=False)
