@@ -16,7 +16,7 @@ from solution import (
 from solution.config import Run, load_run
 from solution.errors import EXIT_USER_ERROR, UserError, command
 from solution.progress import say
-from solution.questions import Questions, read_questions
+from solution.questions import Questions, read_questions, repeated_options, shown
 from solution.suggestions import suggest
 from solution.workdir import Workdir
 
@@ -68,7 +68,12 @@ def _read_exam(path: Path | None, workdir: Workdir, default: str = "questions.cs
         path = workdir.root / default
         if not path.exists():
             raise UserError(f"no question file: {path} is not there; name one with --questions FILE")
-    return read_questions(path)
+    exam = read_questions(path)
+    if repeated := repeated_options(exam):
+        first = ", ".join(map(shown, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
+        told = f"{len(repeated)} of {len(exam)} questions repeat an option"
+        say(f"note: {told}, and equal ones cannot be told apart: {first}")
+    return exam
 
 
 def _settings(
@@ -349,6 +354,9 @@ def folds(
     from solution.questions import LETTERS
 
     fold_of = exam_folds(exam, run.ensemble, folder.folds)
+    lacking = int((exam.answers < 0).sum())
+    if lacking:
+        say(f"note: {lacking} of {len(exam)} questions have no answer: this exam cannot be trained on")
     letters = LETTERS[: exam.max_options]
     print("fold  questions  " + "  ".join(f"{name:>4}" for name in letters))
     for k in range(run.ensemble.folds):

@@ -406,6 +406,12 @@ def read_questions(path: str | Path) -> Questions:
     return questions
 
 
+def repeated_options(questions: Questions) -> list[str]:
+    """The ids of the questions of which two options are the same text."""
+    there = [[option for option in options if option] for options in questions.options]
+    return [id_ for id_, options in zip(questions.ids, there, strict=True) if len(set(options)) < len(options)]
+
+
 def _summary(title: str, problems: Sequence[str]) -> str:
     lines = [f"{title}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
     lines += [f"  - {problem}" for problem in problems[:_SHOWN_PROBLEMS]]

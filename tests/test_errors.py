@@ -351,5 +351,16 @@ def test_the_help_names_every_step_in_whole_sentences(tmp_path: Path) -> None:
     assert "..." not in told.partition("Commands:")[2]
 
 
+def test_what_an_exam_lacks_is_noted_once(place: Path) -> None:
+    done = run("folds", cwd=place)
+    assert done.returncode == 0 and "note" not in done.stderr
+    exam = (HEADER + ROWS).replace(",moon of Mars,star near Mars,A", ",planet Mars,,")
+    (place / "questions.csv").write_text(exam.replace("moon of Venus", "star near Venus"))
+    done = run("folds", "--workdir", "other", "--questions", "questions.csv", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("2 of 9 questions repeat an option, and equal ones cannot be told apart: q1, q3") == 1
+    assert done.stderr.count("1 of 9 questions have no answer: this exam cannot be trained on") == 1
+
+
 def test_there_are_at_least_sixty_cases() -> None:
     assert len(EXAM_CASES) + len(FINISHED_CASES) + len(LEFT_OUT_CASES) >= 60
