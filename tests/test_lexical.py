@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import bm25s
@@ -506,6 +507,16 @@ def test_retrievers_and_query_forms_are_compared(config, built):
     one_sided = compare(QUESTIONS, changed(config, dense_weight=1), gold, built)
     for three, nine in zip(alone, one_sided[1::3], strict=True):
         assert {**three, "ms_per_question": 0} == {**nine, "ms_per_question": 0}
+
+
+def test_the_ceiling_is_the_recall_of_all_that_is_reranked(config, built):
+    gold = Gold(replace(QUESTIONS, extra={"module": ["m1-1", "m2-3", "m3-1", "m3-3"]}), "module")
+    for depth, named in ((1, "recall@1"), (5, "recall@5")):
+        settings = changed(config, retrievers=["dense"], candidates=depth, drop_similar=None)
+        rows = compare(QUESTIONS, settings, gold, built)
+        assert [row["ceiling"] for row in rows] == [row[named][0] for row in rows]
+        assert (rows[0]["ceiling"] == 1) == (depth == 5)
+    assert "ceiling: recall@5" in next(table(rows, gold, 4))
 
 
 def test_one_question_is_explained(config, built):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -15,9 +15,10 @@ from solution.config import QueryForm, RetrievalConfig
 from solution.errors import UserError
 from solution.metrics import bootstrap_interval
 from solution.questions import LETTERS, Questions, cell_text
-from solution.retrieval.contexts import Contexts, Searcher, build_contexts, drop_similar, select
-from solution.retrieval.fusion import Ranking
+from solution.retrieval.contexts import Contexts, Searcher, build_contexts, drop_similar, named, select
+from solution.retrieval.fusion import Found, Ranking, fuse
 from solution.retrieval.passages import Titled, passage_text
+from solution.retrieval.store import Passages
 
 DEPTHS = (1, 3, 5, 10)
 _SPACE = re.compile(r"\W+")
@@ -104,10 +105,12 @@ def compare(questions: Questions, config: RetrievalConfig, gold: Gold, workdir: 
     """Each retriever of `config` alone and, of two, both fused, by every form of the query; then `config`'s reranker.
 
     Returns:
-        Records of retriever, query, milliseconds a question, and what `judge` gives.
+        Records of retriever, query, milliseconds a question, and what `judge` gives; of what may be reranked also
+        `ceiling` (the recall that no reranking of the first `depth` can exceed) and `depth`.
     """
+    depth = config.candidates if config.reranker is None else config.reranker.candidates
     # Enough for every row of the table, also for those that fuse nothing.
-    deep = {"top_k": max(config.candidates, DEPTHS[-1]), "option_scores": [], "reranker": None}
+    deep = {"top_k": max(config.candidates, depth, DEPTHS[-1]), "option_scores": [], "reranker": None}
     reranking = None
     if config.reranker is not None:
         reranking = Searcher(questions, config.model_copy(update={"option_scores": []}), workdir)
@@ -126,23 +129,33 @@ def compare(questions: Questions, config: RetrievalConfig, gold: Gold, workdir: 
         for names in [[name] for name in lists] + ([together] if len(together) > 1 else []):
             alone = len(names) == 1
             started = time.monotonic()
-            rankings = (
+            rankings = [
                 [replace(one, weight=1.0) if alone else one for part in own for one in part]
                 for own in zip(*(lists[name] for name in names), strict=True)
-            )
+            ]
             passages = select(rankings, every, config, DEPTHS[-1])
             spent = time.monotonic() - started + sum(seconds[name] for name in names)
+            pools = (fuse(own, config.fusion, config.rrf_k)[:depth] for own in rankings)
             rows.append(
                 {
                     "retriever": "+".join(names),
                     "query": query,
                     "ms_per_question": round(1000 * spent / len(questions), 2),
                     **judge(gold, passages),
+                    "ceiling": _ceiling(gold, pools, every),
+                    "depth": depth,
                 }
             )
     if reranking is not None:
         rows.append(_reranked(questions, reranking, gold))
     return rows
+
+
+def _ceiling(gold: Gold, fused: Iterable[Sequence[Found]], every: Passages) -> float:
+    """The share of the judged questions with a right passage anywhere in their list."""
+    judged = set(gold.rows)
+    found = sum(row in judged and any(gold.hits(row, own)) for row, own in enumerate(named(fused, every)))
+    return round(found / len(judged), 4)
 
 
 def _reranked(questions: Questions, searcher: Searcher, gold: Gold) -> dict[str, Any]:
@@ -161,15 +174,23 @@ def _reranked(questions: Questions, searcher: Searcher, gold: Gold) -> dict[str,
 
 def table(rows: Sequence[dict[str, Any]], gold: Gold, questions: int) -> Iterator[str]:
     """The lines of the table of `compare`."""
-    yield f"right: {gold.name}; {len(gold.rows)} of {questions} questions judged; 95 % intervals in brackets"
+    yield (
+        f"right: {gold.name}; {len(gold.rows)} of {questions} questions judged; 95 % intervals in brackets; "
+        f"ceiling: recall@{rows[0]['depth']}, the most that reranking so many could bring to the front"
+    )
     measures = [f"recall@{k}" for k in DEPTHS] + [f"mrr@{DEPTHS[-1]}"]
     width = max(15, *(len(row["retriever"]) + 1 for row in rows))
-    yield f"{'retriever':{width}}{'query':20}" + "".join(f"{name:>22}" for name in measures) + f"{'ms/question':>13}"
+    yield (
+        f"{'retriever':{width}}{'query':20}"
+        + "".join(f"{name:>22}" for name in measures)
+        + f"{'ceiling':>9}{'ms/question':>13}"
+    )
     for row in rows:
         cells = ("{:.3f} [{:.3f}, {:.3f}]".format(*row[name]) for name in measures)
         yield (
             f"{row['retriever']:{width}}{row['query']:20}"
             + "".join(f"{cell:>22}" for cell in cells)
+            + (f"{row['ceiling']:9.3f}" if "ceiling" in row else " " * 9)
             + f"{row['ms_per_question']:13.2f}"
         )
 
