@@ -25,6 +25,7 @@ from solution.questions import Questions
 from solution.report.charts import Forest, Mark, ticks
 from solution.report.material import gather
 from solution.report.page import render, text
+from solution.report.plots import _folded
 from solution.report.run import write_report
 from solution.report.sections import Builder, Section
 from solution.training.log import TrainingLog
@@ -536,3 +537,10 @@ def test_an_axis_holds_all_that_is_drawn():
     assert low < 0.1 and high > 0.9
     low, high = Forest("n", "t", "a", (Mark("a", 0.0), Mark("b", 0.0)), ("h",), (0.0, ""), bars=True).span()
     assert low == 0 and high > 0
+
+
+def test_a_long_label_is_folded_and_not_cut() -> None:
+    label = "similarity + minilm on 30% + smollm2 on 20% by margin, options below 0.05 dropped"
+    folded = _folded(label)
+    assert folded.replace("\n", " ") == label and max(map(len, folded.split("\n"))) <= 42
+    assert _folded("minilm") == "minilm"

@@ -17,7 +17,7 @@ _COLORS = ("#1f5fa8", "#b4511a", "#1f7a44", "#7a3fa0", "#846400", "#0f7480")
 _DASHES = ("-", (0, (7, 3)), (0, (2, 2)), (0, (9, 3, 2, 3)), (0, (12, 4)), (0, (4, 2, 1, 2)))
 _DPI = 120
 _LABEL = 42
-"""Characters of a label."""
+"""Characters of a label's line."""
 
 
 def require_matplotlib() -> None:
@@ -60,16 +60,23 @@ def _short(label: str) -> str:
     return label if len(label) <= _LABEL else label[: _LABEL - 1] + "…"
 
 
+def _folded(label: str) -> str:
+    """A label of a line of its own: of several lines where it is long, and never cut but beyond all measure."""
+    return "\n".join(textwrap.wrap(label, _LABEL, max_lines=4, placeholder="…")) or label
+
+
 def _wrapped(title: str, width: int) -> str:
     return "\n".join(textwrap.wrap(title, width))
 
 
 def _forest(figure: Any, chart: Forest) -> None:
-    figure.set_size_inches(8, 1.3 + 0.3 * len(chart.marks))
+    labels = [_folded(mark.label) for mark in chart.marks]
+    lines = max(label.count("\n") for label in labels) + 1
+    figure.set_size_inches(8, 1.3 + (0.15 + 0.15 * lines) * len(chart.marks))
     axes = figure.subplots()
     axes.set_xlim(*chart.span())
     axes.set_ylim(len(chart.marks) - 0.4, -0.6)
-    axes.set_yticks(range(len(chart.marks)), [_short(mark.label) for mark in chart.marks])
+    axes.set_yticks(range(len(chart.marks)), labels)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=_LINE, linewidth=0.6)
     axes.set_axisbelow(True)

@@ -138,7 +138,9 @@ class Builder:
         how = "weights and choice judged on folds they have not seen" if estimate["kind"] == "nested" else "out of fold"
         span = _interval(estimate["low"], estimate["high"])
         told.append(("Estimated MAP@3", f"{estimate['map3']:.4f}", f"{span}, 95\u00a0%; {how}"))
-        told.append(("The same in-sample", f"{self.record['in_sample_map3']:.4f}", "flatters itself: not an estimate"))
+        if self.record["choice"] != "equal" and len(self.material.rankers) > 1:  # else nothing was fitted
+            score = f"{self.record['in_sample_map3']:.4f}"
+            told.append(("The same in-sample", score, "flatters itself: not an estimate"))
         chance = metrics.expected_random_map(self.oof.exists.sum(axis=1))
         told.append(("Random guessing", f"{chance:.4f}", "exact"))
         longest = [mark for mark in self._baselines() if mark.label.startswith("longest")]
