@@ -29,7 +29,7 @@ from solution.inference.child import END, Child, cause_of_death
 from solution.inference.engine import Engine, _OutOfTime, batch_size, cut, longest_options
 from solution.inference.journal import Journal
 from solution.inference.limits import Limits, parse_duration
-from solution.inference.submit import fitting, submission_report
+from solution.inference.submit import fitting, reading, submission_report
 from solution.inference.worker import alive_only, exam_record, read_exam_record
 from solution.rankers.base import Exam
 from solution.retrieval.contexts import ContextPassage
@@ -176,6 +176,14 @@ def test_only_the_unsure_questions_and_the_living_options_are_read(tmp_path: Pat
         ("a",): int((~open_).sum()),
         ("a", "b"): int(open_.sum()),
     }
+
+
+def test_what_a_cascade_reads_is_told_in_questions() -> None:
+    recipe = Recipe({"a": 1.0})
+    stages = [Stage("a", recipe), Stage("b", recipe, threshold=0.2, share=0.3), Stage("c", recipe, share=0.3)]
+    assert (
+        reading(stages, 200) == "a reads all 200 questions; b about 60, those that a leaves least sure; c all of these"
+    )
 
 
 def test_a_second_pass_takes_what_the_cascade_left_out(tmp_path: Path) -> None:

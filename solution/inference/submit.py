@@ -294,6 +294,8 @@ def _engine(
             return whole, []
         chosen = cascade["chosen"]
         if limits.deadline is None:
+            if chosen < len(points) - 1:
+                say(f"{reading(points[chosen][1], len(questions))} (the cascade that `tune` chose for its time limit)")
             return points[chosen][1], []
         key = content_hash("cascade", ensemble, limits.deadline)
         taken = journal.note(key)
@@ -301,12 +303,30 @@ def _engine(
             taken = fitting(points[: chosen + 1], len(questions), limits.left())
             journal.write_note(key, taken)
         if taken != chosen:
-            say(f"the deadline does not leave the time for {points[chosen][0]['note']}: {points[taken][0]['note']}")
+            say(
+                f"{reading(points[taken][1], len(questions))} (the deadline does not leave the time for "
+                f"{points[chosen][0]['note']})"
+            )
+        elif chosen < len(points) - 1:
+            say(f"{reading(points[chosen][1], len(questions))} (the cascade that `tune` chose for its time limit)")
         engine.note(f"cascade: {points[taken][0]['note']}")
         # Time that is left over goes to what the cascade left out, unless the user chose it when tuning.
         return points[taken][1], whole if taken < chosen == len(points) - 1 else []
 
     return engine, point
+
+
+def reading(stages: Sequence[Stage], questions: int) -> str:
+    """How many questions each ranker of a cascade reads, in words."""
+    first, *rest = stages
+    told = [f"{first.ranker} reads all {questions} questions"]
+    told += [
+        f"{stage.ranker} about {round(stage.share * questions)}, those that {before.ranker} leaves least sure"
+        if stage.threshold is not None
+        else f"{stage.ranker} all of these"
+        for before, stage in zip(stages, rest, strict=False)
+    ]
+    return "; ".join(told)
 
 
 def fitting(points: Sequence[tuple[Mapping[str, Any], Sequence[Stage]]], questions: int, left: float) -> int:
