@@ -259,10 +259,13 @@ def _converted_gguf(source: Path, cache: Path) -> Path:
         read_manifest(target, CONVERTED, f"Delete {target} and run again.", verify=False)
         return target
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    # The GGUF reader takes its bar from tqdm itself, which that does not reach.
+    library: Any = modeling_gguf_pytorch_utils
+    library.tqdm = lambda tensors, **_: tensors
     logging.set_verbosity_error()
     say(f"converting {source.name} to safetensors (once, about half a minute)")
     folder, name = str(source.parent), source.name

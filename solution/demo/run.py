@@ -36,7 +36,7 @@ def run_demo(run: Run, workdir: Workdir, configs: str | None = None) -> None:
     from solution.ensemble.table import print_table
     from solution.ensemble.tune import run_tune
     from solution.inference.submit import run_submission
-    from solution.training.run import train_folds
+    from solution.training.run import check_models, prepare, train_folds
 
     started = time.monotonic()
 
@@ -47,7 +47,12 @@ def run_demo(run: Run, workdir: Workdir, configs: str | None = None) -> None:
     write_questions(workdir.root / "questions.csv", train)
     write_questions(workdir.root / "test.csv", held_out)
     step(f"{len(train)} questions to train on, {len(held_out)} held out; {run.ensemble.folds} folds")
-    train_folds(run, train, workdir, range(run.ensemble.folds))
+    step("index, contexts and folds")
+    check_models(run.rankers)
+    prepare(run, train, workdir)
+    for config in run.rankers:
+        step(f"training {config.name}")
+        train_folds(run.model_copy(update={"rankers": [config]}), train, workdir, range(run.ensemble.folds))
     step("tuning the weights on the OOF files")
     names = [config.name for config in run.rankers]
     record = run_tune(workdir, run.ensemble.tune, names, run.ensemble.groups, configs=configs)
