@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from solution.config import RetrievalConfig
 from solution.errors import UserError
 from solution.files import MANIFEST, write_manifest
 from solution.memory import status_kib
+from solution.progress import console
 from solution.retrieval import approximate
 from solution.retrieval.approximate import (
     Structure,
@@ -199,15 +202,28 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(data, tmp_path, moment)
     assert len(list((tmp_path / "killed").iterdir())) == 7
 
 
-def test_a_full_disk_is_told_and_what_was_finished_is_kept(data, tmp_path):
+@contextlib.contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    """The kernel lets this process write no file of more than so many bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
-        with pytest.raises(UserError, match="index-000.faiss cannot be written"):
-            opened(data, tmp_path, index="ivf_sq8")
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [path.name for path in tmp_path.iterdir()] == ["trained.faiss"]
+
+
+def test_a_full_disk_is_told_and_what_was_finished_is_kept(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(console, "quiet", True)  # what is printed goes to a file of pytest's
+    opened(data, tmp_path / "whole", index="ivf_sq8")
+    size = (tmp_path / "whole" / "index-000.faiss").stat().st_size
+    for limit in (100_000, size - 1):  # the last byte is written when the file is closed
+        full = tmp_path / str(limit)
+        with no_file_longer_than(limit), pytest.raises(UserError, match="the disk is full .*: make room, and run"):
+            opened(data, full, index="ivf_sq8")
+        assert [path.name for path in full.iterdir()] == ["trained.faiss"]
+        opened(data, full, index="ivf_sq8")
+        assert bytes_of(full) == bytes_of(tmp_path / "whole")
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +266,18 @@ def test_another_kind_is_built_from_the_same_vectors(listed, embedder):
         assert build_index(config.model_copy(update=values), workdir, embedder).key not in folder.name
     for values in ({"ivf_probes": 5}, {"rescore": 9}, {"hnsw_links": 7}):
         assert build_index(config.model_copy(update=values), workdir, embedder).key in folder.name
+
+
+def test_a_disk_that_is_full_while_an_index_is_built(built, embedder, tmp_path, monkeypatch):
+    monkeypatch.setattr(approximate, "_FEWEST", 100)
+    monkeypatch.setattr(console, "quiet", True)
+    shutil.copytree(built[1] / "cache", tmp_path / "cache")
+    config = built[0].model_copy(update={"index": "ivf_sq8"})
+    with no_file_longer_than(60_000), pytest.raises(UserError, match="the disk is full .* run the same command again"):
+        build_index(config, tmp_path, embedder)
+    with pytest.raises(UserError, match="there is no index"):
+        open_index(config, tmp_path, embedder)
+    assert len(build_index(config, tmp_path, embedder).passages) == 300
 
 
 def test_damaged_parts_are_refused(listed, embedder):

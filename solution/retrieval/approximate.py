@@ -23,6 +23,7 @@ from solution.config import RetrievalConfig
 from solution.errors import UserError
 from solution.files import atomic_file, sweep_leftovers
 from solution.progress import progress_bar, say
+from solution.retrieval.shards import room_on_disk
 
 EXACT_UP_TO = 100_000
 """`auto`: up to so many passages the search is exact, above it is `rabitq` (docs/scale.md)."""
@@ -165,14 +166,15 @@ def write_parts(config: RetrievalConfig, vectors: np.ndarray, folder: Path) -> S
     and while training the sample. The same vectors give the same bytes.
 
     Raises:
-        UserError: this faiss does not know the kind, or a file cannot be written.
+        UserError: this faiss does not know the kind, or the disk is full.
     """
     kind = choose_kind(config, len(vectors))
     if kind == "flat":
         return Structure(kind, 0, ())
     import faiss
 
-    folder.mkdir(parents=True, exist_ok=True)
+    with room_on_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     sweep_leftovers(folder)
     lists = choose_lists(config, len(vectors)) if kind in _LISTED else 0
     rows = tuple(min(config.part_rows, len(vectors) - begin) for begin in range(0, len(vectors), config.part_rows))
@@ -181,7 +183,7 @@ def write_parts(config: RetrievalConfig, vectors: np.ndarray, folder: Path) -> S
     if kind == "hnsw":
         faiss.omp_set_num_threads(1)  # with more, the links depend on which thread is first
     try:
-        with progress_bar(len(vectors), f"building the {kind} index") as bar:
+        with room_on_disk(folder), progress_bar(len(vectors), f"building the {kind} index") as bar:
             begin = 0
             for name, count in zip(structure.files, rows, strict=True):
                 if (folder / name).exists():
@@ -203,11 +205,9 @@ def write_parts(config: RetrievalConfig, vectors: np.ndarray, folder: Path) -> S
 def _write(index: Any, path: Path) -> None:
     import faiss
 
-    with atomic_file(path) as temporary:
-        try:
-            faiss.write_index(index, str(temporary))
-        except RuntimeError as error:
-            raise UserError(f"{path} cannot be written ({str(error).splitlines()[-1].strip()})") from None
+    with atomic_file(path) as temporary, open(temporary, "wb") as stream:
+        # To a path, faiss only prints it when the last block finds no room, and leaves a file that is cut off.
+        faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write))  # type: ignore[attr-defined]
 
 
 def _empty(config: RetrievalConfig, structure: Structure, vectors: np.ndarray, folder: Path) -> Any:
