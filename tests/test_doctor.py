@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from solution.cli import app
 from solution.doctor.examine import examine
 from solution.doctor.report import Finding, Report
+from solution.inference.engine import START_SECONDS
 
 
 @pytest.fixture
@@ -49,8 +50,29 @@ def test_a_finished_working_folder_is_fit(copy: Path) -> None:
     ]
     plan = {record["ranker"]: record["seconds_per_question"] for record in report.plan}
     assert plan["tiny"] == pytest.approx(sum(measured))
-    loading = sum(record["load_seconds"] for record in report.plan)
-    assert report.seconds == pytest.approx(9 * sum(plan.values()) + loading)
+    assert list(plan) == ["similarity", "tiny"]  # the order in which they answer
+    loading = START_SECONDS + sum(record["load_seconds"] for record in report.plan)
+    assert report.seconds == pytest.approx(9 * sum(plan.values()) + loading, abs=0.01)
+    assert "adapter_model.safetensors" in lines["weights and OOF", "tiny"].found
+    assert "weights/ensemble.json and each fold's metrics.json" in lines["submission", "time"].found
+
+
+def test_the_time_is_that_of_the_cascade(copy: Path) -> None:
+    path = copy / "weights" / "ensemble.json"
+    ensemble = json.loads(path.read_text())
+    del ensemble["hash"]
+    frontier = ensemble["cascade"]["frontier"]
+    middle = json.loads(json.dumps(frontier[-1])) | {"seconds_per_question": 2.0}
+    middle["stages"][1]["share"] = 0.25
+    frontier.insert(1, middle)
+    for chosen, told, seconds in ((0, "the cascade asks it nothing", 0.0), (1, "about 25% of the questions", 18.0)):
+        ensemble["cascade"] |= {"chosen": chosen, "stages": frontier[chosen]["stages"]}
+        path.write_text(json.dumps(ensemble))
+        report = look()
+        assert wrong(report) == [] and report.seconds is not None
+        assert told in next(f.found for f in report.findings if (f.area, f.subject) == ("submission", "tiny"))
+        starting = (START_SECONDS + report.plan[1]["load_seconds"]) if chosen else 0.0
+        assert report.seconds == pytest.approx(seconds + starting, abs=0.05)
 
 
 Change = Callable[[Path], object]

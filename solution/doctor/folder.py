@@ -128,7 +128,9 @@ def _index(folder: Path, kind: str, retrieval: RetrievalConfig) -> Iterator[Find
 
     if folder.is_dir():
         manifest = read_manifest(folder, kind, f"Delete {folder} and run `{suggest('index')}`.")
-        yield Finding("index", folder.name, "ok", f"{kind} of {manifest['passages']} passages, hashes checked")
+        files = ", ".join(manifest["files"])
+        found = f"{kind} of {manifest['passages']} passages, hashes checked: {files}"
+        yield Finding("index", folder.name, "ok", found)
         return
     look_at_corpus(retrieval.corpus)
     yield Finding(
@@ -162,9 +164,10 @@ def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
         yield Finding("weights and OOF", name, "warning", "not trained yet", again)
         return
     kept = ("questions", "contexts", "config")
+    files: dict[str, None] = {}
     for fold in there:
         folder = workdir.fold_weights(name, fold)
-        read_manifest(folder, KIND, f"Train it again: {again}")
+        files |= dict.fromkeys(read_manifest(folder, KIND, f"Train it again: {again}")["files"])
         stored = read_json(folder / "ranker.json", "the file of the ranker's settings", f"Train it again: {again}")
         if now and now != _settings_of(stored):
             changed = _changed(_settings_of(stored), now)
@@ -189,7 +192,8 @@ def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
         "weights and OOF",
         name,
         "warning" if lacking else "ok",
-        f"{len(there)} of {len(places)} folds trained, hashes checked",
+        f"{len(there)} of {len(places)} folds trained, hashes checked: {', '.join(files)} in each fold_* of "
+        f"{workdir.weights / name}",
         again if lacking else "",
     )
 

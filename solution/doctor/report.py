@@ -35,9 +35,9 @@ class Report:
     """All findings.
 
     Attributes:
-        plan: what submit.py would do, a record for each ranker in order: its name, weight, model, folds, and seconds a
-            question (None: not known for this machine).
-        seconds: of all rankers on all questions; None: not known.
+        plan: what submit.py would do, a record for each ranker in order: its name, weight, model, folds, seconds a
+            question (None: not known for this machine), and the share of the questions that it is asked.
+        seconds: of all rankers on the questions that they are asked; None: not known.
     """
 
     findings: list[Finding] = field(default_factory=list)

@@ -13,20 +13,29 @@ from solution.questions import read_questions
 
 
 def submission(examined: Examined, report: Report) -> Iterator[Finding]:
-    """What each ranker would do, and the time; the plan is put into the report."""
+    """What each ranker would do, and the time, without a deadline; the plan is put into the report."""
     from solution.device import choose_device
+    from solution.ensemble.cascade import measured_cost
     from solution.ensemble.tune import load_ensemble
+    from solution.inference.submit import ensemble_points, expected_seconds
 
     if not examined.trained:
         return  # told by ensemble_file
-    weights = load_ensemble(examined.workdir)["weights"]
+    ensemble = load_ensemble(examined.workdir)
+    weights, cascade = ensemble["weights"], ensemble.get("cascade")
+    used = [name for name, weight in weights.items() if weight > 0]
+    costs = {name: measured_cost(examined.workdir, name, ensemble["about"][name]) for name in used}
+    point, stages = ensemble_points(ensemble, costs)[cascade["chosen"] if cascade else -1]
+    shares = {stage.ranker: stage.share for stage in stages}
+    order = [*shares, *(name for name in used if name not in shares)]
     count = len(read_questions(examined.test)) if examined.test.exists() else None
-    total: float | None = 0.0
-    for ranker in examined.trained:
+    known = True
+    for ranker in sorted(examined.trained, key=lambda each: order.index(each.name)):
         config = ranker.config
         folders = ranker.folders if config.folds_differ else ranker.folders[:1]
         here = str(choose_device(config.precision)) if config.family in TRAINED_FAMILIES else ""
         seconds, load, why = _measured(folders, here)
+        share = shares.get(ranker.name, 0.0)
         record = {
             "ranker": ranker.name,
             "weight": weights[ranker.name],
@@ -34,22 +43,28 @@ def submission(examined: Examined, report: Report) -> Iterator[Finding]:
             "folds": len(folders),
             "seconds_per_question": seconds,
             "load_seconds": load,
+            "share": share,
         }
         report.plan.append(record)
-        total = None if total is None or seconds is None or count is None else total + seconds * count + load
+        known = known and (seconds is not None or not share)
         time = why if seconds is None else f"{max(seconds, 0.001):.3g} s a question{why}"
         turns = f"{len(folders)} folds in turn, " if len(folders) > 1 else ""
         found = f"weight {weights[ranker.name]:.2f}, {record['model']}, {turns}{time}"
+        if share < 1:
+            found += f"; the cascade asks it {f'about {share:.0%} of the questions' if share else 'nothing'}"
         yield Finding("submission", ranker.name, "ok", found)
     if count is None:
         return
-    if total is None:
+    if not known:
         yield Finding(
             "submission", "time", "ok", f"{count} questions: unknown, since not all rankers were measured here"
         )
         return
-    report.seconds = total
-    found = f"{count} questions: about {_duration(total)} of loading and scoring, without searching"
+    report.seconds = expected_seconds(point, stages, count)
+    found = (
+        f"{count} questions: about {_duration(report.seconds)} to start, load and score, without searching (by "
+        f"{examined.workdir.ensemble} and each fold's metrics.json)"
+    )
     yield Finding("submission", "time", "ok", found)
 
 

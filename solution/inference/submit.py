@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from solution.config import TRAINED_FAMILIES, Overrides, RankerConfig, RetrievalConfig, check_settings, parse_overrides
-from solution.ensemble.cascade import Stage, measured_cost
+from solution.ensemble.cascade import Cost, Stage, measured_cost
 from solution.ensemble.tune import load_ensemble, read_recipe, read_stages
 from solution.errors import UserError
 from solution.files import SCHEMA, atomic_file, content_hash, read_json, read_manifest, write_json
@@ -260,26 +260,13 @@ def _engine(
     recipe = read_recipe(ensemble)
     costs = {name: measured_cost(workdir, name, ensemble["about"][name]) for name in recipe.used}
     cascade = ensemble.get("cascade")
-    points = [] if cascade is None else [(point, read_stages(point)) for point in cascade["frontier"]]
-    if points:
-        whole = points[-1][1]
-    else:
-        unknown = float("inf")
-        order = sorted(recipe.used, key=lambda name: (_known(costs[name].seconds_per_question, unknown), name))
-        whole = [
-            Stage(
-                name,
-                recipe,
-                seconds_per_question=_known(costs[name].seconds_per_question, 0.0),
-                load_seconds=costs[name].load_seconds,
-            )
-            for name in order
-        ]
+    points = ensemble_points(ensemble, costs)
+    whole = points[-1][1]
     journal = Journal(workdir.cache / "submission" / questions.content_hash(with_answers=False))
     engine = Engine(
         questions=questions,
         recipe=recipe,
-        recipes={frozenset(s.ranker for s in whole[: i + 1]): s.recipe for i, s in enumerate(whole) if points},
+        recipes={frozenset(s.ranker for s in whole[: i + 1]): s.recipe for i, s in enumerate(whole) if cascade},
         rankers={ranker.name: ranker for ranker in rankers},
         costs=costs,
         order=[stage.ranker for stage in whole],
@@ -329,6 +316,32 @@ def reading(stages: Sequence[Stage], questions: int) -> str:
     return "; ".join(told)
 
 
+def ensemble_points(
+    ensemble: Mapping[str, Any], costs: Mapping[str, Cost]
+) -> list[tuple[Mapping[str, Any], list[Stage]]]:
+    """The points of the cascade's frontier, cheapest first: what JSON says of them, and their stages.
+
+    The last one is every ranker on every question, the only one where there is no cascade.
+    """
+    cascade = ensemble.get("cascade")
+    if cascade is not None:
+        return [(point, read_stages(point)) for point in cascade["frontier"]]
+    recipe, unknown = read_recipe(ensemble), float("inf")
+    order = sorted(recipe.used, key=lambda name: (_known(costs[name].seconds_per_question, unknown), name))
+    rates = {name: _known(costs[name].seconds_per_question, 0.0) for name in order}
+    stages = [
+        Stage(name, recipe, seconds_per_question=rates[name], load_seconds=costs[name].load_seconds) for name in order
+    ]
+    loading = sum(stage.load_seconds for stage in stages)
+    return [({"load_seconds": loading, "seconds_per_question": sum(rates.values())}, stages)]
+
+
+def expected_seconds(point: Mapping[str, Any], stages: Sequence[Stage], questions: int) -> float:
+    """What a point takes: its processes' starts, loading, and each question's rankers."""
+    starts = sum(START_SECONDS for stage in stages if stage.load_seconds > 0)
+    return starts + point["load_seconds"] + questions * point["seconds_per_question"]
+
+
 def fitting(points: Sequence[tuple[Mapping[str, Any], Sequence[Stage]]], questions: int, left: float) -> int:
     """Which point of the cascade's frontier is to run: the last one when it fits, else the best that does.
 
@@ -336,12 +349,7 @@ def fitting(points: Sequence[tuple[Mapping[str, Any], Sequence[Stage]]], questio
         points: as JSON holds them, and their stages; cheapest first.
         left: seconds.
     """
-
-    def takes(point: Mapping[str, Any], stages: Sequence[Stage]) -> float:
-        starts = sum(START_SECONDS for stage in stages if stage.load_seconds > 0)
-        return starts + point["load_seconds"] + questions * point["seconds_per_question"]
-
-    fits = [i for i, (point, stages) in enumerate(points) if takes(point, stages) <= left]
+    fits = [i for i, (point, stages) in enumerate(points) if expected_seconds(point, stages, questions) <= left]
     if len(points) - 1 in fits:
         return len(points) - 1
     return max(fits, key=lambda i: (points[i][0]["map3"], -i), default=0)
@@ -419,7 +427,7 @@ def submission_report(engine: Engine, ended: str, output: Path) -> dict[str, Any
                 "seconds_per_question": _rounded(None if rate is None else rate * passes),
                 "peak_memory_mib": turn.peak_mib,
                 "model_memory_mib": turn.used_mib,
-                "planned_memory_mib": turn.plan and turn.plan.peak // MIB,
+                "planned_memory_mib": turn.plan.peak // MIB if turn.plan and turn.plan.peak else None,
                 "tokens_per_batch": turn.plan and turn.plan.batch,
             }
         )
