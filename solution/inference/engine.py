@@ -21,7 +21,7 @@ from solution.files import MANIFEST, content_hash, hashing, read_json
 from solution.inference.child import END, Child, cause_of_death
 from solution.inference.journal import Journal
 from solution.inference.limits import Limits
-from solution.inference.plan import Plan, print_plans
+from solution.inference.plan import SAMPLE, Plan, print_plans, text_sizes
 from solution.inference.worker import exam_record, predict_part, questions_record
 from solution.memory import resident_kib
 from solution.progress import progress_bar, say
@@ -38,8 +38,8 @@ START_SECONDS = 8.0
 _TIMINGS = ("metrics.json", "log.csv")
 """A fold's files that say nothing of what it answers."""
 _WRITE_SECONDS = 60.0
-RETRIEVAL_TIMEOUT = 1800.0
-"""Seconds without a finished batch of embeddings after which retrieval is given up."""
+RETRIEVAL_PATIENCE = 30.0
+"""Seconds that retrieval may be silent in any case: its process starts, and a large index is opened without a word."""
 
 
 class _OutOfTime(Exception):
@@ -134,6 +134,8 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.exists = self.questions.exists()
+        self._to_plan: list[str] = []
+        self._planning = ""
         self._exam_jobs: dict[tuple[int, ...], tuple[str, str]] = {}
         self._written = 0.0
         n = len(self.questions)
@@ -202,8 +204,10 @@ class Engine:
             }
             started = time.monotonic()
             try:
-                silence = max(RETRIEVAL_TIMEOUT, self.limits.ranker_timeout)
-                self._watch(json.dumps(job).encode(), self._retrieved, silence, "it did not go on for")
+                # Half of the time is left to rankers that read nothing, or by other settings.
+                silence = max(RETRIEVAL_PATIENCE, min(self.limits.ranker_timeout, self.limits.left() / 2))
+                complaint = "it did not go on (--ranker-timeout, --deadline) for"
+                self._watch(json.dumps(job).encode(), self._retrieved, silence, complaint)
                 self.note("contexts made")
             except (_Fault, _OutOfTime) as error:
                 for name, ranker in self.rankers.items():
@@ -242,6 +246,8 @@ class Engine:
             everything: a second pass for the time that is left; empty for none.
         """
         running = ""
+        asked = dict.fromkeys(stage.ranker for stage in (*stages, *everything))
+        self._to_plan = [n for n in asked if n in self.rankers and self.rankers[n].config.family in TRAINED_FAMILIES]
         try:
             for passing in (stages, everything):
                 before: Stage | None = None
@@ -322,7 +328,7 @@ class Engine:
         turn, width = self.turns[ranker.name], self.exists.shape[1]
         exam, exam_hash = self._exam(ranker.name)
         own = content_hash(__version__, ranker.config.hash(), exam_hash)
-        folders = ranker.folders if ranker.config.folds_differ else ranker.folders[:1]
+        folders = _folders(ranker)
         speed = self.costs[ranker.name].fold_seconds
         batches = []
         for fold, folder in enumerate(folders):
@@ -343,6 +349,8 @@ class Engine:
             self.note(f"{ranker.name}: {turn.from_journal} answers taken from the journal")
         if not missing:
             return
+        if turn.plan is not None and turn.plan.problem:
+            raise _Fault(turn.plan.problem)
         first = (speed or 0.0) * len(missing[0].rows)
         left = self.limits.left()
         if left < START_SECONDS + stage.load_seconds + first:
@@ -369,18 +377,23 @@ class Engine:
                 {"fold": batch.fold, "rows": batch.rows, "alive": turn.alive[batch.rows].tolist()} for batch in missing
             ],
         }
-        text = f'{json.dumps(job)[:-1]}, "exam": {exam}}}'  # the long part is not made again for every ranker
-        started = time.monotonic()
         with progress_bar(units, ranker.name) as bar:
+            started = 0.0
 
             def take(event: dict[str, Any]) -> None:
+                nonlocal started
                 if event["event"] == "loaded":
                     turn.load_seconds = time.monotonic() - started
-                if event["event"] == "plan":
-                    turn.plan = Plan(**event["plan"])
-                    print_plans([turn.plan])
+                    self.note(f"{ranker.name}: loaded")
+                if event["event"] == "planning":
+                    self._planning = event["ranker"]
+                if event["event"] == "plans":
+                    self._planned([Plan(**values) for values in event["plans"]])
+                    started += event["seconds"]  # the others' planning is not its loading
                 if event["event"] == "given_back":
                     turn.used_mib = event["used_mib"]
+                    if event["summary"]:
+                        say(event["summary"])
                     if event["kept_mib"]:
                         say(f"WARNING: {ranker.name} has not given back {event['kept_mib']} MiB of its memory")
                 if event["event"] != "part":
@@ -399,7 +412,55 @@ class Engine:
                 bar.advance(len(batch.rows))
                 self.store()
 
-            self._watch(text.encode(), take, self.limits.ranker_timeout, "--ranker-timeout: it finished no batch in")
+            while True:
+                started, self._planning = time.monotonic(), ""
+                job["plan"] = turn.plan and vars(turn.plan)
+                others = [each for each in self._unplanned() if each != ranker.name]
+                job["to_plan"] = [] if turn.plan else list(map(self._to_be_planned, [ranker.name, *others]))
+                text = f'{json.dumps(job)[:-1]}, "exam": {exam}}}'  # the long part is not made again for every ranker
+                silence = self.limits.ranker_timeout
+                try:
+                    self._watch(text.encode(), take, silence, "--ranker-timeout: it finished no batch in")
+                    return
+                except _Fault as error:
+                    if self._planning in ("", ranker.name):
+                        raise
+                    # It was another one's model that it did not survive.
+                    batch, lost = self.rankers[self._planning].config.predict_tokens_per_batch, self._planning
+                    self.turns[lost].plan = Plan(lost, 0, 0, 0, 0, batch, 0, f"its memory was being planned: {error}")
+
+    def _unplanned(self) -> list[str]:
+        """The rankers that may run and whose memory is not planned yet."""
+        states = ("waiting", "finished")  # a second pass asks the finished ones too
+        return [each for each in self._to_plan if self.turns[each].plan is None and self.turns[each].state in states]
+
+    def _to_be_planned(self, name: str) -> dict[str, Any]:
+        """What a process needs to plan a ranker's memory: its longest questions, as many as it may be asked at once."""
+        ranker, views = self.rankers[name], self.exams[name]
+        at_once = len(self.questions)
+        if not ranker.config.stream:
+            at_once = min(at_once, batch_size(self.costs[name].fold_seconds))
+        sizes = np.max([text_sizes(ranker.config, exam) for exam in views], axis=0)
+        rows = np.argsort(-sizes, kind="stable")[: min(at_once, SAMPLE)].tolist()
+        return {
+            "config": ranker.config.model_dump(mode="json"),
+            "folders": [str(folder.resolve()) for folder in _folders(ranker)],
+            "questions": at_once,
+            "exam": exam_record([exam.subset(rows) for exam in views]),
+        }
+
+    def _planned(self, plans: Sequence[Plan]) -> None:
+        """Take the memory planned for all rankers and show it."""
+        self._planning = ""
+        for plan in plans:
+            self.turns[plan.ranker].plan = plan
+        print_plans([turn.plan for turn in self.turns.values() if turn.plan is not None])
+        for plan in plans:
+            if plan.unknown:
+                say(
+                    f"{plan.ranker}: the memory it will take cannot be told ({plan.unknown}); its batches stay at "
+                    f"{plan.batch} tokens"
+                )
 
     def _exam(self, name: str) -> tuple[str, str]:
         """The ranker's exams as JSON text, and its hash; rankers that read the same share it."""
@@ -487,6 +548,11 @@ class Engine:
             some = {name: tables[name] for name in names[:count]}
             blend = refine(self.recipe_for(names[:count]), some, exists, alive, blend)
         return blend
+
+
+def _folders(ranker: Any) -> list[Path]:
+    """Of the folds that are asked."""
+    return ranker.folders if ranker.config.folds_differ else ranker.folders[:1]
 
 
 def longest_options(questions: Questions) -> np.ndarray:

@@ -34,7 +34,7 @@ class Limits:
 
     Attributes:
         deadline: seconds after which the answer must be there; None: no limit.
-        ranker_timeout: seconds without a finished batch after which a ranker is given up.
+        ranker_timeout: seconds without a finished batch after which a ranker, or the retrieval, is given up.
         strict: whether a ranker that is left out is an error.
         memory: bytes that may be used, of the GPU or else of the machine; None: what is free.
     """

@@ -11,7 +11,7 @@ import contextlib
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from solution.config import TRAINED_FAMILIES, RankerConfig
+from solution.config import RankerConfig
 from solution.device import free_memory
 from solution.errors import UserError
-from solution.inference.plan import MIB, Plan, print_plans, too_large
+from solution.inference.plan import MIB, SAMPLE, Plan, text_sizes, too_large
 from solution.memory import PeakMemory, resident_kib, status_kib
 from solution.models import empty_model, resolve_model, stored_quantized
 from solution.progress import say
@@ -37,57 +37,52 @@ SLACK = 1.05  # allocators keep a little more than is asked of them
 TOLERANCE = 64 * MIB  # that may stay allocated on a GPU: workspaces of its libraries
 HEAP = 160 * MIB  # of freed tensors glibc keeps about so much on a CPU, in holes and at its heap's end (measured)
 CLOSE = 0.05  # a batch is searched for until it is this near to the largest that fits
-SAMPLE = 256  # of an exam's longest questions, at most so many are looked at
 
 
 def plan_memory(
-    rankers: Sequence[Any], exams: Mapping[str, Sequence[Any]], budget: int | None, cache: Path, held: int = 0
-) -> dict[str, Plan]:
-    """For each ranker with a model, what it will take, with the largest batch that fits. Prints a table of it.
+    config: RankerConfig, exams: Sequence[Any], folders: Sequence[Path], cache: Path, available: int, questions: int
+) -> Plan:
+    """What a ranker will take, with the largest batch that fits; raises nothing, see the plan's `problem`.
 
     Args:
-        rankers: each with `name`, `config` and the `folders` of its folds (`submit.TrainedRanker`).
-        exams: ranker -> its exams, one for each of its contexts.
-        budget: bytes; on a GPU of its memory, else of this machine's, this process included. None: what is free.
+        exams: its longest questions with each of its contexts.
+        folders: of its folds.
         cache: where converted models are kept.
-        held: bytes of the machine's memory that the process has which started this one.
-
-    Returns:
-        A plan for each ranker whose memory could be told; look at its `problem`.
-
-    Raises:
-        UserError: a model cannot be found or its settings do not fit it.
+        available: bytes, see `available_memory`.
+        questions: how many it is asked at once.
     """
-    plans: dict[str, Plan] = {}
-    for ranker in rankers:
-        config = ranker.config
-        if config.family not in TRAINED_FAMILIES:
-            continue
-        available = available_memory(budget, held)
-        try:
-            plans[ranker.name] = plan_ranker(config, exams[ranker.name], ranker.folders[0], cache, available)
-        except UserError:
-            raise
-        except Exception as error:  # noqa: BLE001 - an unusual model must not stop an answer that may well fit
-            text = " ".join(str(error).split())[:200]
-            say(
-                f"{ranker.name}: the memory it will take cannot be told ({type(error).__name__}: {text}); its batches "
-                f"stay at {config.predict_tokens_per_batch} tokens"
-            )
+    problem = unknown = None
+    try:
+        made = plan_ranker(config, exams, folders[0], cache, available, questions)
+        return replace(made, folds=len(folders))
+    except UserError as error:
+        problem = str(error)
+    except Exception as error:  # noqa: BLE001 - an unusual model must not stop an answer that may well fit
+        unknown = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    finally:
         free_memory()
-    if plans:
-        print_plans(list(plans.values()))
-    return plans
+    batch = config.predict_tokens_per_batch
+    return Plan(config.name, 0, 0, 0, 0, batch, available, problem, unknown, len(folders))
 
 
-def plan_ranker(config: RankerConfig, exams: Sequence[Any], folder: Path, cache: Path, available: int) -> Plan:
+def plan_ranker(
+    config: RankerConfig,
+    exams: Sequence[Any],
+    folder: Path,
+    cache: Path,
+    available: int,
+    questions: int | None = None,
+) -> Plan:
     """See `plan_memory`.
 
     Args:
         folder: of a trained fold.
-        available: bytes.
+        questions: None: those of the exams.
+
+    Raises:
+        UserError: the model cannot be found or its settings do not fit it.
     """
-    outline = Outline(config, cache, folder, exams)
+    outline = Outline(config, cache, folder, exams, questions)
     setting = config.predict_tokens_per_batch
     fixed = outline.weights + outline.adapters
 
@@ -196,7 +191,14 @@ class Outline:
         lengths: tokens of the exam's longest parts (see `NeuralRanker.parts`), the longest first.
     """
 
-    def __init__(self, config: RankerConfig, cache: Path, folder: Path, exams: Sequence[Any]):
+    def __init__(
+        self,
+        config: RankerConfig,
+        cache: Path,
+        folder: Path,
+        exams: Sequence[Any],
+        questions: int | None = None,
+    ):
         self._config = config
         source = resolve_model(config.model, cache, config.revision)
         if stored_quantized(source, config.revision):
@@ -207,7 +209,7 @@ class Outline:
         self.weights, self.adapters, self.loading = self._sizes()
         self._parts = self._longest(exams)
         self.lengths = [self._ranker.length(part) for part in self._parts]
-        self._questions = sum(map(len, exams)) * config.rotations
+        self._questions = (questions or len(exams[0])) * len(exams) * config.rotations
         self._mode = self._without_memory()
 
     def _sizes(self) -> tuple[int, int, int]:
@@ -254,12 +256,7 @@ class Outline:
         ranker, config = self._ranker, self._config
         found: list[Any] = []
         for exam in exams:
-            questions = exam.questions
-            contexts = [sum(len(p.text) for p in passages[: config.passages]) for passages in exam.passages]
-            texts = zip(questions.prompts, questions.options, contexts, strict=True)
-            # A context fills the room at most; a token seldom has more than six characters.
-            room = 6 * config.max_tokens
-            sizes = [min(len(prompt) + context, room) + sum(map(len, options)) for prompt, options, context in texts]
+            sizes = text_sizes(config, exam)
             rows = sorted(range(len(sizes)), key=lambda row: -sizes[row])[:SAMPLE]  # noqa: B023
             tokens = 0
             for start in range(0, len(rows), 8):
@@ -275,7 +272,7 @@ class Outline:
         """Put fake tensors in the place of all parameters and buffers."""
         from torch._subclasses import fake_tensor
 
-        fake_tensor.log.setLevel("CRITICAL")  # of what cannot be told, `plan_memory` tells
+        fake_tensor.log.setLevel("CRITICAL")  # of what cannot be told, the plan tells
         mode = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True)
         kind = self._ranker.device.kind
         made: dict[int, nn.Parameter] = {}
@@ -429,12 +426,14 @@ class Watch:
         load_seconds: from the beginning to the first fold's `loaded`.
         peak_mib: the highest memory in use, less that at the beginning; None where the system does not tell.
         kept_mib: what was not given back.
+        summary: at the end, what was planned and measured, in a line; empty where nothing was loaded.
     """
 
     def __init__(self) -> None:
         self.load_seconds = 0.0
         self.peak_mib: int | None = None
         self.kept_mib = 0
+        self.summary = ""
         self.peak = PeakMemory()
         self._started = time.monotonic()
         self._tensors: list[Any] = []
@@ -481,9 +480,10 @@ def watched(name: str, questions: int, plan: Plan | None = None) -> Iterator[Wat
             "that much less"
         )
     if watch.load_seconds and watch.peak_mib is not None:
-        planned = f" ({plan.peak // MIB} MiB planned)" if plan else ""
+        planned = f" ({plan.peak // MIB} MiB planned)" if plan and plan.peak else ""
         each = (seconds - watch.load_seconds) / max(questions, 1)
-        say(
+        watch.summary = (
             f"{name}: {watch.peak_mib} MiB at the highest{planned}, {watch.load_seconds:.1f} s to load, "
             f"{each:.2f} s a question"
         )
+        say(watch.summary)

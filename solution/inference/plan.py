@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from solution.config import RankerConfig
 from solution.progress import console
 
 MIB = 1 << 20
+SAMPLE = 256  # of an exam's longest questions, at most so many are looked at
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one ranker takes, in bytes.
+    """What one ranker takes, in bytes; all 0 where that cannot be told.
 
     Attributes:
         ranker: its name.
@@ -23,7 +25,9 @@ class Plan:
         loading: at the highest while the model is loaded, weights and adapters included.
         batch: tokens of a batch.
         available: what there is.
-        problem: why it cannot run; None: it fits.
+        problem: why it cannot run; None: it fits, or nobody knows.
+        unknown: why what it takes cannot be told.
+        folds: whose adapters come in turn.
     """
 
     ranker: str
@@ -34,6 +38,8 @@ class Plan:
     batch: int
     available: int
     problem: str | None = None
+    unknown: str | None = None
+    folds: int = 1
 
     @property
     def peak(self) -> int:
@@ -66,6 +72,16 @@ def shown(size: float) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / MIB:.0f} MiB"
 
 
+def text_sizes(config: RankerConfig, exam: Any) -> list[int]:
+    """For each question about how many characters the ranker reads of it (`rankers.base.Exam`)."""
+    questions = exam.questions
+    contexts = [sum(len(p.text) for p in passages[: config.passages]) for passages in exam.passages]
+    texts = zip(questions.prompts, questions.options, contexts, strict=True)
+    # A context fills the room at most; a token seldom has more than six characters.
+    room = 6 * config.max_tokens
+    return [min(len(prompt) + context, room) + sum(map(len, options)) for prompt, options, context in texts]
+
+
 def print_plans(plans: Sequence[Plan]) -> None:
     """A table of what each ranker will take, on stderr."""
     from rich import box
@@ -74,12 +90,15 @@ def print_plans(plans: Sequence[Plan]) -> None:
 
     if console.quiet or not plans:
         return
-    table = Table(box=box.SIMPLE, title=f"memory, of {shown(plans[0].available)}", title_justify="left")
+    title = "memory (total: the peak predicted, loading included)"
+    table = Table(box=box.SIMPLE, title=title, title_justify="left")
     table.add_column("ranker", no_wrap=True)
-    for name in ("weights", "adapters", "activations", "batch, tokens", "peak predicted"):
+    for name in ("folds", "batch, tokens", "weights", "adapters", "activations, cache", "total", "budget", ""):
         table.add_column(name, justify="right", no_wrap=True)
     for plan in plans:
-        sizes = [shown(size) for size in (plan.weights, plan.adapters, plan.activations)]
-        table.add_row(plan.ranker, *sizes, str(plan.batch), shown(plan.peak) + (" !" if plan.problem else ""))
+        sizes = (plan.weights, plan.adapters, plan.activations, plan.peak)
+        cells = [shown(size) if plan.peak else "?" for size in sizes]
+        fits = "cannot run" if plan.problem else ""
+        table.add_row(plan.ranker, str(plan.folds), str(plan.batch), *cells, shown(plan.available), fits)
     # A log has no edge.
     Console(file=console.file, width=None if console.is_terminal else 120, highlight=False).print(table)

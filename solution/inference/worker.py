@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -104,10 +103,33 @@ def predict_part(model: Any, exams: Sequence[Any], rows: Sequence[int], alive: n
     return np.pad(table, ((0, 0), (0, width - table.shape[1])))
 
 
-def answer(job: dict[str, Any], tell: Tell) -> None:
-    """Plan a ranker's memory, load it once and answer the job's batches in their order."""
+def plan_all(job: dict[str, Any], tell: Tell) -> list[Any]:
+    """The memory of all rankers that are to run (`plan.Plan`), the job's own first."""
     from solution.config import RankerConfig
-    from solution.inference.memory import plan_memory, watched
+    from solution.inference.memory import available_memory, plan_memory
+
+    available, plans, own = available_memory(job["memory"], job["held"]), [], time.monotonic()
+    for record in job["to_plan"]:
+        config = RankerConfig.model_validate(record["config"])
+        tell("planning", ranker=config.name)
+        folders, exams = list(map(Path, record["folders"])), read_exam_record(record["exam"])
+        plans.append(plan_memory(config, exams, folders, Path(job["cache"]), available, record["questions"]))
+        if len(plans) == 1:
+            own = time.monotonic()
+    tell("plans", plans=[vars(plan) for plan in plans], seconds=time.monotonic() - own)
+    return plans
+
+
+def answer(job: dict[str, Any], tell: Tell) -> None:
+    """Load a ranker once, within its planned memory, and answer the job's batches in their order.
+
+    The first ranker's process plans for all: what it has imported need not be imported in another one.
+    """
+    import torch
+
+    from solution.config import RankerConfig
+    from solution.inference.memory import empty_ranker, watched
+    from solution.inference.plan import Plan
     from solution.rankers.families import make_ranker
 
     exams = read_exam_record(job["exam"])
@@ -117,17 +139,15 @@ def answer(job: dict[str, Any], tell: Tell) -> None:
         list(map(Path, job["folders"])),
         Path(job["cache"]),
     )
-    # What is asked at once: of the parts, that with the longest texts.
-    longest = max(job["batches"], key=lambda batch: sum(text_length(exams[0], row) for row in batch["rows"]))
-    asked = {config.name: [exam.subset(longest["rows"]) for exam in exams]}
-    ranker = SimpleNamespace(name=config.name, config=config, folders=folders)
-    plan = plan_memory([ranker], asked, job["memory"], cache, job["held"]).get(config.name)
-    if plan is not None:
-        tell("plan", plan=vars(plan))
-        if plan.problem:
-            raise UserError(plan.problem)
-        config = plan.apply(config)
-    with watched(config.name, len(exams[0]), plan) as watch:
+    plan = Plan(**job["plan"]) if job["plan"] else plan_all(job, tell)[0]
+    if plan.problem:
+        raise UserError(plan.problem)
+    if job["plan"] and not torch.cuda.is_available():
+        with contextlib.suppress(Exception):  # what is wrong is told when it is loaded
+            empty_ranker(config, cache)  # as planning does: the libraries are not to be measured as the model's
+    config = plan.apply(config)
+    asked = {row for batch in job["batches"] for row in batch["rows"]}
+    with watched(config.name, len(asked), plan) as watch:
         model = make_ranker(config, cache)
         fold: int | None = None
         for number, batch in enumerate(job["batches"]):
@@ -149,17 +169,7 @@ def answer(job: dict[str, Any], tell: Tell) -> None:
                 peak_mib=watch.peak.mib(),
             )
         del model
-    tell("given_back", used_mib=watch.peak_mib, kept_mib=watch.kept_mib)
-
-
-def text_length(exam: Any, row: int) -> int:
-    """Characters of a question, its options and its context."""
-    questions = exam.questions
-    return (
-        len(questions.prompts[row])
-        + sum(map(len, questions.options[row]))
-        + sum(len(passage.text) for passage in exam.passages[row])
-    )
+    tell("given_back", used_mib=watch.peak_mib, kept_mib=watch.kept_mib, summary=watch.summary)
 
 
 def retrieve(job: dict[str, Any], tell: Tell) -> None:
