@@ -561,6 +561,15 @@ def test_killed_and_started_again_it_goes_on_to_the_same_bytes(work: Path) -> No
     assert report["ended"] == "finished" and report["timeline"][-1]["event"] == "answer written"
 
 
+@pytest.mark.parametrize("job", ["", '{"kind": "ans'])
+def test_a_process_whose_parent_ends_while_it_starts_ends_in_silence(job: str) -> None:
+    command = [sys.executable, "-P", "-m", "solution.inference.worker", str(os.getpid())]
+    done = subprocess.run(
+        command, input=job, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
 def test_sigterm_writes_the_best_answer(work: Path) -> None:
     process = started(work)
     wait_for((work / "submission.csv").exists, process)

@@ -210,7 +210,10 @@ def main() -> None:
             tell("beat")
 
     progress.listener = beat
-    job = json.load(sys.stdin.buffer)
+    try:
+        job = json.load(sys.stdin.buffer)
+    except ValueError:  # the parent was ended while it was starting this process
+        sys.exit(1)
     progress.console.quiet = job["kind"] == "answer"  # the parent shows one bar for all batches
     try:
         with running_command("submit", job["command"]):
