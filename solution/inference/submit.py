@@ -279,24 +279,19 @@ def _engine(
     def point() -> tuple[list[Stage], list[Stage]]:
         if cascade is None:
             return whole, []
-        chosen = cascade["chosen"]
-        if limits.deadline is None:
-            if chosen < len(points) - 1:
-                say(f"{reading(points[chosen][1], len(questions))} (the cascade that `tune` chose for its time limit)")
-            return points[chosen][1], []
-        key = content_hash("cascade", ensemble, limits.deadline)
-        taken = journal.note(key)
-        if not isinstance(taken, int) or not 0 <= taken <= chosen:
-            taken = fitting(points[: chosen + 1], len(questions), limits.left())
-            journal.write_note(key, taken)
-        if taken != chosen:
-            say(
-                f"{reading(points[taken][1], len(questions))} (the deadline does not leave the time for "
-                f"{points[chosen][0]['note']})"
-            )
-        elif chosen < len(points) - 1:
-            say(f"{reading(points[chosen][1], len(questions))} (the cascade that `tune` chose for its time limit)")
-        engine.note(f"cascade: {points[taken][0]['note']}")
+        taken = chosen = cascade["chosen"]
+        if limits.deadline is not None:
+            key = content_hash("cascade", ensemble, limits.deadline)
+            taken = journal.note(key)
+            if not isinstance(taken, int) or not 0 <= taken <= chosen:
+                taken = fitting(points[: chosen + 1], len(questions), limits.left())
+                journal.write_note(key, taken)
+            engine.note(f"cascade: {points[taken][0]['note']}")
+        if taken < len(points) - 1:
+            why = "the cascade that `tune` chose for its time limit"
+            if taken != chosen:
+                why = f"the deadline does not leave the time for {points[chosen][0]['note']}"
+            say(f"{reading(points[taken][1], len(questions))} ({why})")
         # Time that is left over goes to what the cascade left out, unless the user chose it when tuning.
         return points[taken][1], whole if taken < chosen == len(points) - 1 else []
 
