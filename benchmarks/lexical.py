@@ -157,10 +157,12 @@ def step_search(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def step_library(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """bm25s.tokenize and BM25.index on the same texts, as its documentation shows them."""
-    import bm25s
     import Stemmer
 
     from solution.memory import PeakMemory
+    from solution.retrieval.lexical import bm25s_library
+
+    bm25s = bm25s_library()
 
     texts = list(grown_texts(folder))
     peak = PeakMemory()

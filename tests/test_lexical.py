@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
-import bm25s
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -27,7 +29,7 @@ from solution.retrieval.contexts import Searcher, build_contexts, build_views
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.fusion import Ranking, distinct, fuse
 from solution.retrieval.index import build_index
-from solution.retrieval.lexical import Words, build_lexical, open_lexical
+from solution.retrieval.lexical import Words, bm25s_library, build_lexical, open_lexical
 from solution.retrieval.passages import Passage
 from solution.retrieval.report import Gold, compare, explain, judge, table
 from solution.training.run import train_folds
@@ -130,7 +132,7 @@ def test_scores_are_those_of_the_library_however_the_passages_are_sharded(tmp_pa
         written.append({p.name: p.read_bytes() for p in folder.iterdir() if p.name != "passages.parquet"})
     assert written[0] == written[1] and len(written[0]) == 5
     words = Words("english")
-    library = bm25s.BM25(k1=1.4, b=0.6)
+    library = bm25s_library().BM25(k1=1.4, b=0.6)
     library.index([words.terms(text) for text in texts], show_progress=False)
     index = lexical.LexicalIndex(tmp_path / "7", words, "key")
     queries = ["word0 word40 title", "word7 the of word7 word7 nowhere", "word59"]
@@ -550,3 +552,24 @@ def test_the_command(config, workdir, tmp_path):
     ):
         done = run(*start, *wrong, cwd=tmp_path)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_jax_is_not_started(tmp_path):
+    """Where it is installed, bm25s would have it take the GPU's memory."""
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("raise RuntimeError('RESOURCE_EXHAUSTED: out of memory')")
+    code = (
+        "import sys\n"
+        "from solution.retrieval.lexical import Words, bm25s_library\n"
+        "assert Words('english').terms('The cells divide') == ['cell', 'divid']\n"
+        "assert hasattr(bm25s_library(), 'BM25') and 'jax' not in sys.modules\n"
+        "try:\n"
+        "    import jax\n"
+        "except RuntimeError:\n"
+        "    print('jax is there for others')\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(lexical.__file__).parents[2])])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.stdout == "jax is there for others\n", done.stderr

@@ -9,8 +9,11 @@ words of the corpus as Python objects; the one here holds a shard of passages an
 from __future__ import annotations
 
 import array
+import contextlib
+import importlib
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +59,22 @@ _VOCABULARY = "vocabulary.parquet"
 _FILES = {_DATA, _ROWS, _STARTS, _PARAMETERS, _VOCABULARY, "passages.parquet"}
 
 
+def bm25s_library() -> Any:
+    """The module bm25s, imported without JAX.
+
+    Where JAX is installed, `import bm25s` runs it once, and JAX then keeps three quarters of the GPU's memory, or it
+    raises where another process has that already. We use none of it.
+    """
+    if "bm25s" in sys.modules or "jax" in sys.modules:
+        return importlib.import_module("bm25s")
+    sys.modules["jax"] = None  # type: ignore[assignment] # an import of it fails as if it were not installed
+    try:
+        return importlib.import_module("bm25s")
+    finally:
+        with contextlib.suppress(KeyError):
+            del sys.modules["jax"]
+
+
 class Words:
     """The words of a text as BM25 counts them: lower case, without stop words, stemmed (Porter's Snowball).
 
@@ -68,10 +87,9 @@ class Words:
         self._stem = None
         if language != "none":
             import Stemmer
-            from bm25s import stopwords
 
             name = {"english": "EN"}.get(language, language.upper())
-            self._stop = frozenset(getattr(stopwords, f"STOPWORDS_{name}"))
+            self._stop = frozenset(getattr(bm25s_library().stopwords, f"STOPWORDS_{name}"))
             self._stem = Stemmer.Stemmer(language)
 
     @staticmethod
@@ -119,7 +137,6 @@ class LexicalIndex:
     """
 
     def __init__(self, folder: Path, words: Words, key: str):
-        import bm25s
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -129,7 +146,7 @@ class LexicalIndex:
         self.passages = Passages(folder / "passages.parquet", remedy)
         try:
             self._vocabulary = pq.read_table(folder / _VOCABULARY).column("term").combine_chunks()
-            self._bm25 = bm25s.BM25.load(folder, mmap=True, load_vocab=False, backend="numpy")
+            self._bm25 = bm25s_library().BM25.load(folder, mmap=True, load_vocab=False, backend="numpy")
             data, rows, starts = (self._bm25.scores[name] for name in ("data", "indices", "indptr"))
             whole = data.dtype == np.float32 and rows.dtype == np.int32 and data.shape == rows.shape
             whole = whole and len(starts) == len(self._vocabulary) + 1 and starts[-1] == len(data)
