@@ -2,11 +2,14 @@
 
     python benchmarks/rehearsal_16gb.py --workdir rehearsal_run
     python benchmarks/rehearsal_16gb.py --workdir rehearsal_run --rankers phi3_mini deberta_v3_large
+    python benchmarks/rehearsal_16gb.py --workdir rehearsal_run --device gpu --questions 200 --train 32
 
 The weights are random, of the true shapes, in the number formats and sizes of file of the authors; adapters are random
 too. The rankers' settings are those of `configs/`, so the two LLMs are NF4. Then the real `submit.py` runs, on the CPU,
 under a hard limit for the whole process: a cgroup (version 2) where one may be made, else RLIMIT_AS, which counts
-mapped files and reserved addresses too. The table has what `submit.py` predicted and measured for each ranker.
+mapped files and reserved addresses too. With `--device gpu` it runs on the GPU, whose allocator gets the limit. The
+table has what `submit.py` predicted and measured for each ranker. `--train N` has the real `train_fold.py` train a fold
+of each ranker on N questions before.
 
 Needs about 25 GB of disk below --workdir and some minutes a ranker; everything that it made is removed at the end.
 `--scale small` does the same with narrow models of two layers in seconds. `--json` prints one JSON object as the last
@@ -39,7 +42,7 @@ from solution.config import RankerConfig, RetrievalConfig
 from solution.demo.run import EXAM
 from solution.ensemble.tune import load_ensemble
 from solution.errors import UserError, command
-from solution.files import atomic_folder, write_json, write_manifest
+from solution.files import atomic_folder, read_json, write_json, write_manifest
 from solution.inference.memory import empty_ranker
 from solution.memory import parse_memory
 from solution.models import empty_model
@@ -279,17 +282,25 @@ def write_ensemble(workdir: Workdir, abouts: dict[str, dict[str, Any]]) -> None:
     load_ensemble(workdir)
 
 
-def write_questions(path: Path, count: int) -> None:
-    """The built-in exam's first questions, each with a context of some 250 words."""
+def write_questions(path: Path, count: int, tokens: int, answers: bool = False) -> None:
+    """The built-in exam's questions, each with a context of more words than `tokens` hold."""
     questions = read_questions(EXAM)
     words = " ".join(questions.prompts).split()
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["id", "prompt", *LETTERS[:5], "context"])
-        for row in range(count):
-            start = row * 40 % len(words)
-            context = " ".join(words[start : start + 250])
-            writer.writerow([row, questions.prompts[row], *questions.options[row], context])
+        writer.writerow(["id", "prompt", *LETTERS[:5], "context", *(["answer"] if answers else [])])
+        for number in range(count):
+            row, start = number % len(questions), number * 40 % (len(words) - tokens)
+            context = " ".join(words[start : start + tokens])
+            answer = [LETTERS[int(questions.answers[row])]] if answers else []
+            writer.writerow([number, questions.prompts[row], *questions.options[row], context, *answer])
+
+
+def settings(name: str, workdir: Workdir, tokens: int) -> dict[str, Any]:
+    """A ranker's settings: those of `configs/`, with the model written here."""
+    values = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
+    folder = workdir.root / "models" / name
+    return {**values, "model": str(folder.resolve()), "passages": 1, "max_tokens": tokens}
 
 
 def prepare(workdir: Workdir, names: Sequence[str], options: argparse.Namespace) -> dict[str, int]:
@@ -301,10 +312,7 @@ def prepare(workdir: Workdir, names: Sequence[str], options: argparse.Namespace)
         started = time.monotonic()
         folder = workdir.root / "models" / name
         parameters[name] = write_model(name, folder, options.scale == "small", options.layers)
-        values = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
-        config = RankerConfig.model_validate(
-            {**values, "model": str(folder.resolve()), "passages": 1, "max_tokens": options.tokens}
-        )
+        config = RankerConfig.model_validate(settings(name, workdir, options.tokens))
         for fold in range(options.folds):
             about = {
                 "ranker": name,
@@ -321,7 +329,7 @@ def prepare(workdir: Workdir, names: Sequence[str], options: argparse.Namespace)
             abouts[name] = about
         print(f"{name}: {parameters[name] / 1e9:.3f} billion random weights in {time.monotonic() - started:.0f} s")
     write_ensemble(workdir, abouts)
-    write_questions(workdir.root / "test.csv", options.questions)
+    write_questions(workdir.root / "test.csv", options.questions, options.tokens)
     return parameters
 
 
@@ -335,8 +343,11 @@ def disk_needed(names: Sequence[str], small: bool) -> int:
 
 
 @contextlib.contextmanager
-def hard_limit(size: int) -> Iterator[tuple[str, Any]]:
+def hard_limit(size: int, device: str) -> Iterator[tuple[str, Any]]:
     """The kind of limit, and what the child process has to call before it becomes `submit.py`."""
+    if device == "gpu":  # `submit.py` gives its GPU's allocator the limit of --memory
+        yield "the GPU's allocator", None
+        return
     group = _cgroup()
     if group is not None:
         try:
@@ -405,18 +416,51 @@ class TreeMemory(threading.Thread):
 # --- the run -------------------------------------------------------------------------------
 
 
+def environment(device: str) -> dict[str, str]:
+    """Of the project's own commands: this checkout's code, no hub, and no GPU unless it is asked for."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **hidden}
+
+
+def train(workdir: Workdir, names: Sequence[str], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Have the real `train_fold.py` train fold 0 of each ranker on `--train` questions, and read what it measured."""
+    root = workdir.root / "training"
+    configs = root / "configs"
+    configs.mkdir(parents=True)
+    files = {name: settings(name, workdir, options.tokens) for name in names}
+    files["retrieval"] = {"source": "column", "option_scores": []}
+    files["ensemble"] = {"rankers": list(names), "folds": 2}
+    for name, values in files.items():
+        (configs / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    write_questions(root / "questions.csv", 2 * options.train, options.tokens, answers=True)
+    rows = []
+    for name in names:
+        command = ["--configs", str(configs), "--workdir", str(root), "--fold", "0", "--ranker", name]
+        command += [f"{name}.training.epochs=1"]
+        process = subprocess.run(
+            [sys.executable, str(ROOT / "train_fold.py"), *command], env=environment(options.device), check=False
+        )
+        if process.returncode:
+            raise UserError(f"train_fold.py of {name} ended with code {process.returncode}; see above")
+        facts = read_json(Workdir.open(root).fold_weights(name, 0) / "metrics.json", "what was measured", "")
+        kept = ("steps", "train_seconds", "score_seconds_per_question", "load_seconds", "peak_memory_mib")
+        kept += ("computed_on", "loss", "trainable_parameters", "bits_per_parameter")
+        rows.append({"ranker": name} | {key: facts[key] for key in kept if key in facts})
+    return rows
+
+
 def rehearse(workdir: Workdir, options: argparse.Namespace) -> dict[str, Any]:
     """Run `submit.py` under the limit and read what it told."""
     limit = parse_memory(options.limit)
     output = workdir.root / "submission.csv"
     arguments = ["--workdir", str(workdir.root), "--output", str(output), "--memory", options.limit, "--strict"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     log = workdir.root / "submit.log"
     started = time.monotonic()
-    with hard_limit(limit) as (kind, enter), open(log, "w", encoding="utf-8") as stream:
+    with hard_limit(limit, options.device) as (kind, enter), open(log, "w", encoding="utf-8") as stream:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "submit.py"), *arguments],
-            env=environment,
+            env=environment(options.device),
             stdout=stream,
             stderr=subprocess.STDOUT,
             preexec_fn=enter,
@@ -453,6 +497,7 @@ def rehearse(workdir: Workdir, options: argparse.Namespace) -> dict[str, Any]:
         "layers": options.layers,
         "limit": options.limit,
         "limit_kind": kind,
+        "device": torch.cuda.get_device_name() if options.device == "gpu" else "cpu",
         "questions": options.questions,
         "tokens": options.tokens,
         "folds": options.folds,
@@ -475,6 +520,12 @@ def print_table(result: dict[str, Any]) -> None:
             f"{row['ranker']:18}{row['predicted_mib']:16}{row['measured_mib']:16}{row['predicted_of_measured']:8.3f}"
             f"{row['load_seconds']:10.1f}{row['seconds_per_question']:12.2f}"
         )
+    for row in result["training"]:
+        print(
+            f"{row['ranker']} was trained in {row['steps']} steps of {row['train_seconds']:.0f} s together and "
+            f"answered its fold with {row['score_seconds_per_question']:.3f} s a question, {row['peak_memory_mib']} MiB at the "
+            f"highest, {row['computed_on']}"
+        )
     print(
         f"the whole process: {result['process_peak_mib']} MiB resident at the highest, "
         f"{result['process_peak_anonymous_mib']} MiB of it not from files; {result['seconds']:.0f} s"
@@ -492,9 +543,13 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=1, help="adapters of each ranker, which answer in turn")
     parser.add_argument("--layers", type=int, help="only so many of each model, at full width: a quick look")
     parser.add_argument("--limit", default="16GiB")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--train", type=int, default=0, help="questions to train a fold of each ranker on before")
     parser.add_argument("--scale", choices=["full", "small"], default="full")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args()
+    if options.device == "gpu" and not torch.cuda.is_available():
+        raise UserError("--device gpu: PyTorch sees no GPU here")
     if options.workdir.exists():
         raise UserError(f"--workdir {options.workdir} is there already; name a new folder, it is removed at the end")
     options.workdir.mkdir(parents=True)
@@ -505,7 +560,8 @@ def main() -> None:
             raise UserError(f"{needed / 1e9:.0f} GB of disk are needed, and {free / 1e9:.0f} GB are free")
         workdir = Workdir.open(options.workdir)
         parameters = prepare(workdir, options.rankers, options)
-        result = rehearse(workdir, options) | {"parameters": parameters}
+        trained = train(workdir, options.rankers, options) if options.train else []
+        result = rehearse(workdir, options) | {"parameters": parameters, "training": trained}
     finally:
         shutil.rmtree(options.workdir, ignore_errors=True)
     print_table(result)

@@ -188,6 +188,8 @@ def take_turns(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, di
             return_memory()
             peak, started, busy = PeakMemory(), time.perf_counter(), time.process_time()
             found[way]["result"] = run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             found[way]["seconds"].append(round(time.perf_counter() - started, 3))
             found[way]["cpu_seconds"].append(round(time.process_time() - busy, 3))
             found[way]["peak_mib"] = max(found[way]["peak_mib"], peak.mib() or 0)
