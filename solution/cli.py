@@ -16,7 +16,7 @@ from solution import (
 from solution.config import Run, load_run
 from solution.errors import EXIT_USER_ERROR, UserError, command
 from solution.progress import say
-from solution.questions import Questions, read_questions, repeated_options, shown
+from solution.questions import Questions, read_questions, repeated_options, shown, summary
 from solution.suggestions import suggest
 from solution.workdir import Workdir
 
@@ -63,12 +63,16 @@ def _main(
     pass
 
 
-def _read_exam(path: Path | None, workdir: Workdir, default: str = "questions.csv") -> Questions:
+def _read_exam(path: Path | None, workdir: Workdir, default: str = "questions.csv", answers: bool = True) -> Questions:
+    """The exam; without `answers`, as one that is to be answered, whatever can be ranked is."""
     if path is None:
         path = workdir.root / default
         if not path.exists():
             raise UserError(f"no question file: {path} is not there; name one with --questions FILE")
-    exam = read_questions(path)
+    mended: list[str] = []
+    exam = read_questions(path, None if answers else mended)
+    if mended:
+        say(summary(f"WARNING: {path} is answered all the same, though rows are wrong", mended))
     if repeated := repeated_options(exam):
         first = ", ".join(map(shown, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
         told = f"{len(repeated)} of {len(exam)} questions repeat an option"
@@ -189,7 +193,7 @@ def submit(
     )
     place = find_place(workdir, questions, output, overrides or [])
     folder, output = place.workdir, place.output
-    exam = _read_exam(place.questions, folder, "test.csv")
+    exam = _read_exam(place.questions, folder, "test.csv", answers=False)
     source = (place.questions or folder.root / "test.csv").resolve()
     for path in (output, ranked, probabilities):
         if path is not None and path.resolve() == source:
@@ -285,10 +289,10 @@ def contexts(
     corpus: CorpusOption = None,
     show: Annotated[int, typer.Option(help="Print the contexts of the first N questions.", min=0)] = 0,
     explain: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only tell how the passages of one question were found.")
+        str | None, typer.Option(metavar="ID", help="Tell how the passages of one question were found.")
     ] = None,
     report: Annotated[
-        bool, typer.Option("--report", help="Only measure the recall of retrievers and query forms on this exam.")
+        bool, typer.Option("--report", help="Measure the recall of retrievers and query forms on this exam.")
     ] = False,
     gold: Annotated[
         str | None,
@@ -318,13 +322,15 @@ def contexts(
         judged = Gold(exam, gold)
         for line in table(compare(exam, run.retrieval, judged, folder.root), judged, len(exam)):
             print(line)
-        return
+        if not show and explain is None:
+            return
     if explain is not None:
         from solution.retrieval.report import explain as lines_of
 
         for line in lines_of(exam, exam.ids.index(explain), run.retrieval, folder.root):
             print(line)
-        return
+        if not show:
+            return
     from solution.retrieval.contexts import build_contexts
 
     made = build_contexts(exam, run.retrieval, folder.root)
@@ -616,7 +622,7 @@ def bundle(
     assert output is not None
     names = (name or NAME, user or USER, competition or COMPETITION)
     sizes = make_bundle(folder, output, configs, packages, *names, with_models=not no_models)
-    for part, size in sizes.items():
+    for part, size in ((part, size) for part, size in sizes.items() if size):
         print(f"{part:10} {size / 1e6:12,.1f} MB")
     print(f"{'together':10} {sum(sizes.values()) / 1e6:12,.1f} MB in {output}; its README.md says how to upload it")
 

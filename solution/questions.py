@@ -333,10 +333,15 @@ def _no_text(value: Any) -> str | None:
     return "a number without end" if isinstance(value, float) and math.isinf(value) else None
 
 
-def read_questions(path: str | Path) -> Questions:
+def read_questions(path: str | Path, mended: list[str] | None = None) -> Questions:
     """Read an exam: columns `id,prompt,A,B,...[,answer]`, 2 to 8 options, CSV, JSONL or parquet (or .gz).
 
     Every other column is kept in `extra`. An empty option is one that the question does not have.
+
+    Args:
+        mended: takes what is wrong with rows that can be ranked all the same, as a submission must: an empty prompt
+            becomes "?", of a question without options every column is one, a wrong answer is unknown. None: these
+            are errors.
 
     Raises:
         UserError: the file cannot be read, a column is missing, or rows are wrong (empty or
@@ -362,6 +367,7 @@ def read_questions(path: str | Path) -> Questions:
     extra_names = [name for name in names if name not in ("id", "prompt", "answer", *option_names)]
     questions = Questions([], [], [], np.full(len(rows), -1, dtype=np.int64), {name: [] for name in extra_names})
     problems: list[str] = []
+    harmless = problems if mended is None else mended
     seen: dict[str, int] = {}
     for number, row in enumerate(rows, 1):
         id_, prompt = cell_text(row.get("id")), cell_text(row.get("prompt"))
@@ -382,19 +388,22 @@ def read_questions(path: str | Path) -> Questions:
             problems.append(f"{where}: the id stands in row {seen[id_]} already")
         seen.setdefault(id_, number)
         if not prompt:
-            problems.append(f"{where}: the prompt is empty")
+            harmless.append(f"{where}: the prompt is empty")
+            prompt = "?"
         if sum(option != "" for option in options) < MIN_OPTIONS:
-            problems.append(f"{where}: fewer than {MIN_OPTIONS} options are filled in")
+            harmless.append(f"{where}: fewer than {MIN_OPTIONS} options are filled in")
+            options = options or list(option_names)
         answer = cell_text(row.get("answer"))
         if answer:
             try:
                 index = letter_index(answer)
             except ValueError:
-                problems.append(f"{where}: the answer {shown(answer)!r} is not a letter from A to {LETTERS[-1]}")
+                harmless.append(f"{where}: the answer {shown(answer)!r} is not a letter from A to {LETTERS[-1]}")
             else:
-                if index >= len(options) or not options[index]:
-                    problems.append(f"{where}: the answer is {letter(index)}, and that option is empty")
-                questions.answers[number - 1] = index
+                if index < len(options) and options[index]:
+                    questions.answers[number - 1] = index
+                else:
+                    harmless.append(f"{where}: the answer is {letter(index)}, and that option is empty")
         questions.ids.append(id_)
         questions.prompts.append(prompt)
         questions.options.append(options)
@@ -402,7 +411,7 @@ def read_questions(path: str | Path) -> Questions:
             questions.extra[name].append(row.get(name))
     if problems:
         # Messages on a file's form count its lines; a question may take several, and parquet has none.
-        raise UserError(_summary(f"{path} is not usable (row 1 is the first question, below the header)", problems))
+        raise UserError(summary(f"{path} is not usable (row 1 is the first question, below the header)", problems))
     return questions
 
 
@@ -412,7 +421,8 @@ def repeated_options(questions: Questions) -> list[str]:
     return [id_ for id_, options in zip(questions.ids, there, strict=True) if len(set(options)) < len(options)]
 
 
-def _summary(title: str, problems: Sequence[str]) -> str:
+def summary(title: str, problems: Sequence[str]) -> str:
+    """A message that names the first of several problems, and how many there are."""
     lines = [f"{title}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
     lines += [f"  - {problem}" for problem in problems[:_SHOWN_PROBLEMS]]
     if len(problems) > _SHOWN_PROBLEMS:

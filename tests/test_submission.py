@@ -593,6 +593,72 @@ def test_the_deadline_cuts(work: Path) -> None:
     assert report["ended"] == "deadline" and report["deadline_seconds"] == 2
     tiny = next(ranker for ranker in report["rankers"] if ranker["ranker"] == "tiny")
     assert tiny["state"] == "skipped" and tiny["reason"]
+    assert f"WARNING: tiny answered 0 of 72 questions; {tiny['reason']}" in done.stderr
+    done = run("submit", "--deadline", "2s", "--strict", cwd=work)
+    assert done.returncode == 2, done.stderr
+    assert "--strict: left out: tiny (" in done.stderr and "holds the best answer of the others" in done.stderr
+    complete(work / "submission.csv")
+
+
+def test_what_was_cut_short_is_told(tmp_path: Path) -> None:
+    engine = engine_of(exam_of(), tmp_path)
+    engine.rankers["b"].folders = [tmp_path] * 3
+    engine.turns["a"].state = "finished"
+    turn = engine.turns["b"]
+    turn.state, turn.reason = "partial", "the deadline came"
+    turn.planned[:30] = True
+    turn.folds[:10], turn.folds[10:15] = 3, 1
+    told = "b answered 10 of 30 questions; 5 more by some of its 3 folds; the deadline came"
+    assert engine.shortfalls() == [told]
+
+
+def damage(folder: Path, ranker: str, *folds: int) -> None:
+    for fold in folds:
+        path = folder / "weights" / ranker / f"fold_{fold}" / "metrics.json"
+        path.write_bytes(path.read_bytes() + b" ")
+
+
+def test_a_bad_fold_leaves_the_others(work: Path) -> None:
+    damage(work, "tiny", 1)
+    done = run("submit", cwd=work)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "WARNING: tiny goes on without one of its folds" in done.stderr and "fold_1" in done.stderr
+    assert "with the exam, corpus and settings that it was trained with: python train_fold.py" in done.stderr
+    tiny = next(ranker for ranker in report_of(work)["rankers"] if ranker["ranker"] == "tiny")
+    assert (tiny["state"], tiny["folds"], tiny["answered"]) == ("finished", 2, 72)
+    complete(work / "submission.csv")
+    done = run("submit", "--strict", cwd=work)
+    assert done.returncode == 2 and "--strict: folds are left out: tiny (" in done.stderr, done.stderr
+
+
+def test_without_any_ranker_retrieval_answers(work: Path) -> None:
+    for ranker in ("tiny", "similarity"):
+        damage(work, ranker, 0, 1, 2)
+    done = run("submit", cwd=work)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "submission.csv holds only retrieval's passage similarity: left out: " in done.stderr
+    complete(work / "submission.csv")
+
+
+def test_rows_that_are_wrong_are_answered_all_the_same(work: Path) -> None:
+    with open(work / "test.csv", newline="") as stream:
+        rows = list(csv.reader(stream))
+    width = len(rows[0])
+    rows = [*rows[:9], ["none", "No options", *[""] * (width - 2)], ["one", "One", "", "x", *[""] * (width - 4)]]
+    rows += [["empty", "", "a", "b", "c", *[""] * (width - 5)]]
+    with open(work / "test.csv", "w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    done = run("submit", cwd=work)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "test.csv is answered all the same, though rows are wrong: 3 problems" in done.stderr
+    with open(work / "submission.csv", newline="") as stream:
+        found = {row["id"]: row["prediction"].split() for row in csv.DictReader(stream)}
+    assert len(found) == 11 and found["one"] == ["B"]
+    assert all(len(set(found[id_])) == 3 for id_ in found if id_ != "one")
+    tiny = next(ranker for ranker in report_of(work)["rankers"] if ranker["ranker"] == "tiny")
+    assert (tiny["state"], tiny["answered"]) == ("finished", 11)
+    done = run("folds", "--questions", "test.csv", cwd=work)
+    assert done.returncode == 2 and "3 problems" in done.stderr, done.stderr
 
 
 def test_a_ranker_whose_process_is_killed_is_left_out(work: Path) -> None:

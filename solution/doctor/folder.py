@@ -59,8 +59,13 @@ def exam(examined: Examined) -> Iterator[Finding]:
                 f"{new} are new or have changed: training adds them, and trains again" if new else "",
             )
     else:
+        done = examined.workdir.ensemble.exists()
         yield Finding(
-            "exam", str(path), "warning", "is not there", "To train, put it there or name another: --questions"
+            "exam",
+            str(path),
+            "ok" if done else "warning",
+            "is not there; it is needed to train, not to submit",
+            "" if done else "To train, put it there, or name another: --questions",
         )
     if examined.questions is not None or examined.test.exists():
         questions = read_questions(examined.test)

@@ -78,7 +78,8 @@ def choose(credits: Mapping[str, np.ndarray], sizes: Mapping[str, int], seed: in
         fewer = max(("fewer", "fewer_log"), key=lambda name: credits[name].mean() if name in credits else -1.0)
         gain, error = _gain(credits[plain], credits[fewer])
         if sizes[fewer] < sizes[plain]:
-            told = f"{sizes[fewer]} of {sizes[plain]} rankers {-gain:+.4f} to all (standard error {error:.4f})"
+            gained = round(-gain, 4) + 0.0  # never -0.0
+            told = f"{sizes[fewer]} of {sizes[plain]} rankers {gained:+.4f} to all (standard error {error:.4f})"
             plain = fewer if gain <= 0 else plain
     others = [name for name in credits if name != plain]
     gains = {name: _gain(credits[name], credits[plain]) for name in others}

@@ -160,14 +160,15 @@ def print_rankers(record: dict[str, Any]) -> None:
     table.add_column("ranker", overflow="fold", min_width=12)
     shown = sorted(range(len(names)), key=lambda i: (-record["weights"][names[i]], i))
     shown = sorted(shown[: max(0, (console.width - 54) // 5)])
-    heads = ["without\nit", "adds", "95 %\ninterval"] + [f"err\n{i + 1}" for i in shown]
-    for head in heads:
+    added = any(record["added_value"][name] is not None for name in names)
+    heads = ["without\nit", "adds", "95 %\ninterval"] if added else []
+    for head in [*heads, *(f"err\n{i + 1}" for i in shown)]:
         table.add_column(head, justify="right", no_wrap=True)
     for row, name in enumerate(names):
         value = record["added_value"][name]
         cells: list[str | Text] = [Text(f"{row + 1} {name}")]
         if value is None:
-            cells += ["", "", ""]
+            cells += [""] * len(heads)
         else:
             cells += [f"{value['without']:.4f}", f"{value['added']:+.4f}"]
             cells.append(_span(value["low"], value["high"], "{:+.3f} .. {:+.3f}"))
@@ -175,9 +176,8 @@ def print_rankers(record: dict[str, Any]) -> None:
         cells += ["" if value is None else f"{100 * value:.0f}" for value in correlations]
         table.add_row(*cells)
     console.print(table)
-    console.print(
-        "adds: MAP@3 of what ships, less that without the ranker; err: correlation of errors, %", soft_wrap=True
-    )
+    adds = "adds: MAP@3 of what ships, less that without the ranker; " if added else ""
+    console.print(f"{adds}err: correlation of errors, %", soft_wrap=True)
 
 
 def print_search(record: dict[str, Any]) -> None:

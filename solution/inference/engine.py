@@ -179,15 +179,17 @@ class Engine:
                 turn.planned[:] = True
                 turn.state = "imported"
 
-    def retrieve(self, workdir: str, settings: Mapping[str, Any], views: Mapping[str, Sequence[str]]) -> None:
+    def retrieve(self, workdir: str, settings: Mapping[str, Any], views: Mapping[str, Sequence[str]]) -> set[str]:
         """Make the contexts, each of the settings in a process of its own.
 
         Args:
             settings: key -> retrieval settings.
             views: key -> names of the contexts wanted.
 
-        Their rankers are left out where that fails.
+        Returns:
+            The keys whose contexts are there; where that fails, their rankers are left out.
         """
+        made = set(settings)
         contexts = self.questions.extra.get("context")
         plain = None if contexts is None else [_plain(value) for value in contexts]
         for key, retrieval in settings.items():
@@ -210,6 +212,8 @@ class Engine:
                 self._watch(json.dumps(job).encode(), self._retrieved, silence, complaint)
                 self.note("contexts made")
             except (_Fault, _OutOfTime) as error:
+                made.remove(key)
+                self.note(f"no contexts: {error or 'the deadline came'}")
                 for name, ranker in self.rankers.items():
                     if ranker.retrieval is None or ranker.retrieval.hash() != key:
                         continue
@@ -218,6 +222,7 @@ class Engine:
                     else:
                         self.turns[name].state, self.turns[name].reason = "skipped", "the deadline came in retrieval"
             self.retrieval_seconds += time.monotonic() - started
+        return made
 
     def _retrieved(self, event: dict[str, Any]) -> None:
         self.embedder_seconds += event.get("model_seconds", 0.0)
@@ -226,15 +231,20 @@ class Engine:
         """Take the rankers' exams; retrieval's own ranking of the options becomes the baseline where there is one."""
         self.exams = dict(exams)
         for name, views in self.exams.items():
-            scores = views[0].option_scores
-            kind = self.rankers[name].config.option_score
-            kind = kind if kind in scores else next(iter(sorted(scores)), None)
-            if kind is not None:
-                table = np.nan_to_num(scores[kind][:, : self.exists.shape[1]])
-                self.baseline = masked_softmax(table / 0.05, self.exists)
-                self.baseline_kind = f"retrieval's {kind} similarity"
-                self.note(f"baseline: {self.baseline_kind}")
+            if self.set_baseline(views[0].option_scores, self.rankers[name].config.option_score):
                 return
+
+    def set_baseline(self, scores: Mapping[str, np.ndarray], wanted: str = "") -> bool:
+        """Take retrieval's own ranking of the options as the baseline, by the score wanted or another; whether one is
+        there."""
+        kind = wanted if wanted in scores else next(iter(sorted(scores)), None)
+        if kind is None:
+            return False
+        table = np.nan_to_num(scores[kind][:, : self.exists.shape[1]])
+        self.baseline = masked_softmax(table / 0.05, self.exists)
+        self.baseline_kind = f"retrieval's {kind} similarity"
+        self.note(f"baseline: {self.baseline_kind}")
+        return True
 
     # --- the rankers ---
 
@@ -515,6 +525,21 @@ class Engine:
                     take(event)
 
     # --- the answer ---
+
+    def shortfalls(self) -> list[str]:
+        """What the rankers that were cut short have not answered, a line for each."""
+        lines = []
+        for name, turn in self.turns.items():
+            if turn.state in ("finished", "imported", "unused", "failed"):
+                continue
+            folds = len(_folders(self.rankers[name])) if name in self.rankers else 1
+            asked, whole = int(turn.planned.sum()), int((turn.folds >= folds).sum())
+            partly = int(turn.answered.sum()) - whole
+            told = [f"{name} answered {whole} of {asked or len(self.questions)} questions"]
+            told += [f"{partly} more by some of its {folds} folds"] if partly else []
+            told += [turn.reason] if turn.reason else []
+            lines.append("; ".join(told))
+        return lines
 
     def blended(self) -> np.ndarray:
         """The best answer so far, float32 [n, width]: each question by the recipe of the rankers that read it."""

@@ -25,15 +25,13 @@ from torch.utils._pytree import tree_leaves
 from solution.config import RankerConfig
 from solution.device import free_memory
 from solution.errors import UserError
-from solution.inference.plan import MIB, SAMPLE, Plan, text_sizes, too_large
+from solution.inference.plan import MIB, RESERVE, SAMPLE, SLACK, Plan, text_sizes, too_large
 from solution.memory import PeakMemory, resident_kib, status_kib
 from solution.models import empty_model, resolve_model, stored_quantized
 from solution.progress import say
 from solution.rankers.families import make_ranker
 from solution.training.batches import budget_batches
 
-RESERVE = 512 * MIB  # what a process takes for itself: libraries, questions, a GPU's context
-SLACK = 1.05  # allocators keep a little more than is asked of them
 TOLERANCE = 64 * MIB  # that may stay allocated on a GPU: workspaces of its libraries
 HEAP = 160 * MIB  # of freed tensors glibc keeps about so much on a CPU, in holes and at its heap's end (measured)
 CLOSE = 0.05  # a batch is searched for until it is this near to the largest that fits
@@ -120,7 +118,8 @@ def plan_ranker(
 
 
 def available_memory(budget: int | None = None, held: int = 0) -> int:
-    """Bytes that a ranker may take: of the GPU's memory where there is one, else of the machine's.
+    """Bytes that a ranker may take: of the GPU's memory where there is one, else of the machine's; negative where a
+    process takes more for itself.
 
     Args:
         budget: what the user gives; on a CPU what this process has already, and `held`, are taken off.
@@ -128,10 +127,26 @@ def available_memory(budget: int | None = None, held: int = 0) -> int:
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        return max(min(free, total if budget is None else budget) - (0 if budget is None else RESERVE), 0)
+        return min(free, total if budget is None else budget) - (0 if budget is None else RESERVE)
     there = [] if budget is None else [budget - held - 1024 * (resident_kib() or 0)]
     there += [limit for limit in (_free_on_machine(), _free_in_cgroup(), *_free_in_limits()) if limit is not None]
-    return max(min(there, default=0) - RESERVE, 0)
+    return min(there, default=0) - RESERVE
+
+
+def hold_gpu_to(budget: int | None) -> None:
+    """Have a GPU's allocator refuse what goes beyond what the user gives; where there is no GPU, nothing happens.
+
+    Args:
+        budget: bytes of `--memory`; None: no limit.
+    """
+    if budget is not None and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(max(budget - RESERVE, 0) / total, 1.0))
+
+
+def gpu_workspace() -> int:
+    """Bytes that cuBLAS takes from PyTorch's allocator with its first product: 32 MiB on Hopper and later, else 8."""
+    return (32 if torch.cuda.get_device_capability()[0] >= 9 else 8) * MIB
 
 
 def _free_on_machine() -> int | None:
@@ -310,7 +325,7 @@ class Outline:
             with torch.no_grad(), self._mode, LivingTensors(held) as living, ranker.device.autocast():
                 ranker.scores([self._parts[i] for i in batch])
             peak = max(peak, living.peak)
-        peak += min(peak, HEAP) if ranker.device.kind == "cpu" else 0
+        peak += min(peak, HEAP) if ranker.device.kind == "cpu" else gpu_workspace()
         return peak + (self._streamed_states() if self._config.stream else 0)
 
     def _streamed_states(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from solution.config import RankerConfig
 from solution.progress import console
 
 MIB = 1 << 20
+RESERVE = 512 * MIB  # what a process takes for itself: libraries, questions, a GPU's context
+SLACK = 1.05  # allocators keep a little more than is asked of them
 SAMPLE = 256  # of an exam's longest questions, at most so many are looked at
 
 
@@ -24,7 +27,7 @@ class Plan:
         activations: at the highest, while the largest batch is scored.
         loading: at the highest while the model is loaded, weights and adapters included.
         batch: tokens of a batch.
-        available: what there is.
+        available: what there is; negative where a process takes more for itself.
         problem: why it cannot run; None: it fits, or nobody knows.
         unknown: why what it takes cannot be told.
         folds: whose adapters come in turn.
@@ -53,6 +56,7 @@ class Plan:
 def too_large(config: RankerConfig, plan: Plan) -> str:
     """What is said of a ranker that does not fit with one question at a time."""
     fixed = plan.weights + plan.adapters
+    missing = math.ceil((plan.peak * SLACK - plan.available) / MIB) * MIB
     ways = []
     if config.quantization is None:
         ways.append(f"4-bit weights ({config.name}.quantization={{kind: nf4}}, trained with it)")
@@ -62,8 +66,9 @@ def too_large(config: RankerConfig, plan: Plan) -> str:
         ways.append(f"fewer tokens ({config.name}.max_tokens below {config.max_tokens})")
     return (
         f"{config.name} needs {shown(plan.peak)} even for one question at a time ({shown(fixed)} of it "
-        f"for weights), and {shown(plan.available)} are there. Try "
-        f"{' or '.join(ways) or 'a smaller model'}, give it more --memory, or tune without it"
+        f"for weights), and {shown(max(plan.available, 0))} are there. Try "
+        f"{' or '.join(ways) or 'a smaller model'}, give it {shown(missing)} more by --memory (what `submit.py` holds "
+        f"itself and {shown(RESERVE)} for libraries come off it), or tune without it"
     )
 
 
@@ -99,6 +104,6 @@ def print_plans(plans: Sequence[Plan]) -> None:
         sizes = (plan.weights, plan.adapters, plan.activations, plan.peak)
         cells = [shown(size) if plan.peak else "?" for size in sizes]
         fits = "cannot run" if plan.problem else ""
-        table.add_row(plan.ranker, str(plan.folds), str(plan.batch), *cells, shown(plan.available), fits)
+        table.add_row(plan.ranker, str(plan.folds), str(plan.batch), *cells, shown(max(plan.available, 0)), fits)
     # A log has no edge.
     Console(file=console.file, width=None if console.is_terminal else 120, highlight=False).print(table)

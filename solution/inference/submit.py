@@ -6,7 +6,7 @@ import contextlib
 import json
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,33 +37,35 @@ class WeightsError(UserError):
 class TrainedRanker:
     """One ranker of the ensemble as it lies on disk: its settings and the folders of its folds.
 
+    Attributes:
+        lost: what is wrong with folds that are left out; `folders` has the others.
+
+    Args:
+        partly: whether a ranker some of whose folds are not usable goes on with the others.
+
     Raises:
         WeightsError: its folders are not usable, or its model is not there.
         UserError: an override is wrong.
     """
 
-    def __init__(self, workdir: Workdir, name: str, about: dict[str, Any], overrides: Overrides):
+    def __init__(self, workdir: Workdir, name: str, about: dict[str, Any], overrides: Overrides, partly: bool = False):
         self.name = name
-        remedy = f"Train it again: {suggest('train_fold', '--all-folds', '--ranker', name)}"
-        folds = int(about["folds"])
-        self.folders = [workdir.fold_weights(name, fold) for fold in range(folds)]
+        again = suggest("train_fold", "--all-folds", "--ranker", name)
+        remedy = f"Train it again, with the exam, corpus and settings that it was trained with: {again}"
+        self.folders: list[Path] = []
+        self.lost: list[str] = []
         stored = []
-        for folder in self.folders:
-            from solution.training.run import KIND
-
+        for fold in range(int(about["folds"])):
+            folder = workdir.fold_weights(name, fold)
             try:
-                read_manifest(folder, KIND, remedy)
-                facts = read_json(folder / "ranker.json", "the file of the ranker's settings", remedy)
-            except (UserError, OSError) as error:
-                raise WeightsError(str(error)) from None
-            if facts["about"]["config"] != about["config"] or facts["about"]["contexts"] != about["contexts"]:
-                raise WeightsError(
-                    f"the weights in {folder} (settings {facts['about']['config']}, contexts "
-                    f"{facts['about']['contexts']}) are not those that the ensemble was tuned with (settings "
-                    f"{about['config']}, contexts {about['contexts']}). Run again, with the --configs of its rankers: "
-                    f"{suggest('tune')}"
-                )
-            stored.append(facts)
+                stored.append(self._facts(folder, about, remedy))
+                self.folders.append(folder)
+            except WeightsError as error:
+                if not partly:
+                    raise
+                self.lost.append(str(error))
+        if not stored:
+            raise WeightsError(self.lost[0])
         values, retrieval = stored[0]["config"], stored[0]["retrieval"]
         source = self.folders[0] / "ranker.json"
 
@@ -80,6 +82,25 @@ class TrainedRanker:
                 check_model(self.config.model, workdir.cache, self.config.revision)
             except UserError as error:
                 raise WeightsError(str(error)) from None
+
+    @staticmethod
+    def _facts(folder: Path, about: dict[str, Any], remedy: str) -> dict[str, Any]:
+        """What stands in the `ranker.json` of a fold whose files are whole."""
+        from solution.training.run import KIND
+
+        try:
+            read_manifest(folder, KIND, remedy)
+            facts: dict[str, Any] = read_json(folder / "ranker.json", "the file of the ranker's settings", remedy)
+        except (UserError, OSError) as error:
+            raise WeightsError(str(error)) from None
+        if facts["about"]["config"] != about["config"] or facts["about"]["contexts"] != about["contexts"]:
+            raise WeightsError(
+                f"the weights in {folder} (settings {facts['about']['config']}, contexts "
+                f"{facts['about']['contexts']}) are not those that the ensemble was tuned with (settings "
+                f"{about['config']}, contexts {about['contexts']}). Run again, with the --configs of its rankers: "
+                f"{suggest('tune')}"
+            )
+        return facts
 
     def _check_reranker(self, workdir: Workdir, key: str | None, remedy: str) -> None:
         """Refuse contexts by another reranker than those that the ranker was trained and tuned on."""
@@ -104,7 +125,8 @@ def read_ensemble(
 
     Args:
         added: imported rankers whose answers are given.
-        faults: takes the rankers whose weights are not usable and why; None: that is an error.
+        faults: takes the rankers whose weights are not usable and why, and a ranker goes on with the folds that are;
+            None: these are errors.
 
     Raises:
         UserError: no ensemble, missing or changed weights (see `faults`), an override of a ranker that is not there,
@@ -137,7 +159,7 @@ def read_ensemble(
         if name in imported:
             continue
         try:
-            trained.append(TrainedRanker(workdir, name, ensemble["about"][name], changes))
+            trained.append(TrainedRanker(workdir, name, ensemble["about"][name], changes, partly=faults is not None))
         except WeightsError as error:
             if faults is None:
                 raise
@@ -208,7 +230,13 @@ def run_submission(
             engine.add_imported(answers)
             for name, reason in faults.items():
                 engine.fail(name, reason)
+            for ranker in rankers:
+                for reason in ranker.lost:
+                    say(f"WARNING: {ranker.name} goes on without one of its folds: {reason}")
+                    engine.note(f"{ranker.name} without a fold: {reason}")
             _retrieve(engine, rankers, questions, workdir)
+            if not any(ranker.retrieval for ranker in rankers):
+                _retrieve_for_baseline(engine, faults, questions, workdir, overrides)
             engine.store(force=True)
             stages, everything = point()
             engine.run(stages, everything)
@@ -235,17 +263,27 @@ def run_submission(
     if ended == "interrupted":
         raise KeyboardInterrupt
     failed = {name: turn.reason for name, turn in engine.turns.items() if turn.state == "failed"}
-    reasons = dict.fromkeys(failed.values())
-    told = "; ".join(
-        f"left out: {', '.join(name for name in failed if failed[name] == reason)} ({reason})" for reason in reasons
-    )
-    if failed and not any(turn.answered.any() for turn in engine.turns.values()):
-        raise UserError(f"no ranker answered, and {output} holds only {engine.baseline_kind}: {told}")
-    if failed and limits.strict:
-        raise UserError(f"--strict: {told}; {output} holds the best answer of the others")
+    late = {name: turn.reason for name, turn in engine.turns.items() if turn.state == "skipped"}
+    left_out, some = _left_out(failed | late), any(turn.answered.any() for turn in engine.turns.values())
+    if failed and not some:
+        raise UserError(f"no ranker answered, and {output} holds only {engine.baseline_kind}: {left_out}")
+    if limits.strict and left_out:
+        best = "the best answer of the others" if some else f"only {engine.baseline_kind}"
+        raise UserError(f"--strict: {left_out}; {output} holds {best}")
+    lost = {ranker.name: ranker.lost[0] for ranker in rankers if ranker.lost}
+    if limits.strict and lost:
+        raise UserError(f"--strict: folds are {_left_out(lost)}; {output} holds the answer of the other folds")
     n = len(questions)
     whole = {name: turn for name, turn in engine.turns.items() if turn.answered.sum() == n}
     return blended, {name: turn.table() for name, turn in whole.items() if (turn.alive == engine.exists).all()}
+
+
+def _left_out(reasons: Mapping[str, str]) -> str:
+    """The rankers that are left out, those with the same reason together."""
+    alike: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        alike.setdefault(reason, []).append(name)
+    return "; ".join(f"left out: {', '.join(names)} ({reason})" for reason, names in alike.items())
 
 
 def _engine(
@@ -375,6 +413,27 @@ def _retrieve(engine: Engine, rankers: Sequence[TrainedRanker], questions: Quest
         engine.set_exams(exams)
 
 
+def _retrieve_for_baseline(
+    engine: Engine, names: Iterable[str], questions: Questions, workdir: Workdir, overrides: Sequence[str]
+) -> None:
+    """Where no ranker that reads contexts is usable: rank the options as the lost ones' retrieval does."""
+    from solution.rankers.base import Exam
+    from solution.retrieval.contexts import build_views
+
+    typed = [(path[1:], value) for path, value in parse_overrides(overrides) if path[0] == "retrieval"]
+    for path in [path for name in names for path in sorted((workdir.weights / name).glob("fold_*/ranker.json"))]:
+        with contextlib.suppress(UserError, OSError, KeyError, TypeError):
+            values = read_json(path, "the file of the ranker's settings", "")["retrieval"]
+            config = check_settings(RetrievalConfig, values, path, "retrieval", typed)
+            if config.source == "none" or not config.option_scores:
+                continue
+            if not engine.retrieve(str(workdir.root), {config.hash(): config}, {config.hash(): ["fused"]}):
+                return
+            contexts = build_views(questions, config, ["fused"], workdir.root)["fused"]
+            if engine.set_baseline(Exam.join(questions, contexts).option_scores):
+                return
+
+
 class _Terminated(BaseException):
     """SIGTERM came."""
 
@@ -450,7 +509,10 @@ def _rounded(value: float | None) -> float | None:
 def _tell(engine: Engine, ended: str, output: Path, questions: Questions, blended: np.ndarray) -> None:
     used = [name for name in engine.order if engine.turns[name].answered.any()]
     why = {"deadline": " at the deadline", "terminated": " before SIGTERM", "interrupted": " before the interruption"}
-    say(f"{output}: {len(questions)} questions answered by {', '.join(used) or 'the baseline'}{why.get(ended, '')}")
+    by = ", ".join(used) or f"the baseline ({engine.baseline_kind})"
+    say(f"{output}: {len(questions)} questions answered by {by}{why.get(ended, '')}")
+    for line in engine.shortfalls():
+        say(f"WARNING: {line}")
     if (questions.answers >= 0).all():
         credits = credit_at_k(blended, questions.answers)
         low, high = bootstrap_interval(credits)

@@ -128,7 +128,7 @@ def answer(job: dict[str, Any], tell: Tell) -> None:
     import torch
 
     from solution.config import RankerConfig
-    from solution.inference.memory import empty_ranker, watched
+    from solution.inference.memory import empty_ranker, hold_gpu_to, watched
     from solution.inference.plan import Plan
     from solution.rankers.families import make_ranker
 
@@ -145,6 +145,7 @@ def answer(job: dict[str, Any], tell: Tell) -> None:
     if job["plan"] and not torch.cuda.is_available():
         with contextlib.suppress(Exception):  # what is wrong is told when it is loaded
             empty_ranker(config, cache)  # as planning does: the libraries are not to be measured as the model's
+    hold_gpu_to(job["memory"])
     config = plan.apply(config)
     asked = {row for batch in job["batches"] for row in batch["rows"]}
     with watched(config.name, len(asked), plan) as watch:
