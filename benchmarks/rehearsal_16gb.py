@@ -523,8 +523,8 @@ def print_table(result: dict[str, Any]) -> None:
     for row in result["training"]:
         print(
             f"{row['ranker']} was trained in {row['steps']} steps of {row['train_seconds']:.0f} s together and "
-            f"answered its fold with {row['score_seconds_per_question']:.3f} s a question, {row['peak_memory_mib']} MiB at the "
-            f"highest, {row['computed_on']}"
+            f"answered its fold with {row['score_seconds_per_question']:.3f} s a question, "
+            f"{row['peak_memory_mib']} MiB at the highest, {row['computed_on']}"
         )
     print(
         f"the whole process: {result['process_peak_mib']} MiB resident at the highest, "
