@@ -33,7 +33,7 @@ from solution.errors import UserError, command
 
 ROWS_AT_ONCE = 16384
 NEIGHBOURS = 10
-KINDS = ("ivf_sq8", "ivf_pq", "rabitq")
+KINDS = ("ivf_sq8", "ivf_pq", "rabitq", "rabitq_fs")
 
 
 def main() -> None:

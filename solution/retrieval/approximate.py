@@ -2,9 +2,9 @@
 
 The kinds and their sources: HNSW (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320) over float16 values;
 inverted lists (IVF) of 8-bit values (`ivf_sq8`), of 4-bit product codes searched in registers (`ivf_pq`; Jégou et al.
-2011 and André et al. 2015, https://arxiv.org/abs/1704.07355), or of one bit a dimension (`rabitq`; Gao and Long 2024,
-https://arxiv.org/abs/2405.12497). What they find are candidates: `PassageIndex` scores them again from the vectors on
-disk.
+2011 and André et al. 2015, https://arxiv.org/abs/1704.07355), or of one bit a dimension (`rabitq`, and `rabitq_fs`,
+which searches them in registers; Gao and Long 2024, https://arxiv.org/abs/2405.12497). What they find are candidates:
+`PassageIndex` scores them again from the vectors on disk.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from solution.progress import progress_bar, say
 from solution.retrieval.shards import room_on_disk
 
 EXACT_UP_TO = 100_000
-"""`auto`: up to so many passages the search is exact, above it is `rabitq` (docs/scale.md)."""
+LOADED_UP_TO = 20_000_000
+"""`auto`: up to the first number of passages the search is exact, up to the second `rabitq_fs`, whose codes (1.3 GB of
+so many) are loaded into memory, and above `rabitq`, whose codes are mapped (docs/scale.md)."""
 _VERSION = 1  # of the training; another one makes another index
-_LISTED = ("ivf_sq8", "ivf_pq", "rabitq")
+_LISTED = ("ivf_sq8", "ivf_pq", "rabitq", "rabitq_fs")
 _FEWEST = 1000  # passages that lists and codes can be trained on; fewer are searched exactly
 _MOST_LISTS = 32768
 _SAMPLE = 40  # vectors to train on for each list
@@ -36,14 +38,14 @@ _SEED = 0
 _BLOCK = 16384
 # Measured on questions and passages of textbooks (docs/scale.md): candidates to score again, for each that is wanted
 # and at least.
-_RESCORE = {"hnsw": (1, 0), "ivf_sq8": (2, 40), "ivf_pq": (5, 100), "rabitq": (5, 100)}
+_RESCORE = {"hnsw": (1, 0), "ivf_sq8": (2, 40), "ivf_pq": (5, 100), "rabitq": (5, 100), "rabitq_fs": (5, 100)}
 _TRAINED = "trained.faiss"
 
 
 def choose_kind(config: RetrievalConfig, rows: int) -> str:
     """The kind of index for so many passages; a corpus too small to train one is searched exactly."""
     if config.index == "auto":
-        return "flat" if rows <= EXACT_UP_TO else "rabitq"
+        return "flat" if rows <= EXACT_UP_TO else "rabitq_fs" if rows <= LOADED_UP_TO else "rabitq"
     return "flat" if config.index in _LISTED and rows < _FEWEST else config.index
 
 
@@ -56,7 +58,7 @@ def build_settings(config: RetrievalConfig) -> dict[str, Any]:
     else:
         own = {"training": _VERSION, "ivf_lists": config.ivf_lists}
     if config.index == "auto":
-        own["exact_up_to"] = EXACT_UP_TO
+        own["auto"] = [EXACT_UP_TO, LOADED_UP_TO]
     return {**own, "part_rows": config.part_rows}
 
 
@@ -87,11 +89,12 @@ def choose_lists(config: RetrievalConfig, rows: int) -> int:
 
 def as_float32(vectors: np.ndarray) -> np.ndarray:
     """A C-contiguous float32 copy of rows of any float format."""
-    if vectors.dtype != np.float16:
+    # torch converts four times as fast, but where its threads take turns with faiss's they need 7 ms to start.
+    if vectors.dtype != np.float16 or vectors.size < 1 << 18:
         return np.array(vectors, dtype=np.float32, order="C")
-    import torch  # converts four times as fast as numpy
+    import torch
 
-    return torch.from_numpy(np.array(vectors, order="C")).float().numpy()
+    return torch.from_numpy(np.require(vectors, requirements=["C", "W"])).float().numpy()
 
 
 def drop_pages(vectors: np.ndarray) -> None:
@@ -137,7 +140,7 @@ class Structure:
     """What an index folder holds beside passages and vectors.
 
     Attributes:
-        kind: flat, hnsw, ivf_sq8, ivf_pq or rabitq.
+        kind: flat, hnsw, ivf_sq8, ivf_pq, rabitq or rabitq_fs.
         lists: how many inverted lists; 0 where there are none.
         rows: how many rows each part has, in order; a flat index has no parts.
     """
@@ -243,9 +246,9 @@ def _empty(config: RetrievalConfig, structure: Structure, vectors: np.ndarray, f
 def _factory(structure: Structure, dimension: int) -> str:
     if structure.kind == "ivf_sq8":
         return f"IVF{structure.lists},SQ8"
-    if structure.kind == "rabitq":
+    if structure.kind in ("rabitq", "rabitq_fs"):
         # A random rotation first: the codes assume that no dimension stands out.
-        return f"RR{dimension},IVF{structure.lists},RaBitQ"
+        return f"RR{dimension},IVF{structure.lists},RaBitQ{'fs' if structure.kind == 'rabitq_fs' else ''}"
     pieces = next(count for count in range(max(dimension // 4, 1), 0, -1) if dimension % count == 0)
     return f"IVF{structure.lists},PQ{pieces}x4fs"
 

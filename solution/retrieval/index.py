@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ _SHARD = 4096
 _QUERIES_AT_ONCE = 4096
 _QUERIES_OF_CDIST = 256
 _PAIRS = 2048  # of query and passage, scored together
+_MOST_THREADS = 8
 _MARGIN = 16  # candidates beyond k, so that rounding in float32 does not decide who is in
 _ROUNDING = 1e-5  # more than float32 products of unit vectors are off
 _DECIMALS = 9  # scores equal to so many decimals are ties; the lower row wins
@@ -146,13 +148,24 @@ class PassageIndex:
         order = np.argsort(flat, kind="stable")
         order = order[np.searchsorted(flat, 0, sorter=order) :]
         cosines = np.full(flat.shape, -np.inf, dtype=queries.dtype)
-        for begin in range(0, len(order), _PAIRS):
+
+        def score(begin: int) -> None:
             pairs = order[begin : begin + _PAIRS]
             read = np.take(self.vectors, flat[pairs], axis=0)
             block = read.astype(np.float64) if queries.dtype == np.float64 else as_float32(read)
             products = np.einsum("nd,nd->n", block, np.take(queries, pairs // rows.shape[1], axis=0))
             cosines[pairs] = products / np.maximum(np.sqrt(np.einsum("nd,nd->n", block, block)), 1e-12)
             drop_pages(self.vectors)
+
+        blocks = range(0, len(order), _PAIRS)
+        if len(blocks) < 2:
+            for begin in blocks:
+                score(begin)
+        else:
+            import faiss
+
+            with ThreadPoolExecutor(min(faiss.omp_get_max_threads(), _MOST_THREADS)) as pool:
+                list(pool.map(score, blocks))
         return cosines.reshape(rows.shape)
 
     def _cdist(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
