@@ -33,7 +33,7 @@ from solution.rankers.families import make_ranker
 from solution.training.batches import budget_batches
 
 TOLERANCE = 64 * MIB  # that may stay allocated on a GPU: workspaces of its libraries
-HEAP = 160 * MIB  # of freed tensors glibc keeps about so much on a CPU, in holes and at its heap's end (measured)
+HEAP = 24 * MIB  # of freed small tensors glibc keeps about so much on a CPU, with `child.MEMORY` (measured)
 CLOSE = 0.05  # a batch is searched for until it is this near to the largest that fits
 
 
@@ -415,6 +415,8 @@ class LivingTensors(TorchDispatchMode):
         for tensor in tree_leaves(made):
             if isinstance(tensor, torch.Tensor):
                 self._note(tensor.untyped_storage())
+        if func is torch.ops.aten.logsumexp.default:  # its kernel holds the exponentials besides
+            self.peak = max(self.peak, self._now + args[0].nbytes)
         return made
 
     def _note(self, storage: Any) -> None:
