@@ -383,8 +383,8 @@ def declared(folder: Path) -> bool:
     """Whether the report on the submission says that not every ranker answered everything."""
     try:
         report = json.loads((folder / "submission.report.json").read_text())
-        states = [ranker["state"] for ranker in report["rankers"]]
-        return report["ended"] != "finished" or any(state in ("failed", "partial", "skipped") for state in states)
+        cut = [each["lost_folds"] or each["state"] in ("failed", "partial", "skipped") for each in report["rankers"]]
+        return report["ended"] != "finished" or any(cut)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -626,6 +626,7 @@ def test_a_bad_fold_leaves_the_others(work: Path) -> None:
     assert "with the exam, corpus and settings that it was trained with: python train_fold.py" in done.stderr
     tiny = next(ranker for ranker in report_of(work)["rankers"] if ranker["ranker"] == "tiny")
     assert (tiny["state"], tiny["folds"], tiny["answered"]) == ("finished", 2, 72)
+    assert len(tiny["lost_folds"]) == 1 and "fold_1" in tiny["lost_folds"][0]
     complete(work / "submission.csv")
     done = run("submit", "--strict", cwd=work)
     assert done.returncode == 2 and "--strict: folds are left out: tiny (" in done.stderr, done.stderr

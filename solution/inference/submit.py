@@ -474,6 +474,7 @@ def submission_report(engine: Engine, ended: str, output: Path) -> dict[str, Any
                 "asked": int(turn.planned.sum()),
                 "answered": int(turn.answered.sum()),
                 "folds": int(turn.folds.max(initial=0)),
+                "lost_folds": getattr(engine.rankers.get(name), "lost", []),
                 "from_journal": turn.from_journal,
                 "load_seconds": _rounded(turn.load_seconds),
                 "seconds": round(turn.seconds, 3),
