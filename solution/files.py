@@ -87,6 +87,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             os.chmod(temporary, 0o755)
+            for file in temporary.rglob("*"):
+                if file.is_file() and file.stat().st_nlink == 1:  # some libraries write files for their owner only
+                    os.chmod(file, 0o644)
             if path.exists():
                 old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
                 os.replace(path, old / "old")

@@ -608,7 +608,7 @@ def test_what_was_cut_short_is_told(tmp_path: Path) -> None:
     turn.state, turn.reason = "partial", "the deadline came"
     turn.planned[:30] = True
     turn.folds[:10], turn.folds[10:15] = 3, 1
-    told = "b answered 10 of 30 questions; 5 more by some of its 3 folds; the deadline came"
+    told = "b answered 10 of 30 questions; 5 more with some of its 3 folds only; the deadline came"
     assert engine.shortfalls() == [told]
 
 

@@ -68,8 +68,15 @@ def exam(examined: Examined) -> Iterator[Finding]:
             "" if done else "To train, put it there, or name another: --questions",
         )
     if examined.questions is not None or examined.test.exists():
-        questions = read_questions(examined.test)
-        yield Finding("exam", str(examined.test), "ok", f"{len(questions)} questions to answer")
+        wrong: list[str] = []
+        questions = read_questions(examined.test, wrong)
+        yield Finding(
+            "exam",
+            str(examined.test),
+            "warning" if wrong else "ok",
+            f"{len(questions)} questions to answer",
+            f"Rows are wrong, and are ranked all the same: {'; '.join(wrong[:3])}" if wrong else "",
+        )
     else:
         yield Finding("exam", str(examined.test), "warning", "is not there", "submit.py needs it, or --questions FILE")
 

@@ -28,7 +28,7 @@ def submission(examined: Examined, report: Report) -> Iterator[Finding]:
     point, stages = ensemble_points(ensemble, costs)[cascade["chosen"] if cascade else -1]
     shares = {stage.ranker: stage.share for stage in stages}
     order = [*shares, *(name for name in used if name not in shares)]
-    count = len(read_questions(examined.test)) if examined.test.exists() else None
+    count = len(read_questions(examined.test, [])) if examined.test.exists() else None
     known = True
     for ranker in sorted(examined.trained, key=lambda each: order.index(each.name)):
         config = ranker.config

@@ -213,7 +213,7 @@ class Engine:
                 self.note("contexts made")
             except (_Fault, _OutOfTime) as error:
                 made.remove(key)
-                self.note(f"no contexts: {error or 'the deadline came'}")
+                self.note(f"no contexts: {str(error) or 'the deadline came'}")
                 for name, ranker in self.rankers.items():
                     if ranker.retrieval is None or ranker.retrieval.hash() != key:
                         continue
@@ -275,10 +275,14 @@ class Engine:
                     turn.state, turn.reason = "unused", "the cascade does not ask it"
         except _OutOfTime:
             self.note("the deadline")
-            for name, turn in self.turns.items():
-                if name == running or turn.state == "waiting":
-                    turn.state = "partial" if turn.answered.any() else "skipped"
-                    turn.reason = "the deadline came"
+            self.give_up("the deadline came", running)
+
+    def give_up(self, reason: str, running: str = "") -> None:
+        """Mark the rankers that have not had their turn, or not the whole of it."""
+        for name, turn in self.turns.items():
+            if name == running or turn.state == "waiting":
+                turn.state = "partial" if turn.answered.any() else "skipped"
+                turn.reason = reason
 
     def _plan(self, stage: Stage, before: Stage | None) -> np.ndarray:
         """Which questions the ranker is to read now, int positions, the least sure first."""
@@ -536,7 +540,7 @@ class Engine:
             asked, whole = int(turn.planned.sum()), int((turn.folds >= folds).sum())
             partly = int(turn.answered.sum()) - whole
             told = [f"{name} answered {whole} of {asked or len(self.questions)} questions"]
-            told += [f"{partly} more by some of its {folds} folds"] if partly else []
+            told += [f"{partly} more with some of its {folds} folds only"] if partly else []
             told += [turn.reason] if turn.reason else []
             lines.append("; ".join(told))
         return lines

@@ -56,7 +56,9 @@ class Plan:
 def too_large(config: RankerConfig, plan: Plan) -> str:
     """What is said of a ranker that does not fit with one question at a time."""
     fixed = plan.weights + plan.adapters
-    missing = math.ceil((plan.peak * SLACK - plan.available) / MIB) * MIB
+    needed = plan.peak * SLACK
+    # What the process holds itself differs by some MiB from run to run.
+    missing = math.ceil((needed - plan.available) / (16 * MIB) + 0.5) * 16 * MIB
     ways = []
     if config.quantization is None:
         ways.append(f"4-bit weights ({config.name}.quantization={{kind: nf4}}, trained with it)")
@@ -65,7 +67,7 @@ def too_large(config: RankerConfig, plan: Plan) -> str:
     if fixed < plan.available:
         ways.append(f"fewer tokens ({config.name}.max_tokens below {config.max_tokens})")
     return (
-        f"{config.name} needs {shown(plan.peak)} even for one question at a time ({shown(fixed)} of it "
+        f"{config.name} needs {shown(needed)} even for one question at a time ({shown(fixed)} of it "
         f"for weights), and {shown(max(plan.available, 0))} are there. Try "
         f"{' or '.join(ways) or 'a smaller model'}, give it {shown(missing)} more by --memory (what `submit.py` holds "
         f"itself and {shown(RESERVE)} for libraries come off it), or tune without it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -214,7 +215,7 @@ def run_submission(
     ensemble, rankers = read_ensemble(workdir, overrides, added or {}, faults)
     answers = {name: read_answers(path, questions) for name, path in (added or {}).items()}
     for path in outputs:
-        path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is told now, not after hours
+        _check_writable(path)
     engine, point = _engine(workdir, questions, ensemble, rankers, output, limits)
     trained_on = already_parted(questions, workdir.folds)
     if trained_on:
@@ -246,6 +247,8 @@ def run_submission(
             ended = "terminated"
         except KeyboardInterrupt:
             ended = "interrupted"
+        if ended in ("terminated", "interrupted"):
+            engine.give_up("it was ended by a signal")
         blended = engine.blended()
         write_submission(output, questions, blended)
         if ranked is not None:
@@ -276,6 +279,15 @@ def run_submission(
     n = len(questions)
     whole = {name: turn for name, turn in engine.turns.items() if turn.answered.sum() == n}
     return blended, {name: turn.table() for name, turn in whole.items() if (turn.alive == engine.exists).all()}
+
+
+def _check_writable(path: Path) -> None:
+    """Tell now, not after hours, that a file cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); give another output") from None
 
 
 def _left_out(reasons: Mapping[str, str]) -> str:
@@ -430,7 +442,7 @@ def _retrieve_for_baseline(
             if not engine.retrieve(str(workdir.root), {config.hash(): config}, {config.hash(): ["fused"]}):
                 return
             contexts = build_views(questions, config, ["fused"], workdir.root)["fused"]
-            if engine.set_baseline(Exam.join(questions, contexts).option_scores):
+            if engine.set_baseline(Exam.join(questions, contexts).option_scores, "sentence"):
                 return
 
 
