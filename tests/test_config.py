@@ -350,7 +350,8 @@ def test_an_override_of_a_ranker_that_is_not_used(configs):
     [
         (
             ["retrieval.index=ivf"],
-            "'auto', 'flat', 'hnsw', 'ivf_sq8', 'ivf_pq', 'rabitq' or 'rabitq_fs' (it is 'ivf')",
+            "retrieval.index: input should be 'auto', 'flat', 'hnsw', 'ivf_sq8', 'ivf_pq', 'rabitq' or 'rabitq_fs' "
+            "(it is 'ivf')",
         ),
         (["encoder.training.epochs.x=1"], "encoder.training.epochs: input should be a valid integer"),
         # Every ranker gets it, and it is told once.

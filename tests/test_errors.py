@@ -315,25 +315,29 @@ LEFT_OUT_CASES: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("name", LEFT_OUT_CASES)
-def test_a_ranker_that_cannot_be_used_is_left_out(finished: Path, tmp_path: Path, name: str) -> None:
-    """The others answer; with --strict that is an error, and the answer is written all the same."""
+def test_what_cannot_be_used_is_left_out(finished: Path, tmp_path: Path, name: str) -> None:
+    """A fold, or the ranker; the others answer. With --strict that is an error, and the answer is written too."""
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
     change, expected = LEFT_OUT_CASES[name]
     change(folder)
     (folder / "submission.csv").unlink()
-    strict = name == "adapter flipped"
+    strict, whole = name == "adapter flipped", name == "ensemble of other settings"
     done = run("submit", *["--strict"] * strict, cwd=folder)
     if strict:
-        refused(done, "submission.csv holds the best answer of the others", expected)
+        refused(done, "submission.csv holds the answer of the other folds", expected)
     assert done.returncode == (2 if strict else 0), done.stderr
-    assert "WARNING: the ranker tiny is left out" in done.stderr and expected in done.stderr
-    assert "answered by similarity" in done.stderr and "Traceback" not in done.stderr
+    assert ("WARNING: the ranker tiny is left out" in done.stderr) == whole
+    assert ("WARNING: tiny goes on without one of its folds" in done.stderr) != whole
+    assert expected in done.stderr and "Traceback" not in done.stderr
+    assert ("answered by similarity\n" in done.stderr) == whole
     assert len((folder / "submission.csv").read_text().splitlines()) == 10
     told = json.loads((folder / "submission.report.json").read_text())
     states = {ranker["ranker"]: ranker["state"] for ranker in told["rankers"]}
-    assert states == {"similarity": "finished", "tiny": "failed"}
-    assert told["recipes"] == [{"rankers": ["similarity"], "questions": 9}]
+    assert states == {"similarity": "finished", "tiny": "failed" if whole else "finished"}
+    assert [len(ranker["lost_folds"]) for ranker in told["rankers"]] == [0, 0 if whole else 1]
+    names = ["similarity"] if whole else ["similarity", "tiny"]
+    assert told["recipes"] == [{"rankers": names, "questions": 9}]
 
 
 def test_a_hub_out_of_reach_is_told_in_seconds_with_the_command_that_fetches(place: Path) -> None:

@@ -602,7 +602,7 @@ def test_the_deadline_cuts(work: Path) -> None:
 
 def test_what_was_cut_short_is_told(tmp_path: Path) -> None:
     engine = engine_of(exam_of(), tmp_path)
-    engine.rankers["b"].folders = [tmp_path] * 3
+    engine.rankers["b"] = SimpleNamespace(config=SimpleNamespace(folds_differ=True), folders=[tmp_path] * 3)
     engine.turns["a"].state = "finished"
     turn = engine.turns["b"]
     turn.state, turn.reason = "partial", "the deadline came"
@@ -637,7 +637,7 @@ def test_without_any_ranker_retrieval_answers(work: Path) -> None:
         damage(work, ranker, 0, 1, 2)
     done = run("submit", cwd=work)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert "submission.csv holds only retrieval's passage similarity: left out: " in done.stderr
+    assert "submission.csv holds only retrieval's sentence similarity: left out: " in done.stderr, done.stderr
     complete(work / "submission.csv")
 
 
