@@ -117,6 +117,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 STORED = {"llama2_7b": torch.float16, "phi3_mini": torch.bfloat16, "deberta_v3_large": torch.float16}
 SHARD_GB = {"llama2_7b": 9.98, "phi3_mini": 4.98, "deberta_v3_large": 4.98}
+RETRIEVAL: dict[str, Any] = {"source": "column", "option_scores": []}
 SMALL: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -305,7 +306,7 @@ def settings(name: str, workdir: Workdir, tokens: int) -> dict[str, Any]:
 
 def prepare(workdir: Workdir, names: Sequence[str], options: argparse.Namespace) -> dict[str, int]:
     """Write models, folds and ensemble. Returns each model's parameters."""
-    retrieval = RetrievalConfig(source="column", option_scores=[])
+    retrieval = RetrievalConfig.model_validate(RETRIEVAL)
     parameters: dict[str, int] = {}
     abouts: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -429,7 +430,7 @@ def train(workdir: Workdir, names: Sequence[str], options: argparse.Namespace) -
     configs = root / "configs"
     configs.mkdir(parents=True)
     files = {name: settings(name, workdir, options.tokens) for name in names}
-    files["retrieval"] = {"source": "column", "option_scores": []}
+    files["retrieval"] = RETRIEVAL
     files["ensemble"] = {"rankers": list(names), "folds": 2}
     for name, values in files.items():
         (configs / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")

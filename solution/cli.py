@@ -622,8 +622,9 @@ def bundle(
     assert output is not None
     names = (name or NAME, user or USER, competition or COMPETITION)
     sizes = make_bundle(folder, output, configs, packages, *names, with_models=not no_models)
-    for part, size in ((part, size) for part, size in sizes.items() if size):
-        print(f"{part:10} {size / 1e6:12,.1f} MB")
+    for part, size in sizes.items():
+        if size:
+            print(f"{part:10} {size / 1e6:12,.1f} MB")
     print(f"{'together':10} {sum(sizes.values()) / 1e6:12,.1f} MB in {output}; its README.md says how to upload it")
 
 

@@ -234,7 +234,7 @@ class Engine:
             if self.set_baseline(views[0].option_scores, self.rankers[name].config.option_score):
                 return
 
-    def set_baseline(self, scores: Mapping[str, np.ndarray], wanted: str = "") -> bool:
+    def set_baseline(self, scores: Mapping[str, np.ndarray], wanted: str) -> bool:
         """Take retrieval's own ranking of the options as the baseline, by the score wanted or another; whether one is
         there."""
         kind = wanted if wanted in scores else next(iter(sorted(scores)), None)
@@ -534,15 +534,14 @@ class Engine:
         """What the rankers that were cut short have not answered, a line for each."""
         lines = []
         for name, turn in self.turns.items():
-            if turn.state in ("finished", "imported", "unused", "failed"):
+            if turn.state not in ("partial", "skipped"):
                 continue
             folds = len(_folders(self.rankers[name])) if name in self.rankers else 1
             asked, whole = int(turn.planned.sum()), int((turn.folds >= folds).sum())
             partly = int(turn.answered.sum()) - whole
             told = [f"{name} answered {whole} of {asked or len(self.questions)} questions"]
             told += [f"{partly} more with some of its {folds} folds only"] if partly else []
-            told += [turn.reason] if turn.reason else []
-            lines.append("; ".join(told))
+            lines.append("; ".join([*told, turn.reason]))
         return lines
 
     def blended(self) -> np.ndarray:

@@ -70,13 +70,11 @@ class TrainedRanker:
         values, retrieval = stored[0]["config"], stored[0]["retrieval"]
         source = self.folders[0] / "ranker.json"
 
-        def typed(owner: str) -> Overrides:
-            return [(path[1:], value) for path, value in overrides if path[0] == owner and len(path) > 1]
-
-        self.config: RankerConfig = check_settings(RankerConfig, values, source, name, typed(name))
+        self.config: RankerConfig = check_settings(RankerConfig, values, source, name, _typed(overrides, name))
         self.retrieval: RetrievalConfig | None = None
         if retrieval is not None:
-            self.retrieval = check_settings(RetrievalConfig, retrieval, source, "retrieval", typed("retrieval"))
+            changes = _typed(overrides, "retrieval")
+            self.retrieval = check_settings(RetrievalConfig, retrieval, source, "retrieval", changes)
             self._check_reranker(workdir, stored[0]["about"].get("reranker"), remedy)
         if self.config.family in TRAINED_FAMILIES:
             try:
@@ -114,6 +112,11 @@ class TrainedRanker:
                 f"the ranker {self.name} was trained on contexts of another reranker than the one in "
                 f"{workdir.weights / 'reranker'}. {remedy}"
             )
+
+
+def _typed(overrides: Overrides, owner: str) -> Overrides:
+    """The settings of the command line that are the owner's, without its name."""
+    return [(path[1:], value) for path, value in overrides if path[0] == owner and len(path) > 1]
 
 
 def read_ensemble(
@@ -432,11 +435,11 @@ def _retrieve_for_baseline(
     from solution.rankers.base import Exam
     from solution.retrieval.contexts import build_views
 
-    typed = [(path[1:], value) for path, value in parse_overrides(overrides) if path[0] == "retrieval"]
+    changes = _typed(parse_overrides(overrides), "retrieval")
     for path in [path for name in names for path in sorted((workdir.weights / name).glob("fold_*/ranker.json"))]:
         with contextlib.suppress(UserError, OSError, KeyError, TypeError):
             values = read_json(path, "the file of the ranker's settings", "")["retrieval"]
-            config = check_settings(RetrievalConfig, values, path, "retrieval", typed)
+            config = check_settings(RetrievalConfig, values, path, "retrieval", changes)
             if config.source == "none" or not config.option_scores:
                 continue
             if not engine.retrieve(str(workdir.root), {config.hash(): config}, {config.hash(): ["fused"]}):

@@ -30,7 +30,7 @@ LOADED_UP_TO = 20_000_000
 """`auto`: up to the first number of passages the search is exact, up to the second `rabitq_fs`, whose codes (1.3 GB of
 so many) are loaded into memory, and above `rabitq`, whose codes are mapped (docs/scale.md)."""
 _VERSION = 1  # of the training; another one makes another index
-_LISTED = ("ivf_sq8", "ivf_pq", "rabitq", "rabitq_fs")
+LISTED = ("ivf_sq8", "ivf_pq", "rabitq", "rabitq_fs")
 _FEWEST = 1000  # passages that lists and codes can be trained on; fewer are searched exactly
 _MOST_LISTS = 32768
 _SAMPLE = 40  # vectors to train on for each list
@@ -46,7 +46,7 @@ def choose_kind(config: RetrievalConfig, rows: int) -> str:
     """The kind of index for so many passages; a corpus too small to train one is searched exactly."""
     if config.index == "auto":
         return "flat" if rows <= EXACT_UP_TO else "rabitq_fs" if rows <= LOADED_UP_TO else "rabitq"
-    return "flat" if config.index in _LISTED and rows < _FEWEST else config.index
+    return "flat" if config.index in LISTED and rows < _FEWEST else config.index
 
 
 def build_settings(config: RetrievalConfig) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def write_parts(config: RetrievalConfig, vectors: np.ndarray, folder: Path) -> S
     with room_on_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
     sweep_leftovers(folder)
-    lists = choose_lists(config, len(vectors)) if kind in _LISTED else 0
+    lists = choose_lists(config, len(vectors)) if kind in LISTED else 0
     rows = tuple(min(config.part_rows, len(vectors) - begin) for begin in range(0, len(vectors), config.part_rows))
     structure = Structure(kind, lists, rows)
     threads = faiss.omp_get_max_threads()

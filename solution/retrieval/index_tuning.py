@@ -12,10 +12,10 @@ import numpy as np
 
 from solution.config import RetrievalConfig
 from solution.progress import progress_bar, say
-from solution.retrieval.approximate import Structure, open_parts, write_parts
+from solution.retrieval.approximate import LISTED, Structure, open_parts, write_parts
 from solution.retrieval.index import PassageIndex
 
-KINDS = ("ivf_sq8", "ivf_pq", "rabitq", "rabitq_fs", "hnsw")
+KINDS = (*LISTED, "hnsw")
 FEWEST = 1000
 _PROBES = (4, 8, 16, 32, 64, 128, 256)
 _RESCORE = (40, 100, 200, 400)
