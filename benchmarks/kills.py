@@ -41,7 +41,7 @@ def main() -> None:
     import pyarrow.parquet  # noqa: F401
     import sentence_transformers  # noqa: F401
 
-    import solution.retrieval.contexts
+    import solution.retrieval.contexts.build
     import solution.retrieval.lexical  # noqa: F401
 
     draw = random.Random(options.seed)
@@ -119,7 +119,7 @@ def work(config: RetrievalConfig, workdir: Path) -> None:
     from solution.progress import console
     from solution.questions import Questions
     from solution.retrieval import shards
-    from solution.retrieval.contexts import build_contexts
+    from solution.retrieval.contexts.build import build_contexts
     from solution.retrieval.index import build_index
     from solution.retrieval.lexical import build_lexical
 

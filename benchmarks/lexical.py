@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from solution.command import command
 from solution.config import RetrievalConfig
-from solution.errors import UserError, command
+from solution.errors import UserError
 
 ROWS_AT_ONCE = 4096
 
@@ -119,7 +120,7 @@ def step_grow(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def step_build(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from solution.memory import PeakMemory
-    from solution.retrieval.lexical import write_bm25
+    from solution.retrieval.bm25 import write_bm25
 
     peak = PeakMemory()
     started = time.perf_counter()
@@ -136,7 +137,7 @@ def step_build(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def step_search(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from solution.memory import PeakMemory
-    from solution.retrieval.lexical import LexicalIndex, Words
+    from solution.retrieval.bm25 import LexicalIndex, Words
 
     queries = json.loads((folder / "queries.json").read_text())
     peak = PeakMemory()
@@ -160,7 +161,7 @@ def step_library(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     import Stemmer
 
     from solution.memory import PeakMemory
-    from solution.retrieval.lexical import bm25s_library
+    from solution.retrieval.bm25 import bm25s_library
 
     bm25s = bm25s_library()
 
@@ -182,7 +183,8 @@ def step_library(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def grown_texts(folder: Path) -> Iterator[str]:
     import pyarrow.parquet as pq
 
-    from solution.retrieval.passages import Passage, passage_text
+    from solution.exam import passage_text
+    from solution.retrieval.passages import Passage
 
     with pq.ParquetFile(folder / "passages.parquet") as file:
         for batch in file.iter_batches(ROWS_AT_ONCE):

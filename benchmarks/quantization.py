@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from solution.config import RankerConfig
-from solution.demo.run import EXAM
+from solution.demo.exam import EXAM
 from solution.device import free_memory
+from solution.exam import Exam
 from solution.metrics import map_at_k
 from solution.questions import read_questions
-from solution.rankers.base import Exam
 from solution.rankers.families import make_ranker
 
 KINDS: dict[str, dict[str, object] | None] = {

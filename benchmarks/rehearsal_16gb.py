@@ -38,18 +38,19 @@ import numpy as np
 import torch
 import yaml
 
+from solution.command import command
 from solution.config import RankerConfig, RetrievalConfig
-from solution.demo.run import EXAM
-from solution.ensemble.tune import load_ensemble
-from solution.errors import UserError, command
-from solution.files import atomic_folder, read_json, write_json, write_manifest
-from solution.inference.memory import empty_ranker
+from solution.demo.exam import EXAM
+from solution.ensemble.record import load_ensemble
+from solution.errors import UserError
+from solution.files import atomic_folder, write_json
+from solution.inference.outline import empty_ranker
+from solution.learning.adapters import ADAPTER
 from solution.memory import parse_memory
 from solution.models import empty_model
 from solution.questions import LETTERS, read_questions
 from solution.rankers.neural import HEAD
-from solution.training.adapters import ADAPTER
-from solution.training.run import KIND
+from solution.weights import close_folder, read_metrics, write_metrics, write_record
 from solution.workdir import Workdir
 
 ROOT = Path(__file__).parent.parent
@@ -240,16 +241,10 @@ def write_fold(config: RankerConfig, retrieval: RetrievalConfig, about: dict[str
         ranker.model.peft_config["default"].save_pretrained(folder)
         if ranker.head is not None:
             save_file(random(ranker.head.state_dict()), folder / HEAD)
-        write_json(
-            folder / "ranker.json",
-            {
-                "about": about,
-                "config": config.model_dump(mode="json"),
-                "retrieval": retrieval.model_dump(mode="json"),
-            },
-        )
-        write_json(folder / "metrics.json", {})
-        write_manifest(folder, KIND, key="rehearsal")
+        settings = {"config": config.model_dump(mode="json"), "retrieval": retrieval.model_dump(mode="json")}
+        write_record(folder, {"about": about, **settings})
+        write_metrics(folder, {})
+        close_folder(folder, key="rehearsal")
 
 
 def write_ensemble(workdir: Workdir, abouts: dict[str, dict[str, Any]]) -> None:
@@ -444,7 +439,7 @@ def train(workdir: Workdir, names: Sequence[str], options: argparse.Namespace) -
         )
         if process.returncode:
             raise UserError(f"train_fold.py of {name} ended with code {process.returncode}; see above")
-        facts = read_json(Workdir.open(root).fold_weights(name, 0) / "metrics.json", "what was measured", "")
+        facts = read_metrics(Workdir.open(root).fold_weights(name, 0), "")
         kept = ("steps", "train_seconds", "score_seconds_per_question", "load_seconds", "peak_memory_mib")
         kept += ("computed_on", "loss", "trainable_parameters", "bits_per_parameter")
         rows.append({"ranker": name} | {key: facts[key] for key in kept if key in facts})

@@ -28,8 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from solution.command import command
 from solution.config import RetrievalConfig
-from solution.errors import UserError, command
+from solution.errors import UserError
 
 ROWS_AT_ONCE = 16384
 NEIGHBOURS = 10
@@ -254,7 +255,7 @@ def step_library(folder: Path, options: argparse.Namespace, kind: str) -> dict[s
 
 def step_search(folder: Path, options: argparse.Namespace, what: str) -> dict[str, Any]:
     from solution.retrieval.approximate import Structure, open_parts
-    from solution.retrieval.index import PassageIndex
+    from solution.retrieval.dense import PassageIndex
 
     queries, exact = np.load(folder / "queries.npy"), np.load(folder / "exact.npy")
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")

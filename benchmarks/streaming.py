@@ -23,18 +23,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from solution.command import command
 from solution.config import RankerConfig
-from solution.demo.run import EXAM
+from solution.demo.exam import EXAM
 from solution.device import choose_device
-from solution.errors import command
+from solution.exam import ContextPassage, Exam
 from solution.memory import PeakAnonymous, PeakMemory
 from solution.models import resolve_model
 from solution.questions import read_questions
-from solution.rankers.base import Exam
 from solution.rankers.causal import CausalRanker
 from solution.rankers.families import make_ranker
-from solution.rankers.streamed import Weights
-from solution.retrieval.contexts import ContextPassage
+from solution.rankers.stored_weights import Weights
 
 WAYS = ("ordinary", "streamed", "offloaded")
 

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from solution.config import RetrievalConfig
-from solution.demo.run import EXAM
+from solution.demo.exam import EXAM
 from solution.questions import Questions, read_questions, write_questions
 from solution.retrieval.embedding import Embedder
 
@@ -56,8 +56,8 @@ def grown_exam(count: int) -> Questions:
 
 def have_indexes(workdir: Path) -> None:
     """Build what retrieval searches in, where it is not there yet: a submission finds it ready."""
-    from solution.inference.submit import read_ensemble
-    from solution.retrieval.contexts import build_views
+    from solution.inference.trained import read_ensemble
+    from solution.retrieval.contexts.build import build_views
     from solution.workdir import Workdir
 
     for ranker in read_ensemble(Workdir.open(workdir), ())[1]:
@@ -96,8 +96,8 @@ class CopyEmbedder(Embedder):
 
 def grow_index(workdir: Path, count: int) -> list[str]:
     """Build the indexes of `count` passages in `workdir`; returns the settings for submit.py that name them."""
-    from solution.inference.submit import read_ensemble
-    from solution.retrieval.contexts import build_views
+    from solution.inference.trained import read_ensemble
+    from solution.retrieval.contexts.build import build_views
     from solution.retrieval.corpus import read_corpus
     from solution.retrieval.index import build_index
     from solution.workdir import Workdir

@@ -1,14 +1,15 @@
-"""The one place that decides where models run and in which number format."""
+"""The one place that decides where models run and in which number format; torch loads when it is first asked."""
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from solution.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc", "bad allocation")
 
@@ -27,10 +28,14 @@ class Device:
 
     @property
     def torch(self) -> torch.device:
+        import torch
+
         return torch.device(self.kind)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Products in `compute`, sums and norms in float32; nothing to do when `compute` is float32."""
+        import torch
+
         if self.compute == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.kind, dtype=self.compute)
@@ -38,6 +43,8 @@ class Device:
     @property
     def scales_loss(self) -> bool:
         """float16 gradients underflow unless the loss is scaled."""
+        import torch
+
         return self.compute == torch.float16
 
     def __str__(self) -> str:
@@ -53,6 +60,8 @@ def choose_device(precision: str = "auto") -> Device:
     Raises:
         UserError: float16 asked for on a CPU.
     """
+    import torch
+
     cuda = torch.cuda.is_available()
     kind = "cuda" if cuda else "cpu"
     if precision == "float16" and not cuda:
@@ -66,6 +75,8 @@ def choose_device(precision: str = "auto") -> Device:
 
 def cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware."""
+    import torch
+
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(bool(check()) for check in checks if check is not None)
 
@@ -73,6 +84,8 @@ def cpu_has_bfloat16() -> bool:
 def free_memory() -> None:
     """Give back what a dropped model held."""
     import gc
+
+    import torch
 
     gc.collect()
     if torch.cuda.is_available():
@@ -90,6 +103,8 @@ def trim_memory() -> None:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory could not be had, on a GPU or for a tensor on the CPU."""
+    import torch
+
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     # On a CPU PyTorch and its libraries raise plain RuntimeErrors.

@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
-import sys
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
-
-from solution.suggestions import running_command
-
-EXIT_USER_ERROR = 2
-
-F = TypeVar("F", bound=Callable[..., Any])
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -52,34 +43,3 @@ def explanation(error: BaseException) -> str | None:
             "retrieval.batch_size"
         )
     return text.splitlines()[0] if any(words in text for words in _SYSTEM) else None
-
-
-def command(function: F) -> F:
-    """Decorate a command: an error with an `explanation` becomes one message on stderr and exit code 2.
-
-    Set `SOLUTION_TRACEBACK=1` to see the traceback instead.
-    """
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            with running_command(function.__name__, kwargs):
-                return function(*args, **kwargs)
-        except KeyboardInterrupt:
-            from solution.training import distributed
-
-            if distributed.rank() == 0:
-                print("interrupted: what was finished is kept; run the same command again to go on", file=sys.stderr)
-            raise SystemExit(130) from None
-        except Exception as error:
-            text = explanation(error)
-            if text is None or os.environ.get("SOLUTION_TRACEBACK"):
-                raise
-            from solution.training import distributed
-
-            if distributed.first_to_fail():
-                print(f"error: {text}", file=sys.stderr)
-            distributed.leave()
-            raise SystemExit(EXIT_USER_ERROR) from None
-
-    return run  # type: ignore[return-value]

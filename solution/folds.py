@@ -16,7 +16,8 @@ from solution.config import EnsembleConfig
 from solution.errors import UserError
 from solution.files import content_hash, read_json, write_json
 from solution.progress import say
-from solution.questions import Questions, cell_text
+from solution.questions import Questions
+from solution.tables import cell_text
 from solution.workdir import Workdir
 
 
@@ -275,3 +276,12 @@ def question_prints(questions: Questions, group_column: str | None) -> dict[str,
         id_: content_hash(prompt, cell_text(value))[:8]
         for id_, prompt, value in zip(questions.ids, questions.prompts, values, strict=True)
     }
+
+
+def exam_with_folds_hash(questions: Questions, folds: np.ndarray) -> str:
+    """A hash of an exam and of which question is in which fold: OOF files of other folds do not belong together.
+
+    Args:
+        folds: int [n].
+    """
+    return content_hash(questions.content_hash(), content_hash(sorted(zip(questions.ids, folds.tolist(), strict=True))))

@@ -6,6 +6,7 @@ import contextlib
 import re
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from solution.errors import UserError
@@ -100,3 +101,49 @@ class PeakAnonymous:
         self._done.set()
         self._thread.join()
         self.peak = max(self.peak, self._now())
+
+
+def free_on_machine() -> int | None:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def free_in_limits() -> Iterator[int]:
+    """What the limits of this process (`ulimit -v`, `ulimit -d`) leave."""
+    try:
+        import resource
+    except ImportError:
+        return
+    for limit, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY:
+            yield soft - 1024 * (status_kib(used) or 0)
+
+
+def free_in_cgroup() -> int | None:
+    """What the cgroups (version 1 or 2) of this process leave, file caches counted as free."""
+    names = {  # version -> files of the limit and of the use, the caches' name in memory.stat
+        "": ("memory.max", "memory.current", "inactive_file"),
+        "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    }
+    found = []
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, inside = line.split(":", 2)
+            if controllers not in names:
+                continue
+            limit_name, used_name, cache_name = names[controllers]
+            root = Path("/sys/fs/cgroup") / controllers
+            group = root / inside.lstrip("/")
+            # In a container the group's own path may be hidden, and its files lie at the root.
+            for folder in [group, *group.parents]:
+                if folder != root and root not in folder.parents:
+                    break
+                with contextlib.suppress(OSError, ValueError):
+                    limit, used = int((folder / limit_name).read_text()), int((folder / used_name).read_text())
+                    stat = dict(entry.split() for entry in (folder / "memory.stat").read_text().splitlines())
+                    found.append(limit - used + int(stat.get(cache_name, 0)))
+    return min(found, default=None)

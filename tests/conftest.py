@@ -64,8 +64,7 @@ def tiny_exam(n: int = 12, options: int | tuple[int, ...] = 4, seed: int = 0, wo
     """An `Exam` that can be learnt: the right option begins with `true`. With a passage for every question."""
     from tiny_models import WORDS
 
-    from solution.rankers.base import Exam
-    from solution.retrieval.contexts import ContextPassage
+    from solution.exam import ContextPassage, Exam
 
     rng = np.random.default_rng(seed)
     sizes = (options,) if isinstance(options, int) else options

@@ -24,15 +24,18 @@ from hypothesis import strategies as st
 from malformed import ANSWERS, CORPUS, ENDINGS, EXAM, Case, cases, encode
 from pipeline import HEADER, LONGEST, ROWS, run, write_configs
 
-from solution.config import Run, TuneSettings, load_run
+from solution.config import Run, TuneSettings
+from solution.config_files import load_run
 from solution.ensemble.blend import apply_recipe
 from solution.ensemble.imported import read_answers
-from solution.ensemble.tune import load_ensemble, read_recipe, run_tune
+from solution.ensemble.record import load_ensemble, read_recipe
+from solution.ensemble.tune import run_tune
 from solution.errors import UserError
-from solution.inference.submit import write_probabilities, write_ranked, write_submission
+from solution.inference.outputs import write_probabilities, write_ranked, write_submission
 from solution.oof import load_oof, write_oof
-from solution.questions import LETTERS, Questions, cell_text, read_questions
+from solution.questions import LETTERS, Questions, read_questions
 from solution.retrieval.corpus import corpus_fingerprint, read_corpus
+from solution.tables import cell_text
 from solution.workdir import Workdir
 
 SECONDS = 10  # many times what the slowest file takes

@@ -14,24 +14,13 @@ from solution import metrics
 from solution.config import TuneSettings
 from solution.ensemble.blend import Recipe
 from solution.ensemble.candidates import Problem
-from solution.ensemble.cascade import (
-    Cost,
-    Plan,
-    Point,
-    _honest,
-    _specs,
-    _stages_reached,
-    _thresholds,
-    doubt,
-    living,
-    measured_cost,
-    plan_cascade,
-    refine,
-    unsure,
-)
+from solution.ensemble.cascade import Plan, Point, doubt, living, refine, unsure
+from solution.ensemble.costs import Cost, measured_cost
+from solution.ensemble.frontier import _honest, _specs, _stages_reached, _thresholds, plan_cascade
 from solution.ensemble.honest import nested
+from solution.ensemble.record import load_ensemble, read_stages
 from solution.ensemble.table import print_cascade
-from solution.ensemble.tune import load_ensemble, read_stages, run_tune
+from solution.ensemble.tune import run_tune
 from solution.errors import UserError
 from solution.oof import write_oof
 from solution.questions import Questions

@@ -5,15 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from solution.config import (
-    LoraSettings,
-    PromptSettings,
-    RankerConfig,
-    RetrievalConfig,
-    load_run,
-    parse_overrides,
-    setting_names,
-)
+from solution.config import LoraSettings, PromptSettings, RankerConfig, RetrievalConfig
+from solution.config_files import load_run, parse_overrides, setting_names
 from solution.errors import UserError
 
 FILES = {

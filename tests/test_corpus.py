@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from solution.errors import UserError
+from solution.exam import passage_text
 from solution.retrieval.corpus import Document, corpus_fingerprint, read_corpus
-from solution.retrieval.passages import Passage, passage_text, split_passages
+from solution.retrieval.passages import Passage, split_passages
 
 ROWS = [
     {"id": "a", "title": "Water", "section": "Ice", "text": 'Ice melts at 273.15 K,\n"exactly" so.'},

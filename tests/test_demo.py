@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from solution.demo.run import EXAM, read_demo_exam
+from solution.demo.exam import EXAM, read_demo_exam
 from solution.folds import group_questions
 from solution.metrics import expected_random_map, map_at_k
 from solution.models import package_file

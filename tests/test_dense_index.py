@@ -33,8 +33,9 @@ from solution.retrieval.approximate import (
     open_parts,
     write_parts,
 )
+from solution.retrieval.dense import PassageIndex
 from solution.retrieval.embedding import Embedder
-from solution.retrieval.index import PassageIndex, build_index, open_index
+from solution.retrieval.index import build_index, open_index
 from solution.retrieval.index_tuning import Setting, frontier, measure, recall_at_k, recommend, sample_queries, table
 
 ROOT = Path(__file__).parents[1]
@@ -361,7 +362,7 @@ def test_the_command_tunes(built):
     (configs / "retrieval.yaml").write_text(f"corpus: {config.corpus}\nembedder: {MINILM}\n")
     code = (
         "import solution.retrieval.approximate as a, solution.retrieval.index_tuning as t\n"
-        "a._FEWEST = t.FEWEST = 100\nfrom solution.cli import app\napp(prog_name='python -m solution')"
+        "a._FEWEST = t.FEWEST = 100\nfrom solution.cli.verbs import app\napp(prog_name='python -m solution')"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 

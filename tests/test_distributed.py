@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from pipeline import ROOT, write_configs
 from tiny_models import bert, llama
 
-from solution.config import load_run
+from solution.config_files import load_run
+from solution.learning import distributed
+from solution.learning.distributed import balanced_parts, own_batches, sum_gradients, sum_tables
 from solution.oof import read_oof
 from solution.questions import read_questions
-from solution.training import distributed
-from solution.training.distributed import balanced_parts, own_batches, sum_gradients, sum_tables
 from solution.training.run import train_folds
 from solution.workdir import Workdir
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from solution.cli import app
+from solution.cli.verbs import app
 from solution.doctor.examine import examine
 from solution.doctor.report import Finding, Report
-from solution.inference.engine import START_SECONDS
+from solution.inference.schedule import START_SECONDS
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ import pytest
 
 from solution import metrics
 from solution.config import TuneSettings
-from solution.ensemble.blend import Recipe, Stacker, apply_recipe, blend, merge, sharpen, terms
+from solution.ensemble.blend import Recipe, Stacker, apply_recipe, blend, sharpen, terms
 from solution.ensemble.candidates import Problem, candidates
 from solution.ensemble.exact import best_on_segment, exact_weights, polish_weights
 from solution.ensemble.fast import Evaluator
 from solution.ensemble.honest import added_values, choose, chosen_credits, error_correlation, nested
+from solution.ensemble.record import load_ensemble, read_recipe
 from solution.ensemble.search import (
     Journal,
     fewer_rankers,
@@ -28,9 +29,10 @@ from solution.ensemble.search import (
 )
 from solution.ensemble.stacker import fit_stacker
 from solution.ensemble.table import print_rankers, print_search, print_table
-from solution.ensemble.tune import load_ensemble, read_recipe, run_tune
+from solution.ensemble.tune import run_tune
 from solution.errors import UserError
 from solution.oof import write_oof
+from solution.probabilities import merge
 from solution.questions import Questions
 from solution.workdir import Workdir
 

@@ -11,10 +11,9 @@ import pytest
 import torch
 from conftest import tiny_config, tiny_exam
 
-from solution.rankers.base import Exam
-from solution.rankers.causal import EncodedOptions
+from solution.exam import ContextPassage, Exam
 from solution.rankers.families import make_ranker
-from solution.retrieval.contexts import ContextPassage
+from solution.rankers.generative import EncodedOptions
 
 torch.set_num_threads(1)
 

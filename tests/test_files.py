@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from solution.errors import UserError, command, explanation
+from solution.command import command
+from solution.errors import UserError, explanation
 from solution.files import (
     atomic_file,
     atomic_folder,

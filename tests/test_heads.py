@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from tiny_models import llama
 
 from solution.errors import UserError
-from solution.rankers.causal import ScoreHead, choose_examples
 from solution.rankers.families import make_ranker
-from solution.rankers.neural import rotations
+from solution.rankers.generative import ScoreHead, choose_examples
+from solution.rankers.layout import rotations
 from solution.rankers.prompts import question_with_options
 
 torch.set_num_threads(1)

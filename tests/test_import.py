@@ -16,7 +16,7 @@ from pipeline import run
 from solution import metrics
 from solution.ensemble.imported import import_oof, read_answers
 from solution.errors import UserError
-from solution.inference.submit import read_ensemble
+from solution.inference.trained import read_ensemble
 from solution.oof import load_oof, write_oof
 from solution.questions import Questions
 from solution.workdir import Workdir

@@ -18,20 +18,26 @@ from pipeline import run
 from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run
 from solution.ensemble.tune import run_tune
 from solution.errors import UserError
+from solution.exam import Exam
 from solution.files import MANIFEST, write_manifest
 from solution.inference.submit import run_submission
 from solution.oof import load_oof
+from solution.probabilities import masked_softmax
 from solution.questions import Questions
-from solution.rankers.base import Exam, masked_softmax, predict_contexts
-from solution.retrieval import contexts, lexical
-from solution.retrieval import index as index_module
-from solution.retrieval.contexts import Searcher, build_contexts, build_views
+from solution.rankers.base import predict_contexts
+from solution.retrieval import bm25, lexical
+from solution.retrieval import places as places_module
+from solution.retrieval.bm25 import Words, bm25s_library
+from solution.retrieval.contexts import column
+from solution.retrieval.contexts.build import build_contexts, build_views
+from solution.retrieval.contexts.comparison import compare, explain, table
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.fusion import Ranking, distinct, fuse
+from solution.retrieval.gold import Gold, judge
 from solution.retrieval.index import build_index
-from solution.retrieval.lexical import Words, bm25s_library, build_lexical, open_lexical
+from solution.retrieval.lexical import build_lexical, open_lexical
 from solution.retrieval.passages import Passage
-from solution.retrieval.report import Gold, compare, explain, judge, table
+from solution.retrieval.search import Searcher
 from solution.training.run import train_folds
 from solution.workdir import Workdir
 
@@ -76,7 +82,7 @@ def embedder(tmp_path_factory) -> Embedder:
 @pytest.fixture(autouse=True)
 def loaded_once(embedder, monkeypatch):
     """All tests use one loaded model: loading it is most of what they would do."""
-    for module in (contexts, index_module, lexical):
+    for module in (places_module, column):
         monkeypatch.setattr(module, "Embedder", lambda spec, cache: embedder)
 
 
@@ -156,7 +162,7 @@ def test_the_highest_are_found_among_ties(n):
         scores = scores.astype(np.float32)
         for k in (1, 7, 30):
             expected = [row for row in np.argsort(-scores, kind="stable")[:k] if scores[row] > 0]
-            assert lexical._highest(scores, k).tolist() == expected
+            assert bm25._highest(scores, k).tolist() == expected
 
 
 def test_words():
@@ -206,7 +212,7 @@ def test_the_same_corpus_gives_the_same_bytes_also_after_a_kill(config, workdir,
     assert len(list((workdir / "cache").glob("lexical-*"))) == 2
 
 
-@pytest.mark.parametrize("name", sorted(lexical._FILES))
+@pytest.mark.parametrize("name", sorted(bm25.FILES))
 def test_a_damaged_lexical_index_is_refused(config, workdir, name):
     path = only_lexical(workdir) / name
     data = path.read_bytes()
@@ -236,7 +242,7 @@ def test_pickles_are_not_loaded(config, workdir):
     about = {
         k: v for k, v in json.loads((folder / MANIFEST).read_text()).items() if k not in ("schema", "kind", "files")
     }
-    np.save(folder / lexical._DATA, np.array([None, {}], dtype=object), allow_pickle=True)
+    np.save(folder / bm25._DATA, np.array([None, {}], dtype=object), allow_pickle=True)
     write_manifest(folder, lexical.KIND, **about)
     with pytest.raises(UserError, match="corrupt"):
         open_lexical(config, workdir)
@@ -560,7 +566,7 @@ def test_jax_is_not_started(tmp_path):
     (tmp_path / "jax" / "__init__.py").write_text("raise RuntimeError('RESOURCE_EXHAUSTED: out of memory')")
     code = (
         "import sys\n"
-        "from solution.retrieval.lexical import Words, bm25s_library\n"
+        "from solution.retrieval.bm25 import Words, bm25s_library\n"
         "assert Words('english').terms('The cells divide') == ['cell', 'divid']\n"
         "assert hasattr(bm25s_library(), 'BM25') and 'jax' not in sys.modules\n"
         "try:\n"

@@ -24,22 +24,16 @@ from pipeline import ROOT, run
 from solution.config import RankerConfig
 from solution.device import out_of_memory
 from solution.errors import UserError
+from solution.exam import Exam
 from solution.inference.child import MEMORY
-from solution.inference.memory import (
-    Outline,
-    available_memory,
-    gpu_workspace,
-    hold_gpu_to,
-    plan_ranker,
-    watched,
-)
+from solution.inference.memory import available_memory, hold_gpu_to, watched
+from solution.inference.outline import Outline, gpu_workspace, plan_ranker
 from solution.inference.plan import MIB
-from solution.inference.submit import read_ensemble
+from solution.inference.trained import read_ensemble
+from solution.learning.adapters import bits_per_parameter
 from solution.memory import parse_memory, status_kib
 from solution.models import check_model, locate_model
-from solution.rankers.base import Exam
 from solution.rankers.families import make_ranker
-from solution.training.adapters import bits_per_parameter
 from solution.workdir import Workdir
 
 torch.set_num_threads(1)

@@ -15,11 +15,11 @@ from conftest import tiny_config, tiny_exam
 
 from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run
 from solution.errors import UserError
+from solution.exam import Exam
 from solution.oof import read_oof
 from solution.questions import Questions
-from solution.rankers.base import Exam
 from solution.rankers.families import make_ranker
-from solution.retrieval.contexts import build_contexts
+from solution.retrieval.contexts.build import build_contexts
 from solution.training.merge import merge_fold
 from solution.training.run import train_folds
 from solution.workdir import Workdir
@@ -256,7 +256,7 @@ def test_refused(merged_bert, tiny, tmp_path, monkeypatch):
 def test_command(merged_bert, tmp_path):
     from typer.testing import CliRunner
 
-    from solution.cli import app
+    from solution.cli.verbs import app
 
     workdir, _, _ = merged_bert
     words = [

@@ -14,8 +14,8 @@ import torch
 from conftest import saved_and_loaded, tiny_config, tiny_exam
 
 from solution.errors import UserError
+from solution.learning.adapters import bits_per_parameter
 from solution.rankers.families import make_ranker
-from solution.training.adapters import bits_per_parameter
 
 torch.set_num_threads(1)
 
@@ -115,9 +115,9 @@ SMOLLM2 = (30 * 7, 30 * (576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536))  # mat
 
 @pytest.fixture(scope="module")
 def smollm2_exam() -> Any:
-    from solution.demo.run import EXAM
+    from solution.demo.exam import EXAM
+    from solution.exam import Exam
     from solution.questions import read_questions
-    from solution.rankers.base import Exam
 
     questions = read_questions(EXAM).subset(range(4))
     return Exam(questions, [[] for _ in range(4)])

@@ -14,7 +14,6 @@ from solution.errors import UserError
 from solution.questions import (
     LETTERS,
     Questions,
-    file_format,
     kaggle_prediction,
     letter,
     letter_index,
@@ -22,6 +21,7 @@ from solution.questions import (
     read_questions,
     write_questions,
 )
+from solution.tables import file_format
 
 HEADER = "id,prompt,A,B,C,D,E,answer\n"
 

@@ -13,13 +13,14 @@ from conftest import saved_and_loaded, tiny_config, tiny_exam
 
 from solution.config import RankerConfig
 from solution.errors import UserError
+from solution.exam import ContextPassage, Exam
+from solution.probabilities import masked_softmax
 from solution.questions import Questions
 from solution.rankers.attention import causal_tokens
-from solution.rankers.base import Exam, masked_softmax
-from solution.rankers.causal import EncodedOptions, packed_layout
+from solution.rankers.causal import packed_layout
 from solution.rankers.families import make_ranker
+from solution.rankers.generative import EncodedOptions
 from solution.rankers.prompts import cut_text, share_room, shorten
-from solution.retrieval.contexts import ContextPassage
 
 torch.set_num_threads(1)
 

@@ -19,7 +19,8 @@ from solution import metrics
 from solution.config import TuneSettings
 from solution.ensemble.tune import run_tune
 from solution.errors import UserError
-from solution.files import content_hash
+from solution.folds import exam_with_folds_hash
+from solution.learning.log import TrainingLog
 from solution.oof import write_oof
 from solution.questions import Questions
 from solution.report.charts import Forest, Mark, ticks
@@ -28,8 +29,6 @@ from solution.report.page import render, text
 from solution.report.plots import _folded
 from solution.report.run import write_report
 from solution.report.sections import Builder, Section
-from solution.training.log import TrainingLog
-from solution.training.run import Prepared, fold_hash
 from solution.workdir import Workdir
 
 EVIL = '<script>alert(1)</script> & "quotes" </table> $x_1$ \x00 \u202e Δt≤5 ' + "verylongword" * 30
@@ -58,7 +57,7 @@ def simulate(folder: Path, strengths: dict[str, float] = STRENGTHS, n: int = 120
     workdir = Workdir.open(folder)
     folds = np.arange(n) % FOLDS
     exists = questions.exists()
-    exam = content_hash(questions.content_hash(), fold_hash(Prepared(questions, folds, None)))
+    exam = exam_with_folds_hash(questions, folds)
     for name, strength in strengths.items():
         scores = rng.normal(size=exists.shape)
         scores[np.arange(n), answers] += strength

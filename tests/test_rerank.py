@@ -15,16 +15,21 @@ from tiny_models import WORDS
 from solution.config import EnsembleConfig, RankerConfig, RerankerSettings, RetrievalConfig, Run
 from solution.ensemble.tune import run_tune
 from solution.errors import UserError
+from solution.exam import ContextPassage
 from solution.files import file_hash, read_json
 from solution.inference.submit import run_submission
 from solution.questions import Questions
-from solution.retrieval import contexts, lexical
-from solution.retrieval import index as index_module
-from solution.retrieval.contexts import ContextPassage, Searcher, build_contexts
-from solution.retrieval.cross_encoder import CrossEncoder, LabelledList, PassageList
+from solution.retrieval import places as places_module
+from solution.retrieval.contexts import column
+from solution.retrieval.contexts.build import build_contexts, context_inputs, reranker_of
+from solution.retrieval.contexts.comparison import compare, explain
 from solution.retrieval.embedding import Embedder
-from solution.retrieval.report import Gold, compare, explain
-from solution.retrieval.rerank import Reranker, find_candidates, in_order, scaled_scores, summary, train_reranker
+from solution.retrieval.gold import Gold
+from solution.retrieval.reranker.candidates import LabelledList, PassageList, find_candidates, in_order, scaled_scores
+from solution.retrieval.reranker.cross_encoder import CrossEncoder
+from solution.retrieval.reranker.trained import Reranker
+from solution.retrieval.reranker.training import summary, train_reranker
+from solution.retrieval.search import Searcher
 from solution.training.run import train_folds
 from solution.workdir import Workdir
 
@@ -207,7 +212,7 @@ def loaded_once(request, monkeypatch):
     """All tests use one loaded model: loading it is most of what they would do."""
     if "workdir" in request.fixturenames:
         embedder = request.getfixturevalue("embedder")
-        for module in (contexts, index_module, lexical):
+        for module in (places_module, column):
             monkeypatch.setattr(module, "Embedder", lambda spec, cache: embedder)
 
 
@@ -232,7 +237,7 @@ def trained(config: RetrievalConfig, workdir: Workdir, folds=range(3), questions
 def built(config, embedder, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("built")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (contexts, index_module, lexical):
+        for module in (places_module, column):
             patch.setattr(module, "Embedder", lambda spec, cache: embedder)
         trained(config, Workdir.open(folder))
     return folder
@@ -293,7 +298,7 @@ def test_reranked_contexts(config, workdir):
     searcher = Searcher(QUESTIONS, config, workdir.root)
     candidates = find_candidates(searcher, searcher.all_rankings(), config.reranker, 12)
     for row in (0, 7):
-        (fold,) = searcher.reranker.models(QUESTIONS)[row]
+        (fold,) = reranker_of(config, workdir.root).models(QUESTIONS)[row]
         model = CrossEncoder(config.reranker, workdir.cache)
         model.load(workdir.fold_weights("reranker", fold))
         (scores,) = model.score([candidates[row].read()])
@@ -349,7 +354,8 @@ def test_the_weights_name_the_contexts(config, workdir):
     trained(config, workdir)
     assert (workdir.fold_weights("reranker", 1) / "manifest.json").stat().st_mtime_ns == stamp
     key = Reranker(config.reranker, workdir.root).key
-    assert Searcher(QUESTIONS, config, workdir.root).about()["reranker"]["weights"] == key
+    searcher, reranker = Searcher(QUESTIONS, config, workdir.root), reranker_of(config, workdir.root)
+    assert context_inputs(searcher, reranker)["reranker"]["weights"] == key
     shutil.copytree(config.reranker.model, workdir.root / "moved")
     assert Reranker(changed(config, model=str(workdir.root / "moved")).reranker, workdir.root).key == key
     with pytest.raises(UserError, match="another base model"):

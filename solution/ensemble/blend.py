@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
+from solution.probabilities import Merge, masked_softmax, merge
+
 Blend = Literal["probability", "log_probability", "rank"]
-Merge = Literal["mean", "max", "max_mean"]
 FLOOR = 1e-6
 """Of a probability before its logarithm: one ranker's certainty must not be a veto."""
 
@@ -138,7 +139,7 @@ def blend(
         for name in used:
             total += weights[name] / share * terms(probabilities[name], exists, kind)
         if kind == "log_probability":
-            return _softmax(total, exists)
+            return masked_softmax(total, exists)
         sums = total.sum(axis=1, keepdims=True)
     return (total / sums).astype(np.float32)
 
@@ -169,24 +170,7 @@ def sharpen(probabilities: np.ndarray, exists: np.ndarray, temperature: float) -
     """
     if temperature == 1:
         return probabilities
-    return _softmax(np.log(np.maximum(probabilities, FLOOR)) / temperature, exists)
-
-
-def merge(tables: Sequence[np.ndarray], exists: np.ndarray, how: Merge) -> np.ndarray:
-    """Several answers of one ranker (over contexts or folds) as one; see `Recipe.groups`.
-
-    Args:
-        tables: each float [n, width].
-
-    Returns:
-        float64 [n, width], rows sum to 1 over the options that exist.
-    """
-    stack = np.where(exists, np.stack(tables), 0.0)
-    total = stack.mean(axis=0)
-    if how != "mean":
-        highest = stack.max(axis=0)
-        total = highest if how == "max" else (highest + total) / 2
-    return total / total.sum(axis=1, keepdims=True)
+    return masked_softmax(np.log(np.maximum(probabilities, FLOOR)) / temperature, exists, probabilities.dtype)
 
 
 def stacker_terms(probabilities: np.ndarray, exists: np.ndarray) -> np.ndarray:
@@ -210,10 +194,4 @@ def _stacked(stacker: Stacker, probabilities: Mapping[str, np.ndarray], exists: 
     total = np.zeros(exists.shape)
     for name in sorted(stacker.coefficients):
         total += stacker_terms(probabilities[name], exists) @ np.array(stacker.coefficients[name])
-    return _softmax(total, exists)
-
-
-def _softmax(scores: np.ndarray, exists: np.ndarray) -> np.ndarray:
-    scores = np.where(exists, scores, -np.inf)
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return masked_softmax(total, exists)

@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 
 from solution.config import CandidateName, TuneSettings
-from solution.ensemble.blend import Blend, Merge, Recipe, apply_recipe, sharpen
+from solution.ensemble.blend import Blend, Recipe, apply_recipe, sharpen
 from solution.ensemble.exact import exact_weights
 from solution.ensemble.fast import Evaluator
 from solution.ensemble.search import (
@@ -24,6 +24,7 @@ from solution.ensemble.search import (
     starting_points,
 )
 from solution.ensemble.stacker import fit_stacker
+from solution.probabilities import Merge
 
 
 @dataclass

@@ -12,8 +12,10 @@ import numpy as np
 
 from solution import oof
 from solution.errors import UserError
-from solution.files import content_hash, file_hash
-from solution.questions import LETTERS, Questions, cell_text, read_rows, shown
+from solution.files import file_hash
+from solution.folds import exam_with_folds_hash
+from solution.questions import LETTERS, Questions
+from solution.tables import cell_text, read_rows, shown
 from solution.workdir import Workdir
 
 FAMILY = "imported"
@@ -152,8 +154,6 @@ def import_oof(
     Raises:
         UserError: see `read_answers`; or the name is not usable or taken by a ranker that was trained here.
     """
-    from solution.training.run import Prepared, fold_hash
-
     if not _NAME.fullmatch(name):
         raise UserError(f"--name {name!r}: use small letters, digits, _ and - (at most 64)")
     questions.require_answers("import-oof")
@@ -166,7 +166,7 @@ def import_oof(
         "family": FAMILY,
         "role": "ranker",
         "folds": count,
-        "questions": content_hash(questions.content_hash(), fold_hash(Prepared(questions, folds, None))),
+        "questions": exam_with_folds_hash(questions, folds),
         "contexts": "none",
         "config": file_hash(path),
     }

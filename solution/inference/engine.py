@@ -8,95 +8,37 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from solution import __version__
-from solution.config import TRAINED_FAMILIES
 from solution.ensemble.blend import Recipe, apply_recipe
-from solution.ensemble.cascade import Cost, Stage, doubt, living, refine, unsure
+from solution.ensemble.cascade import Stage, doubt, living, refine, unsure
+from solution.ensemble.costs import Cost
 from solution.errors import UserError
+from solution.exam import Exam
 from solution.files import MANIFEST, content_hash, hashing, read_json
 from solution.inference.child import END, Child, cause_of_death
+from solution.inference.jobs import Batch, Fault, OutOfTime, batch_size, cut, json_cell
 from solution.inference.journal import Journal
 from solution.inference.limits import Limits
 from solution.inference.plan import SAMPLE, Plan, print_plans, text_sizes
-from solution.inference.worker import exam_record, predict_part, questions_record
+from solution.inference.schedule import START_SECONDS
+from solution.inference.turns import Turn, asked_folders, longest_options
+from solution.inference.wire import exam_record, questions_record
 from solution.memory import resident_kib
+from solution.probabilities import masked_softmax
 from solution.progress import progress_bar, say
 from solution.questions import Questions
-from solution.rankers.base import Exam, masked_softmax
+from solution.rankers.base import predict_part
+from solution.rankers.families import make_ranker
 from solution.suggestions import running_arguments
+from solution.weights import TIMINGS
 
-State = Literal["waiting", "finished", "partial", "failed", "skipped", "unused", "imported"]
-BATCH_SECONDS = 20.0
-"""How long a batch of questions is to take: what a kill or the deadline costs at most."""
-_LEAST_BATCH, _USUAL_BATCH, _MOST_BATCH = 16, 64, 512
-START_SECONDS = 8.0
-"""Of a ranker's process before it loads anything: Python, torch and transformers."""
-_TIMINGS = ("metrics.json", "log.csv")
-"""A fold's files that say nothing of what it answers."""
 _WRITE_SECONDS = 60.0
 RETRIEVAL_PATIENCE = 30.0
 """Seconds that retrieval may be silent in any case: its process starts, and a large index is opened without a word."""
-
-
-class _OutOfTime(Exception):
-    """The deadline came."""
-
-
-class _Fault(Exception):
-    """A ranker, or the retrieval, cannot go on."""
-
-
-@dataclass
-class Turn:
-    """What became of one ranker.
-
-    Attributes:
-        total: float64 [n, width], the sum over the folds that answered.
-        folds: int [n], how many did.
-        alive: bool [n, width], the options that it was shown.
-        planned: bool [n], the questions that it was to read.
-        from_journal: questions times folds that an earlier run had answered.
-        done: questions times folds that it answered now, in `seconds`, of which the model took `model_seconds`.
-        peak_mib, used_mib: MiB at the highest, with the libraries of its process and without them.
-        plan: what its memory was planned to be.
-    """
-
-    total: np.ndarray
-    folds: np.ndarray
-    alive: np.ndarray
-    planned: np.ndarray
-    state: State = "waiting"
-    reason: str = ""
-    from_journal: int = 0
-    done: int = 0
-    seconds: float = 0.0
-    model_seconds: float = 0.0
-    load_seconds: float | None = None
-    peak_mib: int | None = None
-    used_mib: int | None = None
-    plan: Plan | None = None
-
-    @property
-    def answered(self) -> np.ndarray:
-        """Bool [n]."""
-        return self.folds > 0
-
-    def table(self) -> np.ndarray:
-        """The mean over the folds, float32 [n, width]; 0 where nothing was answered."""
-        return (self.total / np.maximum(self.folds, 1)[:, None]).astype(np.float32)
-
-
-@dataclass
-class Batch:
-    """Questions for one fold of a ranker."""
-
-    fold: int
-    rows: list[int]
-    key: str
 
 
 @dataclass
@@ -191,7 +133,7 @@ class Engine:
         """
         made = set(settings)
         contexts = self.questions.extra.get("context")
-        plain = None if contexts is None else [_plain(value) for value in contexts]
+        plain = None if contexts is None else [json_cell(value) for value in contexts]
         for key, retrieval in settings.items():
             if retrieval.source == "column" and not retrieval.option_scores:
                 continue  # nothing is searched or embedded
@@ -211,13 +153,13 @@ class Engine:
                 complaint = "it did not go on (--ranker-timeout, --deadline) for"
                 self._watch(json.dumps(job).encode(), self._retrieved, silence, complaint)
                 self.note("contexts made")
-            except (_Fault, _OutOfTime) as error:
+            except (Fault, OutOfTime) as error:
                 made.remove(key)
                 self.note(f"no contexts: {str(error) or 'the deadline came'}")
                 for name, ranker in self.rankers.items():
                     if ranker.retrieval is None or ranker.retrieval.hash() != key:
                         continue
-                    if isinstance(error, _Fault):
+                    if isinstance(error, Fault):
                         self.fail(name, f"retrieval failed: {error}")
                     else:
                         self.turns[name].state, self.turns[name].reason = "skipped", "the deadline came in retrieval"
@@ -257,7 +199,7 @@ class Engine:
         """
         running = ""
         asked = dict.fromkeys(stage.ranker for stage in (*stages, *everything))
-        self._to_plan = [n for n in asked if n in self.rankers and self.rankers[n].config.family in TRAINED_FAMILIES]
+        self._to_plan = [n for n in asked if n in self.rankers and self.rankers[n].config.has_model]
         try:
             for passing in (stages, everything):
                 before: Stage | None = None
@@ -273,7 +215,7 @@ class Engine:
             for turn in self.turns.values():
                 if turn.state == "waiting":
                     turn.state, turn.reason = "unused", "the cascade does not ask it"
-        except _OutOfTime:
+        except OutOfTime:
             self.note("the deadline")
             self.give_up("the deadline came", running)
 
@@ -307,11 +249,11 @@ class Engine:
             return
         ranker = self.rankers[name]
         try:
-            if ranker.config.family in TRAINED_FAMILIES:
+            if ranker.config.has_model:
                 self._answer(ranker, rows, stage)
             else:
                 self._answer_here(ranker, rows)
-        except (_Fault, UserError, OSError) as error:
+        except (Fault, UserError, OSError) as error:
             self.fail(name, str(error))
             return
         turn.state = "finished"
@@ -322,18 +264,16 @@ class Engine:
 
     def _answer_here(self, ranker: Any, rows: np.ndarray) -> None:
         """A ranker without a model needs no process."""
-        from solution.rankers.families import make_ranker
-
         turn, started = self.turns[ranker.name], time.monotonic()
         alive = turn.alive[rows]
         try:
             model = make_ranker(ranker.config, Path(self.cache))
             table = predict_part(model, self.exams[ranker.name], rows.tolist(), alive, self.exists.shape[1])
         except Exception as error:  # noqa: BLE001 - as in worker.main
-            raise _Fault(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}") from error
+            raise Fault(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}") from error
         problem = self._take(turn, rows, table)
         if problem is not None:
-            raise _Fault(problem)
+            raise Fault(problem)
         turn.done += len(rows)
         turn.seconds += time.monotonic() - started
         turn.load_seconds = 0.0
@@ -342,12 +282,12 @@ class Engine:
         turn, width = self.turns[ranker.name], self.exists.shape[1]
         exam, exam_hash = self._exam(ranker.name)
         own = content_hash(__version__, ranker.config.hash(), exam_hash)
-        folders = _folders(ranker)
+        folders = asked_folders(ranker)
         speed = self.costs[ranker.name].fold_seconds
         batches = []
         for fold, folder in enumerate(folders):
             files = read_json(folder / MANIFEST, "the manifest of the fold's weights", "")["files"]
-            weights = {name: digest for name, digest in files.items() if name not in _TIMINGS}
+            weights = {name: digest for name, digest in files.items() if name not in TIMINGS}
             for part in cut(rows, len(rows) if ranker.config.stream else batch_size(speed)):
                 ids = [self.questions.ids[row] for row in part]
                 shown = np.packbits(turn.alive[part]).tolist()
@@ -364,13 +304,13 @@ class Engine:
         if not missing:
             return
         if turn.plan is not None and turn.plan.problem:
-            raise _Fault(turn.plan.problem)
+            raise Fault(turn.plan.problem)
         first = (speed or 0.0) * len(missing[0].rows)
         left = self.limits.left()
         if left < START_SECONDS + stage.load_seconds + first:
             needed = f"{START_SECONDS + stage.load_seconds:.0f} s to start and {first:.0f} s for a first batch"
             if left <= 0:
-                raise _OutOfTime
+                raise OutOfTime
             turn.reason = f"{needed} no longer fit into the {left:.0f} s that are left"
             say(f"{ranker.name} is not started: {turn.reason}")
             self.note(f"{ranker.name} not started: {turn.reason}")
@@ -417,7 +357,7 @@ class Engine:
                 table = np.frombuffer(data, dtype="<f4").reshape(len(batch.rows), width)
                 problem = self._take(turn, batch.rows, table)
                 if problem is not None:
-                    raise _Fault(problem)
+                    raise Fault(problem)
                 self.journal.write(batch.key, table)
                 turn.done += len(batch.rows)
                 turn.seconds += event["seconds"]
@@ -436,7 +376,7 @@ class Engine:
                 try:
                     self._watch(text.encode(), take, silence, "--ranker-timeout: it finished no batch in")
                     return
-                except _Fault as error:
+                except Fault as error:
                     if self._planning in ("", ranker.name):
                         raise
                     # It was another one's model that it did not survive.
@@ -458,7 +398,7 @@ class Engine:
         rows = np.argsort(-sizes, kind="stable")[: min(at_once, SAMPLE)].tolist()
         return {
             "config": ranker.config.model_dump(mode="json"),
-            "folders": [str(folder.resolve()) for folder in _folders(ranker)],
+            "folders": [str(folder.resolve()) for folder in asked_folders(ranker)],
             "questions": at_once,
             "exam": exam_record([exam.subset(rows) for exam in views]),
         }
@@ -512,9 +452,9 @@ class Engine:
                 left = self.limits.left()
                 silent = time.monotonic() - heard
                 if left <= 0:
-                    raise _OutOfTime
+                    raise OutOfTime
                 if silent >= limit:
-                    raise _Fault(f"{complaint} {limit:g} s")
+                    raise Fault(f"{complaint} {limit:g} s")
                 event = child.event(min(left, limit - silent))
                 if event is None:
                     continue
@@ -524,7 +464,7 @@ class Engine:
                 elif event["event"] == "done":
                     return  # it need not take down its libraries
                 elif event["event"] == END:
-                    raise _Fault(error or cause_of_death(event["code"]))
+                    raise Fault(error or cause_of_death(event["code"]))
                 else:
                     take(event)
 
@@ -536,7 +476,7 @@ class Engine:
         for name, turn in self.turns.items():
             if turn.state not in ("partial", "skipped"):
                 continue
-            folds = len(_folders(self.rankers[name])) if name in self.rankers else 1
+            folds = len(asked_folders(self.rankers[name])) if name in self.rankers else 1
             asked, whole = int(turn.planned.sum()), int((turn.folds >= folds).sum())
             partly = int(turn.answered.sum()) - whole
             told = [f"{name} answered {whole} of {asked or len(self.questions)} questions"]
@@ -576,35 +516,3 @@ class Engine:
             some = {name: tables[name] for name in names[:count]}
             blend = refine(self.recipe_for(names[:count]), some, exists, alive, blend)
         return blend
-
-
-def _folders(ranker: Any) -> list[Path]:
-    """Of the folds that are asked."""
-    return ranker.folders if ranker.config.folds_differ else ranker.folders[:1]
-
-
-def longest_options(questions: Questions) -> np.ndarray:
-    """The baseline that needs nothing: the longest option first, float32 [n, width]."""
-    exists = questions.exists()
-    lengths = np.zeros(exists.shape)
-    for row, options in enumerate(questions.options):
-        lengths[row, : len(options)] = [len(option) for option in options]
-    return masked_softmax(lengths / lengths.max(axis=1, keepdims=True), exists)
-
-
-def batch_size(seconds: float | None) -> int:
-    """Questions that a fold answers in about `BATCH_SECONDS`."""
-    if not seconds:
-        return _USUAL_BATCH if seconds is None else _MOST_BATCH
-    return int(min(max(BATCH_SECONDS / seconds, _LEAST_BATCH), _MOST_BATCH))
-
-
-def cut(rows: np.ndarray, size: int) -> list[list[int]]:
-    """Pieces of nearly equal size, none larger than `size`, in order."""
-    pieces = max(1, -(-len(rows) // max(size, 1)))
-    return [part.tolist() for part in np.array_split(rows, pieces)]
-
-
-def _plain(value: Any) -> Any:
-    """A cell as JSON holds it."""
-    return value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else str(value)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from solution.errors import UserError
 from solution.files import SCHEMA, atomic_file, canonical_json, content_hash, read_json, sweep_leftovers, write_json
 from solution.progress import say
 
@@ -55,8 +56,6 @@ class Journal:
 
     def note(self, key: str) -> Any:
         """The JSON value of this key, or None."""
-        from solution.errors import UserError
-
         try:
             return read_json(self._path(key, "json"), "a note of the journal", "")
         except (UserError, OSError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from solution.config import RankerConfig
+from solution.families import FAMILIES
 from solution.progress import console
 
 MIB = 1 << 20
@@ -62,7 +63,7 @@ def too_large(config: RankerConfig, plan: Plan) -> str:
     ways = []
     if config.quantization is None:
         ways.append(f"4-bit weights ({config.name}.quantization={{kind: nf4}}, trained with it)")
-    if config.family == "causal" and not config.stream:
+    if FAMILIES[config.family].streamed is not None and not config.stream:
         ways.append(f"{config.name}.stream=true")
     if fixed < plan.available:
         ways.append(f"fewer tokens ({config.name}.max_tokens below {config.max_tokens})")

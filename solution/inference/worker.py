@@ -10,103 +10,37 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from solution import noise  # noqa: F401
+from solution import (
+    noise,  # noqa: F401 - silences other libraries before they are imported
+    progress,
+)
+from solution.config import RankerConfig, RetrievalConfig
 from solution.errors import UserError
 from solution.files import without_hashing
-from solution.questions import Questions
+from solution.inference.memory import available_memory, hold_gpu_to, watched
+from solution.inference.plan import Plan
+from solution.inference.wire import read_exam_record, read_questions_record
+from solution.rankers.base import predict_part
+from solution.rankers.families import make_ranker
+from solution.retrieval.contexts.build import build_views
+from solution.retrieval.embedding import Embedder
 from solution.suggestions import running_command
 
 Tell = Callable[..., None]
 _BEAT_SECONDS = 1.0
 
 
-def exam_record(exams: Sequence[Any]) -> dict[str, Any]:
-    """The questions and their contexts (`rankers.base.Exam`, one for each context) as JSON holds them.
-
-    Of the other columns only `is_question` matters to a ranker.
-    """
-    from solution.rankers.prompts import is_question
-
-    first = exams[0]
-    return {
-        "questions": questions_record(first.questions, [is_question(first, row) for row in range(len(first))]),
-        "views": [
-            {
-                "passages": [[vars(passage) for passage in found] for found in exam.passages],
-                "option_scores": {kind: table.tolist() for kind, table in exam.option_scores.items()},
-            }
-            for exam in exams
-        ],
-    }
-
-
-def questions_record(
-    questions: Questions, is_question: Sequence[bool] | None = None, contexts: Sequence[Any] | None = None
-) -> dict[str, Any]:
-    extra = {"is_question": is_question, "context": contexts}
-    return {
-        "ids": questions.ids,
-        "prompts": questions.prompts,
-        "options": questions.options,
-        "extra": {name: list(values) for name, values in extra.items() if values is not None},
-    }
-
-
-def read_questions_record(record: dict[str, Any]) -> Questions:
-    unknown = np.full(len(record["ids"]), -1, dtype=np.int64)
-    return Questions(record["ids"], record["prompts"], record["options"], unknown, record["extra"])
-
-
-def read_exam_record(record: dict[str, Any]) -> list[Any]:
-    """The exams of `exam_record`, the same to the bit."""
-    from solution.rankers.base import Exam
-    from solution.retrieval.contexts import ContextPassage
-
-    questions = read_questions_record(record["questions"])
-    return [
-        Exam(
-            questions,
-            [[ContextPassage(**values) for values in found] for found in view["passages"]],
-            {kind: np.array(table, dtype=np.float32) for kind, table in view["option_scores"].items()},
-        )
-        for view in record["views"]
-    ]
-
-
-def alive_only(questions: Questions, alive: np.ndarray) -> Questions:
-    """The questions without the options where `alive`, bool [n, width], is false."""
-    options = [
-        [option if there else "" for option, there in zip(row, mask, strict=False)]
-        for row, mask in zip(questions.options, alive.tolist(), strict=True)
-    ]
-    return Questions(questions.ids, questions.prompts, options, questions.answers, questions.extra)
-
-
-def predict_part(model: Any, exams: Sequence[Any], rows: Sequence[int], alive: np.ndarray, width: int) -> np.ndarray:
-    """What a loaded ranker says of these questions' living options, float32 [rows, width].
-
-    Args:
-        exams: all questions with each context, see `submit.ranker_exams`.
-        alive: bool [rows, width].
-    """
-    from solution.rankers.base import Exam, predict_contexts
-
-    parts = [exam.subset(rows) for exam in exams]
-    questions = alive_only(parts[0].questions, alive)
-    table = predict_contexts(model, [Exam(questions, part.passages, part.option_scores) for part in parts])
-    return np.pad(table, ((0, 0), (0, width - table.shape[1])))
-
-
 def plan_all(job: dict[str, Any], tell: Tell) -> list[Any]:
     """The memory of all rankers that are to run (`plan.Plan`), the job's own first."""
-    from solution.config import RankerConfig
-    from solution.inference.memory import available_memory, plan_memory
+    # Imported here: it loads torch, and `main` must first tie this process to its parent.
+    from solution.inference.outline import plan_memory
+
 
     available, plans, own = available_memory(job["memory"], job["held"]), [], time.monotonic()
     for record in job["to_plan"]:
@@ -127,10 +61,8 @@ def answer(job: dict[str, Any], tell: Tell) -> None:
     """
     import torch
 
-    from solution.config import RankerConfig
-    from solution.inference.memory import empty_ranker, hold_gpu_to, watched
-    from solution.inference.plan import Plan
-    from solution.rankers.families import make_ranker
+    # Imported here: it loads torch, and `main` must first tie this process to its parent.
+    from solution.inference.outline import empty_ranker
 
     exams = read_exam_record(job["exam"])
     width = exams[0].questions.max_options
@@ -175,10 +107,6 @@ def answer(job: dict[str, Any], tell: Tell) -> None:
 
 def retrieve(job: dict[str, Any], tell: Tell) -> None:
     """Make the contexts that the rankers will read; they are kept in the working folder's cache."""
-    from solution.config import RetrievalConfig
-    from solution.retrieval.contexts import build_views
-    from solution.retrieval.embedding import Embedder
-
     questions = read_questions_record(job["questions"])
     with contextlib.nullcontext() if job["verify"] else without_hashing():
         build_views(questions, RetrievalConfig.model_validate(job["retrieval"]), job["views"], Path(job["workdir"]))
@@ -199,8 +127,6 @@ def main() -> None:
     def tell(event: str, **values: Any) -> None:
         events.write(json.dumps({"event": event, **values}) + "\n")
         events.flush()
-
-    from solution import progress
 
     told = time.monotonic()
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solution.config import TRAINED_FAMILIES
 from solution.errors import UserError
 from solution.files import MANIFEST, read_json
 from solution.kaggle.items import Item, folder_items
@@ -45,7 +44,7 @@ def base_models(workdir: Workdir, rankers: Sequence[Any], included: bool = True)
     """
     wanted: dict[str, tuple[str, str | None]] = {}
     for ranker in rankers:
-        if ranker.config.family in TRAINED_FAMILIES:
+        if ranker.config.has_model:
             wanted[f"{ranker.name}.model"] = (ranker.config.model, ranker.config.revision)
     # One setting names each for all rankers.
     searching = [ranker for ranker in rankers if _uses_embedder(ranker)]

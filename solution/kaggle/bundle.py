@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 
 import solution
+from solution.demo.exam import EXAM
+from solution.ensemble.imported import FAMILY
+from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.files import atomic_folder, link_or_copy, read_manifest, write_json, write_manifest
 from solution.files import write_text as write
+from solution.inference.trained import read_ensemble
 from solution.kaggle.base_models import base_models
 from solution.kaggle.items import Item, folder_items
 from solution.kaggle.kernel import BUNDLE, COMPETITION, is_bundle
@@ -22,6 +26,9 @@ from solution.kaggle.wheels import Wheels, download, needed_packages, wheel_file
 from solution.packages import faiss_extra, requirements
 from solution.progress import say
 from solution.questions import Questions, read_questions, write_questions
+from solution.retrieval import index, lexical
+from solution.retrieval.reranker.trained import NAME as RERANKER
+from solution.retrieval.reranker.trained import Reranker
 from solution.workdir import Workdir
 
 NAME, USER = "science-exam-bundle", "your-kaggle-name"
@@ -133,10 +140,6 @@ def _check_names(name: str, user: str, competition: str, wheels: Wheels) -> None
 
 def _trained_rankers(workdir: Workdir) -> list[Any]:
     """The rankers that the ensemble uses (`inference.submit.TrainedRanker`), their weights checked."""
-    from solution.ensemble.imported import FAMILY
-    from solution.ensemble.tune import load_ensemble
-    from solution.inference.submit import read_ensemble
-
     ensemble = load_ensemble(workdir)
     used = [name for name in ensemble["rankers"] if ensemble["weights"][name] > 0]
     imported = [name for name in used if ensemble["about"][name].get("family") == FAMILY]
@@ -158,19 +161,15 @@ def _weights(workdir: Workdir, rankers: Sequence[Any]) -> list[Item]:
 
 def _reranker(workdir: Workdir, rankers: Sequence[Any]) -> list[Item]:
     """The trained folds of the reranker, where one is used."""
-    from solution.retrieval.rerank import NAME, Reranker
-
     folders: dict[Path, None] = {}
     for ranker in rankers:
         if ranker.retrieval is not None and ranker.retrieval.reranker is not None:
             folders |= dict.fromkeys(Reranker(ranker.retrieval.reranker, workdir.root).folders)
-    return [item for each in folders for item in folder_items(each, f"weights/{NAME}/{each.name}", link=False)]
+    return [item for each in folders for item in folder_items(each, f"weights/{RERANKER}/{each.name}", link=False)]
 
 
 def _indexes(workdir: Workdir, rankers: Sequence[Any]) -> list[Item]:
     """The indexes that the rankers' settings lead to, each checked."""
-    from solution.retrieval import index, lexical
-
     found: dict[Path, str] = {}
     for ranker in rankers:
         if ranker.retrieval is None or ranker.retrieval.source != "index":
@@ -201,8 +200,6 @@ def _code(configs: Path) -> list[Item]:
 
 def _sample(workdir: Workdir) -> Questions:
     """A few questions without their answers, to try the bundle on: the exam's own where it is there."""
-    from solution.demo.run import EXAM
-
     places = [workdir.root / "test.csv", workdir.root / "questions.csv", EXAM]
     questions = read_questions(next(path for path in places if path.is_file()))
     sample = questions.subset(range(min(SAMPLE, len(questions))))

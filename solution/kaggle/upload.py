@@ -15,7 +15,7 @@ from solution.kaggle.wheels import Wheels
 
 SUBMIT = '''"""Answer the competition's questions: python submit.py (all settings are optional)"""
 
-from solution.cli import submit_app
+from solution.cli.submit import submit_app
 
 if __name__ == "__main__":
     submit_app()

@@ -2,82 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from solution.config import RankerConfig
-from solution.errors import UserError
+from solution.exam import Exam
 from solution.questions import Questions
-from solution.retrieval.contexts import ContextPassage, Contexts
-
-
-@dataclass
-class Exam:
-    """Questions with their contexts.
-
-    Attributes:
-        questions: n questions.
-        passages: n lists of passages, best first; empty where nothing was retrieved.
-        option_scores: kind -> float32 [n, max_options], see `Contexts`.
-    """
-
-    questions: Questions
-    passages: list[list[ContextPassage]]
-    option_scores: dict[str, np.ndarray] = field(default_factory=dict)
-
-    @classmethod
-    def join(cls, questions: Questions, contexts: Contexts | None) -> Exam:
-        """Questions with contexts made for them, or closed-book."""
-        if contexts is None:
-            return cls(questions, [[] for _ in range(len(questions))])
-        return cls(questions, contexts.passages, contexts.option_scores)
-
-    @classmethod
-    def views(cls, config: RankerConfig, questions: Questions, contexts: Mapping[Any, Contexts] | None) -> list[Exam]:
-        """An exam for each of the contexts that the ranker reads (by their name in `contexts`); one if closed-book."""
-        if contexts is None:
-            return [cls.join(questions, None)]
-        return [cls.join(questions, contexts[view]) for view in config.contexts]
-
-    def __len__(self) -> int:
-        return len(self.questions)
-
-    def subset(self, rows: Sequence[int] | np.ndarray) -> Exam:
-        rows = [int(row) for row in rows]
-        return Exam(
-            self.questions.subset(rows),
-            [self.passages[row] for row in rows],
-            {kind: table[rows] for kind, table in self.option_scores.items()},
-        )
-
-    def prior(self, config: RankerConfig) -> np.ndarray:
-        """The option score that the ranker asks for, float32 [n, max_options], 0 where there is no option.
-
-        Raises:
-            UserError: retrieval did not make it.
-        """
-        if config.option_score not in self.option_scores:
-            raise UserError(
-                f"the ranker {config.name} uses the option score {config.option_score!r}, and retrieval does not make "
-                f"it: add it to retrieval.option_scores (and set a retrieval.source other than none)"
-            )
-        # A fold's questions may all have fewer options than the exam that the scores were made for.
-        return np.nan_to_num(self.option_scores[config.option_score][:, : self.questions.max_options])
-
-    def hidden(self) -> Exam:
-        """The same exam with its answers taken out: what `predict` is given."""
-        blank = Questions(
-            self.questions.ids,
-            self.questions.prompts,
-            self.questions.options,
-            np.full(len(self), -1, dtype=np.int64),
-            {name: values for name, values in self.questions.extra.items() if name != "answer"},
-        )
-        return Exam(blank, self.passages, self.option_scores)
 
 
 def predict_contexts(ranker: Ranker, exams: Sequence[Exam]) -> np.ndarray:
@@ -128,8 +61,23 @@ class Ranker(Protocol):
         """
 
 
-def masked_softmax(scores: np.ndarray, exists: np.ndarray) -> np.ndarray:
-    """Softmax over the options that exist, float32 [n, width]; 0 elsewhere."""
-    scores = np.where(exists, scores.astype(np.float64), -np.inf)
-    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+def alive_only(questions: Questions, alive: np.ndarray) -> Questions:
+    """The questions without the options where `alive`, bool [n, width], is false."""
+    options = [
+        [option if there else "" for option, there in zip(row, mask, strict=False)]
+        for row, mask in zip(questions.options, alive.tolist(), strict=True)
+    ]
+    return Questions(questions.ids, questions.prompts, options, questions.answers, questions.extra)
+
+
+def predict_part(model: Any, exams: Sequence[Any], rows: Sequence[int], alive: np.ndarray, width: int) -> np.ndarray:
+    """What a loaded ranker says of these questions' living options, float32 [rows, width].
+
+    Args:
+        exams: all questions with each context, see `submit.ranker_exams`.
+        alive: bool [rows, width].
+    """
+    parts = [exam.subset(rows) for exam in exams]
+    questions = alive_only(parts[0].questions, alive)
+    table = predict_contexts(model, [Exam(questions, part.passages, part.option_scores) for part in parts])
+    return np.pad(table, ((0, 0), (0, width - table.shape[1])))

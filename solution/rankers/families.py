@@ -1,10 +1,16 @@
-"""The families: which class a config's `family` names."""
+"""The ranker that a config's `family` names."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from solution.config import RankerConfig
+from solution.errors import UserError
+from solution.families import FAMILIES
+from solution.learning.log import tensorboard_problem
+from solution.models import locate_model
 from solution.rankers.base import Ranker
 
 
@@ -14,22 +20,25 @@ def make_ranker(config: RankerConfig, cache: Path) -> Ranker:
     Args:
         cache: the folder in which a converted model is kept.
     """
-    if config.family in ("similarity", "longest"):
-        from solution.rankers.untrained import LongestRanker, SimilarityRanker
+    family = FAMILIES[config.family]
+    name = family.streamed if config.stream and family.streamed is not None else family.ranker
+    module, kind = name.split(".")
+    # Imported here: the families with a model load torch, and a submission's first process must stay small.
+    ranker: Ranker = getattr(importlib.import_module(f"solution.rankers.{module}"), kind)(config, cache)
+    return ranker
 
-        return SimilarityRanker(config) if config.family == "similarity" else LongestRanker(config)
-    if config.family == "multiple_choice":
-        from solution.rankers.multiple_choice import MultipleChoiceRanker
 
-        return MultipleChoiceRanker(config, cache)
-    if config.family == "seq2seq":
-        from solution.rankers.seq2seq import Seq2SeqRanker
-
-        return Seq2SeqRanker(config, cache)
-    if config.stream:
-        from solution.rankers.streamed import StreamedCausalRanker
-
-        return StreamedCausalRanker(config, cache)
-    from solution.rankers.causal import CausalRanker
-
-    return CausalRanker(config, cache)
+def check_models(rankers: Sequence[RankerConfig]) -> None:
+    """Raise one `UserError` for all models and packages that cannot be found, before anything is loaded."""
+    problems = []
+    if any(config.trains and config.training.tensorboard for config in rankers):
+        problem = tensorboard_problem()
+        problems += [problem] if problem else []
+    for config in rankers:
+        if config.has_model:
+            try:
+                locate_model(config.model, config.revision)
+            except UserError as error:
+                problems.append(f"{config.name}: {error}")
+    if problems:
+        raise UserError.join(problems, "models are missing")

@@ -8,16 +8,11 @@ from typing import Any
 
 import torch
 
-from solution.rankers.base import Exam
-from solution.rankers.neural import Item, NeuralRanker, pad_rows, spread
-from solution.rankers.prompts import (
-    context_text,
-    cut_text,
-    question_room,
-    question_with_options,
-    share_room,
-    token_ids,
-)
+from solution.exam import Exam
+from solution.rankers.deberta_attention import choose_attention
+from solution.rankers.layout import pad_rows, spread
+from solution.rankers.neural import Item, NeuralRanker
+from solution.rankers.prompts import context_text, cut_text, question_room, question_with_options, share_room, token_ids
 
 # The new parts of the multiple-choice models of BERT, DeBERTa, RoBERTa, MPNet, DistilBERT, ELECTRA, XLNet.
 NEW = ("classifier", "pooler", "pre_classifier", "sequence_summary", "logits_proj")
@@ -48,8 +43,6 @@ class MultipleChoiceRanker(NeuralRanker):
 
         model = self.pretrained_model(getattr(transformers, self.auto_class), source, **options)
         if self.config.attention != "eager":
-            from solution.rankers.deberta_attention import choose_attention
-
             choose_attention(model, self.config.attention, self.device.kind)
         there = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
         self.new_modules = tuple(name for name in NEW if name in there)

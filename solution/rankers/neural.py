@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,21 @@ from torch import nn
 from solution.config import RankerConfig
 from solution.device import Device, choose_device, free_memory, out_of_memory, trim_memory
 from solution.errors import UserError
+from solution.exam import Exam, is_question
 from solution.files import content_hash, read_manifest
+from solution.learning import adapters, distributed
+from solution.learning.adapters import module_state, put_state
+from solution.learning.batches import MAX_PADDING, budget_batches
+from solution.learning.loop import train
 from solution.metrics import map_at_k
 from solution.models import MERGED, load_checkpoint, resolve_model
+from solution.probabilities import masked_softmax
 from solution.progress import progress_bar, say
-from solution.rankers.base import Exam, masked_softmax
-from solution.rankers.prompts import is_question
-from solution.training import adapters, distributed
-from solution.training.batches import budget_batches
-from solution.training.loop import train
+from solution.rankers.layout import rotations, spread
 
 HEAD = "head.safetensors"
 PRIOR = "prior.safetensors"
 FULL = "model.safetensors"
-MAX_PADDING = 0.05  # share of a batch in prediction
 
 
 class RetrievalPrior(nn.Module):
@@ -411,9 +412,9 @@ class NeuralRanker:
         if self.config.lora is not None:
             adapters.save_adapter(self.model, folder)
         else:
-            save_file(_state(self.model), folder / FULL)
+            save_file(module_state(self.model), folder / FULL)
         for module, name in self._small_modules():
-            save_file(_state(module), folder / name)
+            save_file(module_state(module), folder / name)
 
     def _small_modules(self) -> list[tuple[nn.Module, str]]:
         pairs = ((self.head, HEAD), (self.prior, PRIOR))
@@ -421,7 +422,7 @@ class NeuralRanker:
 
     def _put_whole(self, path: Path) -> None:
         """Take weights that were trained whole."""
-        _put_state(self.model, path)
+        put_state(self.model, path)
 
     def load(self, folder: Path) -> None:
         """See `Ranker.load`."""
@@ -436,53 +437,4 @@ class NeuralRanker:
 
     def _load_small(self, folder: Path) -> None:
         for module, name in self._small_modules():
-            _put_state(module, folder / name)
-
-
-def _state(module: nn.Module) -> dict[str, torch.Tensor]:
-    # Tied weights share memory, which safetensors refuses: clone every tensor.
-    return {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
-
-
-def _put_state(module: nn.Module, path: Path) -> None:
-    tensors = adapters.read_tensors(path)
-    adapters.check_tensors(tensors, {name: tuple(value.shape) for name, value in module.state_dict().items()}, path)
-    module.load_state_dict(tensors)
-
-
-def rotations(order: list[int], count: int) -> list[list[int]]:
-    """`count` rotations of an order (at most one an option), evenly spread, the order itself first."""
-    count = min(count, len(order))
-    shifts = [round(i * len(order) / count) for i in range(count)]
-    return [order[shift:] + order[:shift] for shift in shifts]
-
-
-def pad_rows(rows: Iterable[Sequence[int]], value: int, device: torch.device) -> torch.Tensor:
-    """int64 [rows, longest], padded on the right."""
-    rows = list(rows)
-    width = max(len(row) for row in rows)
-    return torch.tensor([list(row) + [value] * (width - len(row)) for row in rows], device=device)
-
-
-def table_width(items: Sequence[Any]) -> int:
-    """Columns of a table in which every option of the items has its position."""
-    return max(max(item.positions) for item in items) + 1
-
-
-def flat_places(items: Sequence[Any]) -> list[int]:
-    """Where each option, in the order in which it was scored, stands in a table [b, width] read row by row."""
-    width = table_width(items)
-    return [row * width + position for row, item in enumerate(items) for position in item.positions]
-
-
-def spread(values: torch.Tensor, items: Sequence[Any], places: Sequence[int] | None = None) -> torch.Tensor:
-    """Flat option scores [sum of options] -> [b, max position + 1], -inf where an option does not exist.
-
-    Args:
-        items: each names the positions of its options, in the order in which they were scored.
-        places: of the values, where they do not come in the order of `flat_places`.
-    """
-    width = table_width(items)
-    table = torch.full((len(items) * width,), -torch.inf, dtype=values.dtype, device=values.device)
-    where = torch.tensor(flat_places(items) if places is None else places, device=values.device)
-    return table.index_put((where,), values).view(len(items), width)
+            put_state(module, folder / name)

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from solution.questions import LETTERS, cell_text
-from solution.rankers.base import Exam
+from solution.exam import Exam, passage_text
+from solution.questions import LETTERS
 
 SEPARATOR = "\n"
 
 
 def context_text(exam: Exam, row: int, passages: int) -> str:
     """The first `passages` passages of a question, each with its title in front, best first."""
-    from solution.retrieval.passages import passage_text
-
     return SEPARATOR.join(passage_text(passage) for passage in exam.passages[row][:passages])
-
-
-def is_question(exam: Exam, row: int) -> bool:
-    """False where the exam's `is_question` column says that the prompt is an instruction."""
-    values = exam.questions.extra.get("is_question")
-    return values is None or cell_text(values[row]).lower() not in ("false", "0", "no", "0.0")
 
 
 def cut_text(tokenizer, text: str, tokens: int) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from solution.config import RankerConfig
-from solution.rankers.causal import EncodedOptions, GenerativeRanker, ScoreHead
-from solution.rankers.neural import pad_rows, spread
+from solution.rankers.generative import EncodedOptions, GenerativeRanker, ScoreHead
+from solution.rankers.layout import pad_rows, spread
 from solution.rankers.prompts import token_ids
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from solution.config import RankerConfig
-from solution.rankers.base import Exam, masked_softmax
+from solution.exam import Exam
+from solution.probabilities import masked_softmax
 
 
 class _Untrained:
-    def __init__(self, config: RankerConfig):
+    def __init__(self, config: RankerConfig, cache: Path):
         self.config = config
 
     def fit(self, train: Exam, valid: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:

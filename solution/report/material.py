@@ -14,14 +14,18 @@ from solution import oof
 from solution.config import TuneSettings
 from solution.ensemble.candidates import Problem, candidates
 from solution.ensemble.honest import nested
+from solution.ensemble.record import load_ensemble
 from solution.ensemble.search import Journal
-from solution.ensemble.tune import load_ensemble
 from solution.errors import UserError
-from solution.files import content_hash, read_json
+from solution.exam import ContextPassage, Contexts, context_key
+from solution.files import content_hash
+from solution.folds import exam_with_folds_hash
+from solution.learning.log import LOG
 from solution.questions import Questions
-from solution.retrieval.contexts import ContextPassage, Contexts, stored_contexts
+from solution.retrieval.contexts.cache import stored_contexts
 from solution.suggestions import suggest
-from solution.training.log import LOG
+from solution.tables import cell_text
+from solution.weights import has_metrics, read_metrics
 from solution.workdir import Workdir
 
 
@@ -143,14 +147,12 @@ def _in_order(questions: Questions, table: oof.Oof, record: dict[str, Any]) -> Q
     Raises:
         UserError: it is another one.
     """
-    from solution.training.run import Prepared, fold_hash
-
     row_of = {id_: row for row, id_ in enumerate(questions.ids)}
     strange = [id_ for id_ in table.ids if id_ not in row_of]
     if not strange and len(questions) == len(table.ids):
         ordered = questions.subset([row_of[id_] for id_ in table.ids])
         # As `train_fold` wrote it into the OOF files: ids, texts, answers and folds.
-        if content_hash(ordered.content_hash(), fold_hash(Prepared(ordered, table.folds, None))) == record["questions"]:
+        if exam_with_folds_hash(ordered, table.folds) == record["questions"]:
             return ordered
     what = (
         f"{len(strange)} ids of the OOF files are not in it, first {strange[0]}" if strange else "its content differs"
@@ -169,9 +171,9 @@ def _read_training(workdir: Workdir, made: Material) -> None:
     for name in made.everyone:
         folds = sorted(set(made.oof.folds.tolist()))
         made.facts[name] = [
-            read_json(path, "the fold's metrics", "Train that fold again.")
-            for path in (workdir.fold_weights(name, fold) / "metrics.json" for fold in folds)
-            if path.is_file()
+            read_metrics(folder, "Train that fold again.")
+            for folder in (workdir.fold_weights(name, fold) for fold in folds)
+            if has_metrics(folder)
         ]
         curves = {fold: curve for fold in folds if (curve := _curve(workdir, name, fold)) is not None}
         if curves:
@@ -200,8 +202,8 @@ def _curve(workdir: Workdir, name: str, fold: int) -> Curve | None:
             ) from None
         if loss:
             return Curve(loss, map3)
-    path = workdir.fold_weights(name, fold) / "metrics.json"
-    facts = read_json(path, "the fold's metrics", "Train that fold again.") if path.is_file() else {}
+    folder = workdir.fold_weights(name, fold)
+    facts = read_metrics(folder, "Train that fold again.") if has_metrics(folder) else {}
     if not facts.get("loss"):
         return None
     return Curve(list(facts["loss"]), {int(step): float(score) for step, score in facts.get("evaluations", [])})
@@ -238,18 +240,16 @@ def _read_contexts(workdir: Workdir, made: Material) -> None:
 
 
 def _parts(key: str, there: Iterable[str]) -> tuple[str, ...]:
-    """Those of the keys there that, two or three together, make this key (see `training.run.context_key`)."""
+    """Those of the keys there that, two or three together, make this key (see `context_key`)."""
     keys = list(there)
     for count in (2, 3):
         for some in itertools.permutations(keys, count):
-            if content_hash(list(some)) == key:
+            if context_key(some) == key:
                 return some
     return ()
 
 
 def _own_column(questions: Questions) -> Contexts:
-    from solution.questions import cell_text
-
     texts = [cell_text(value) for value in questions.extra["context"]]
     pairs = zip(questions.ids, texts, strict=True)
     passages = [[ContextPassage(id_, "", text, 1.0, "column")] if text else [] for id_, text in pairs]

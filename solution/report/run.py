@@ -10,6 +10,10 @@ from solution.errors import UserError
 from solution.files import MANIFEST, atomic_folder, read_manifest, write_manifest, write_text
 from solution.progress import progress_bar, say
 from solution.questions import Questions
+from solution.report.material import gather
+from solution.report.page import render
+from solution.report.plots import require_matplotlib, save
+from solution.report.sections import Builder
 from solution.workdir import Workdir
 
 KIND = "report"
@@ -38,15 +42,9 @@ def write_report(
         UserError: matplotlib is missing, the output holds other files, or see `material.gather` and
             `sections.Builder`.
     """
-    from solution.report.plots import require_matplotlib, save
-
     require_matplotlib()
     output = output.resolve()
     check_output(output)
-    from solution.report.material import gather
-    from solution.report.page import render
-    from solution.report.sections import Builder
-
     material = gather(workdir, questions)
     builder = Builder(material, by, gold)
     sections = builder.sections()

@@ -12,9 +12,11 @@ import numpy as np
 
 from solution import metrics
 from solution.errors import UserError
-from solution.questions import LETTERS, cell_text
+from solution.questions import LETTERS
 from solution.report.charts import SIGNED, Forest, Heat, Mark, Panel, Panels, Point, Series, smooth
 from solution.report.material import Material
+from solution.retrieval.gold import DEPTHS, Gold, judge
+from solution.tables import cell_text
 
 BLEND = "blend"
 WORST = 20
@@ -95,8 +97,6 @@ class Builder:
         self.columns = self._columns(by)
         self.gold = None
         if material.questions is not None:
-            from solution.retrieval.report import Gold
-
             self.gold = Gold(material.questions, gold)
         elif gold is not None:
             raise UserError(f"--gold {gold}: {material.missing['questions']}")
@@ -512,8 +512,6 @@ class Builder:
         return Section("cascade", "Cascade", (line,), (Panels("cascade", "Cascade", (panel,)), table))
 
     def retrieval(self) -> Section:
-        from solution.retrieval.report import DEPTHS, judge
-
         anchor, title = "retrieval", "Retrieval"
         missing = self.material.missing
         if self.gold is None or not self.material.reads:

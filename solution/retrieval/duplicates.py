@@ -16,8 +16,9 @@ from typing import Literal
 
 import numpy as np
 
+from solution.exam import passage_text
 from solution.retrieval.corpus import Seen
-from solution.retrieval.passages import Passage, passage_text
+from solution.retrieval.passages import Passage
 
 _AT_ONCE = 256
 _WORD = re.compile(r"\w+")

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
+from solution.device import choose_device
 from solution.errors import UserError
 from solution.files import content_hash, file_hash
 from solution.models import resolve_model
@@ -59,8 +60,6 @@ class Embedder:
         import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
-
-        from solution.device import choose_device
 
         logging.disable_progress_bar()
         self._device = choose_device()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from solution.retrieval.passages import Titled, passage_text
+from solution.config import RetrievalConfig
+from solution.exam import ContextPassage, Titled, passage_text
+from solution.retrieval.store import Passages
 
 _WORD = re.compile(r"\w+")
 
@@ -97,3 +99,40 @@ def distinct(passages: Sequence[Titled], threshold: float | None, most: int) -> 
             if len(taken) == most:
                 break
     return taken
+_PASSAGES_AT_ONCE = 1 << 16  # read together: their texts take some tens of megabytes
+
+
+def select(
+    lists: Iterable[list[Ranking]], passages: Passages, config: RetrievalConfig, most: int
+) -> list[list[ContextPassage]]:
+    """The best passages of each question: its lists fused, the first `most` that are not nearly equal to another."""
+    fused = (fuse(own, config.fusion, config.rrf_k) for own in lists)
+    if config.drop_similar is None:
+        fused = (own[:most] for own in fused)
+    return [drop_similar(own, config, most) for own in named(fused, passages)]
+
+
+def drop_similar(found: list[ContextPassage], config: RetrievalConfig, most: int) -> list[ContextPassage]:
+    return [found[place] for place in distinct(found, config.drop_similar, most)]
+
+
+def named(fused: Iterable[Sequence[Found]], passages: Passages) -> Iterator[list[ContextPassage]]:
+    """The passages of each question's fused list, read for many questions together."""
+    remaining = iter(fused)
+    while block := list(_first(remaining, _PASSAGES_AT_ONCE)):
+        read = iter(passages.take(one.row for own in block for one in own))
+        for own in block:
+            yield [
+                ContextPassage(passage.id, passage.title, passage.text, one.score, "+".join(one.retrievers))
+                for one, passage in zip(own, read, strict=False)
+            ]
+
+
+def _first(lists: Iterator[Sequence[Found]], most: int) -> Iterator[Sequence[Found]]:
+    """Lists from the front, until they hold `most` passages."""
+    held = 0
+    for own in lists:
+        yield own
+        held += len(own)
+        if held >= most:
+            return

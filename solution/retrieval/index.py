@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,188 +23,17 @@ from solution.files import (
     write_manifest,
 )
 from solution.progress import say
-from solution.retrieval.approximate import (
-    Approximate,
-    Structure,
-    as_float32,
-    build_settings,
-    drop_pages,
-    nearest,
-    open_parts,
-    write_parts,
-)
+from solution.retrieval.approximate import Structure, build_settings, open_parts, write_parts
 from solution.retrieval.corpus import corpus_fingerprint, look_at_corpus
+from solution.retrieval.dense import PassageIndex
 from solution.retrieval.embedding import Embedder
+from solution.retrieval.places import Place, cutting, find_embedder, index_folders, made_of, remedy_of
 from solution.retrieval.shards import dropped_counts, make_shards, read_shard, room_on_disk, shard_file
 from solution.retrieval.store import Passages
 from solution.suggestions import suggest
 
 KIND = "index"
-_VERSION = 1  # of the way passages are cut; another one makes another index
 _FORMAT = "float16"  # of the vectors on disk
-_SHARD = 4096
-_QUERIES_AT_ONCE = 4096
-_QUERIES_OF_CDIST = 256
-_PAIRS = 2048  # of query and passage, scored together
-_MOST_THREADS = 8
-_MARGIN = 16  # candidates beyond k, so that rounding in float32 does not decide who is in
-_ROUNDING = 1e-5  # more than float32 products of unit vectors are off
-_DECIMALS = 9  # scores equal to so many decimals are ties; the lower row wins
-_MOST_CANDIDATES = 2048  # the limit of faiss's GPU indexes
-
-
-class PassageIndex:
-    """Passages with unit vectors, and the search over them.
-
-    Attributes:
-        passages: n passages.
-        vectors: float16 [n, d].
-        key: the name of what the index was made of.
-
-    Args:
-        approximate: finds candidates; None: the search is exact.
-    """
-
-    def __init__(
-        self,
-        passages: Passages,
-        vectors: np.ndarray,
-        approximate: Approximate | None,
-        config: RetrievalConfig,
-        key: str,
-    ):
-        self.passages = passages
-        self.vectors = vectors
-        self.key = key
-        self._approximate = approximate
-        self._metric = config.metric
-        self._exact = config.backend == "cdist"
-
-    def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k best passages of each query, best first.
-
-        Scores are the cosine (metric ip) or minus the squared distance (l2); of equal scores the lower row comes first.
-        An exact search computes them in float64, so that every exact backend gives the same answer.
-
-        Args:
-            vectors: float32 [q, d] of length 1.
-
-        Returns:
-            Scores float32 [q, k] and rows int64 [q, k]; -inf and -1 where there are fewer than k passages.
-
-        Raises:
-            UserError: the queries' dimension is not the index's.
-        """
-        if vectors.ndim != 2 or vectors.shape[1] != self.vectors.shape[1]:
-            raise UserError(
-                f"the queries' vectors have the shape {list(vectors.shape)} and the index's {self.vectors.shape[1]} "
-                f"dimensions: they were made by another embedder. Run `{suggest('index')}`."
-            )
-        scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
-        rows = np.full((len(vectors), k), -1, dtype=np.int64)
-        wanted = min(k, len(self.vectors))
-        for begin in range(0, len(vectors), _QUERIES_AT_ONCE):
-            part = slice(begin, begin + _QUERIES_AT_ONCE)
-            found, places = self._search(_unit(vectors[part]), wanted)
-            scores[part, :wanted] = found
-            rows[part, :wanted] = places
-        return scores, rows
-
-    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        count = min(k + _MARGIN, len(self.vectors))
-        if self._exact or (self._approximate is None and count > _MOST_CANDIDATES):
-            return self._cdist(queries, k)
-        single = queries.astype(np.float32)
-        if self._approximate is None:
-            # Rough products choose the candidates, those in float64 their order.
-            rough, rows = nearest(single, self.vectors, count)
-            cosines = self._cosines(queries, rows)
-        else:
-            rows = self._approximate.search(single, min(self._approximate.candidates(k), len(self.vectors)))
-            cosines = self._cosines(single, rows)
-        scores = self._from_cosine(cosines)
-        order = np.lexsort((rows, -scores.round(_DECIMALS)), axis=1)[:, :k]
-        best = np.take_along_axis(scores, order, axis=1)
-        places = np.take_along_axis(rows, order, axis=1)
-        if self._approximate is None and count < len(self.vectors):
-            least = np.take_along_axis(cosines, order[:, -1:], axis=1)[:, 0]
-            unsure = np.flatnonzero(rough[:, -1] >= least - _ROUNDING)
-            if len(unsure):
-                best[unsure], places[unsure] = self._cdist(queries[unsure], k)
-        return best, places
-
-    def _from_cosine(self, cosines: np.ndarray) -> np.ndarray:
-        return cosines if self._metric == "ip" else -np.maximum(2 - 2 * cosines, 0)
-
-    def _cosines(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Of each query with its own rows, [q, c] in the precision of the queries; -inf where the row is -1.
-
-        For all queries together in the order of the file, so that a disk is read from front to end and pages that were
-        read are given back. The products are taken one by one, so equal vectors have equal scores.
-        """
-        flat = rows.ravel()
-        order = np.argsort(flat, kind="stable")
-        order = order[np.searchsorted(flat, 0, sorter=order) :]
-        cosines = np.full(flat.shape, -np.inf, dtype=queries.dtype)
-
-        def score(begin: int) -> None:
-            pairs = order[begin : begin + _PAIRS]
-            read = np.take(self.vectors, flat[pairs], axis=0)
-            block = read.astype(np.float64) if queries.dtype == np.float64 else as_float32(read)
-            products = np.einsum("nd,nd->n", block, np.take(queries, pairs // rows.shape[1], axis=0))
-            cosines[pairs] = products / np.maximum(np.sqrt(np.einsum("nd,nd->n", block, block)), 1e-12)
-            drop_pages(self.vectors)
-
-        blocks = range(0, len(order), _PAIRS)
-        if len(blocks) < 2:
-            for begin in blocks:
-                score(begin)
-        else:
-            import faiss
-
-            with ThreadPoolExecutor(min(faiss.omp_get_max_threads(), _MOST_THREADS)) as pool:
-                list(pool.map(score, blocks))
-        return cosines.reshape(rows.shape)
-
-    def _cdist(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The exact search: all distances, block by block."""
-        from scipy.spatial.distance import cdist
-
-        if len(queries) > _QUERIES_OF_CDIST:
-            starts = range(0, len(queries), _QUERIES_OF_CDIST)
-            parts = [self._cdist(queries[begin : begin + _QUERIES_OF_CDIST], k) for begin in starts]
-            return np.vstack([scores for scores, _ in parts]), np.vstack([rows for _, rows in parts])
-        best = np.empty((len(queries), 0))
-        places = np.empty((len(queries), 0), dtype=np.int64)
-        for begin in range(0, len(self.vectors), _SHARD):
-            block = _unit(self.vectors[begin : begin + _SHARD])
-            distances = cdist(queries, block, "sqeuclidean")
-            scores = np.hstack([best, 1 - distances / 2 if self._metric == "ip" else -distances])
-            rows = np.hstack([places, np.broadcast_to(np.arange(begin, begin + len(block)), distances.shape)])
-            # Stable: the best so far have lower rows than the block and stand in order.
-            order = np.argsort(-scores.round(_DECIMALS), axis=1, kind="stable")[:, :k]
-            best, places = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
-        return best, places
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    wide = vectors.astype(np.float64)
-    return wide / np.maximum(np.sqrt(np.einsum("nd,nd->n", wide, wide)), 1e-12)[:, None]
-
-
-# --- which index ---------------------------------------------------------------------------
-
-
-def cutting(config: RetrievalConfig) -> dict[str, Any]:
-    """The settings that the passages depend on."""
-    settings = {
-        "version": _VERSION,
-        **config.model_dump(include={"passage_tokens", "passage_overlap", "stub_words", "disambiguations", "sections"}),
-        "duplicates": config.duplicates,
-    }
-    if config.duplicates == "near":
-        settings["near_duplicate"] = config.near_duplicate
-    return settings
 
 
 def _settings(config: RetrievalConfig) -> dict[str, Any]:
@@ -215,43 +42,9 @@ def _settings(config: RetrievalConfig) -> dict[str, Any]:
     return {**cutting(config), **own, **build_settings(config)}
 
 
-def made_of(config: RetrievalConfig, corpus: str, embedder: Embedder) -> dict[str, Any]:
-    """What a manifest says of the corpus, whose fingerprint is given, and of the embedder."""
-    return {
-        "corpus": {"name": Path(config.corpus).name, "fingerprint": corpus},
-        "embedder": {"name": Path(embedder.spec).name, "fingerprint": embedder.fingerprint},
-    }
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the index of these settings is or would be."""
-
-    key: str
-    folder: Path
-
-
 def _place(workdir: Path, corpus: str, embedder: str, config: RetrievalConfig) -> Place:
     key = content_hash(corpus, embedder, _settings(config))
     return Place(key, workdir / "cache" / f"index-{key}")
-
-
-def find_embedder(config: RetrievalConfig, workdir: Path) -> Embedder:
-    """The embedder of these settings, which is not loaded yet.
-
-    Raises:
-        UserError: it cannot be found; where no index is there yet, what is wrong with the corpus is told too.
-    """
-    try:
-        return Embedder(config.embedder, workdir / "cache")
-    except UserError as error:
-        problems = [str(error)]
-    if not _index_folders(workdir):
-        try:
-            look_at_corpus(config.corpus)
-        except UserError as error:
-            problems.append(str(error))
-    raise UserError.join(problems, "no index can be made")
 
 
 def locate_index(config: RetrievalConfig, workdir: Path, embedder: Embedder) -> Place:
@@ -270,7 +63,7 @@ def locate_index(config: RetrievalConfig, workdir: Path, embedder: Embedder) -> 
         if len(found.fitting) == 1:
             return found.fitting[0]
         raise found.error(f"The corpus itself cannot be read: {error}.") from None
-    if not _index_folders(workdir):  # one will be built, and a hub's embedder is loaded for its fingerprint
+    if not index_folders(workdir):  # one will be built, and a hub's embedder is loaded for its fingerprint
         look_at_corpus(config.corpus)
     return _place(workdir, corpus, embedder.fingerprint, config)
 
@@ -283,7 +76,7 @@ class _Candidates:
         self._others: list[str] = []
         self._broken: list[str] = []
         self._config, self._cache, self._embedder = config, workdir / "cache", embedder
-        for folder in _index_folders(workdir):
+        for folder in index_folders(workdir):
             try:
                 made = read_json(folder / MANIFEST, "the manifest of the index", remedy_of(folder))
                 about, model = made["corpus"], made["embedder"]
@@ -312,15 +105,6 @@ class _Candidates:
         lines += [*self._broken[:1], *([more] if more else [])]
         lines.append(f"Run `{suggest('index')}` where the corpus is; elsewhere copy cache/index-* there.")
         return UserError(" ".join(lines))
-
-
-def _index_folders(workdir: Path) -> list[Path]:
-    return [path for path in sorted((workdir / "cache").glob("index-*")) if path.is_dir() and path.suffix != ".shards"]
-
-
-def remedy_of(folder: Path) -> str:
-    """What to do about an index, dense or lexical, that is not usable."""
-    return f"Delete {folder} and run `{suggest('index')}`."
 
 
 def open_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | None = None) -> PassageIndex:
@@ -435,7 +219,7 @@ def build_index(config: RetrievalConfig, workdir: Path, embedder: Embedder | Non
 
 def same_vectors(config: RetrievalConfig, workdir: Path, source: dict[str, Any]) -> Path | None:
     """A whole index of the same passages and embedder."""
-    for folder in _index_folders(workdir):
+    for folder in index_folders(workdir):
         with contextlib.suppress(UserError, KeyError, TypeError):
             made = read_json(folder / MANIFEST, "manifest", "")
             same = all(made[part]["fingerprint"] == source[part]["fingerprint"] for part in source)

@@ -11,9 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from solution.config import RetrievalConfig
+from solution.errors import UserError
 from solution.progress import progress_bar, say
+from solution.questions import Questions
 from solution.retrieval.approximate import LISTED, Structure, open_parts, write_parts
-from solution.retrieval.index import PassageIndex
+from solution.retrieval.dense import PassageIndex
+from solution.retrieval.index import build_index
+from solution.retrieval.places import find_embedder
+from solution.retrieval.search import Searcher, search_depth
+from solution.workdir import Workdir
 
 KINDS = (*LISTED, "hnsw")
 FEWEST = 1000
@@ -152,3 +158,38 @@ def table(found: Sequence[Setting], k: int) -> list[str]:
         figures = f"{one.recall:10.4f} {one.milliseconds:9.3f} {one.bytes_per_passage:13.0f} {one.build_seconds:8.1f}"
         lines.append(f"{one.settings['index']:8} {settings:34} {figures}")
     return lines
+
+
+def tune_index(
+    config: RetrievalConfig, folder: Workdir, exam: Questions | None, count: int, recall: float, kinds: str | None
+) -> None:
+    """Print what each kind of dense index finds, needs and takes on this corpus, and the settings of the quickest.
+
+    Args:
+        exam: its first `count` questions are searched for; None: `count` passages are.
+        recall: what the settings must reach, 0 to 1.
+        kinds: only these, separated by commas.
+
+    Raises:
+        UserError: an unknown kind, or the index cannot be built.
+    """
+    chosen = kinds.split(",") if kinds else list(KINDS)
+    wrong = [kind for kind in chosen if kind not in KINDS]
+    if wrong:
+        raise UserError(f"--kinds {wrong[0]}: choose among {', '.join(KINDS)}")
+    k = search_depth(config)
+    embedder = find_embedder(config, folder.root)
+    built = build_index(config, folder.root, embedder)
+    if exam is None:
+        asked = sample_queries(built.vectors, count)
+    else:
+        searcher = Searcher(exam.subset(range(min(count, len(exam)))), config, folder.root)
+        one_each = config.query != "prompt_each_option"
+        asked = searcher.query_vectors(config.query) if one_each else searcher.option_vectors
+    found = measure(config, built, asked, k, chosen, folder.cache)
+    print(f"{len(built.passages)} passages, {len(asked)} {'questions' if exam else 'passages as queries'}")
+    for line in table(found, k):
+        print(line)
+    best = recommend(found, recall)
+    print(f"the quickest with a recall of {recall:g} or more:")
+    print("  " + " ".join(f"retrieval.{name}={value}" for name, value in best.settings.items()))

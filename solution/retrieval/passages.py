@@ -6,10 +6,11 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from solution.exam import begins_with, passage_text
 from solution.retrieval.corpus import Document
 
 _DOCUMENTS_AT_ONCE = 256
@@ -26,30 +27,6 @@ class Passage:
     id: str
     title: str
     text: str
-
-
-class Titled(Protocol):
-    @property
-    def title(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-
-
-def passage_text(passage: Titled) -> str:
-    """ "title. text": what is embedded and what a ranker reads.
-
-    The title is left out when it is empty or when the text begins with it.
-    """
-    title, text = passage.title, passage.text
-    if not title or _begins_with(text, title):
-        return text
-    return f"{title}. {text}"
-
-
-def _begins_with(text: str, title: str) -> bool:
-    """Whether the title's words open the text ("Cell" does not open "Cellular")."""
-    after = text[len(title) : len(title) + 1]
-    return text[: len(title)].lower() == title.lower() and not after.isalnum()
 
 
 def _sentence_ends(text: str) -> Iterator[int]:
@@ -163,7 +140,7 @@ def _cut_documents(
             head = head[: tokens // 2]
             title = title[: head[-1][1]].rstrip()  # the full stop may now be one token more: seen by the check below
         budget = tokens - len(head)
-        opens = bool(title) and _begins_with(document.text, title)
+        opens = bool(title) and begins_with(document.text, title)
         while True:
             texts = _windows(document.text, body, tokens if opens else budget, budget, overlap)
             # A tokenizer may see more tokens in a cut text than the uncut one had there.

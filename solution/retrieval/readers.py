@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from solution.errors import UserError
-from solution.questions import shown
+from solution.tables import shown
 
 TEXT_COLUMNS = ("text", "passage", "content", "extract")
 Kind = Literal["csv", "jsonl", "parquet", "cirrus", "text"]

@@ -20,13 +20,14 @@ import numpy as np
 
 from solution.config import RetrievalConfig
 from solution.errors import UserError
+from solution.exam import passage_text
 from solution.files import atomic_file, canonical_json, sweep_leftovers
 from solution.progress import progress_bar, say
 from solution.retrieval.articles import ArticleRules
 from solution.retrieval.corpus import read_corpus
 from solution.retrieval.duplicates import Duplicates
 from solution.retrieval.embedding import Embedder
-from solution.retrieval.passages import Passage, passage_text, split_passages
+from solution.retrieval.passages import Passage, split_passages
 
 SHARD = 4096  # passages
 PASSAGES = "passages.parquet"

@@ -6,23 +6,27 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from solution.config import TRAINED_FAMILIES, RankerConfig, apply_overrides, parse_overrides
+from solution.config import RankerConfig
+from solution.config_files import apply_overrides, parse_overrides
+from solution.demo.exam import EXAM
+from solution.device import Device, free_memory
 from solution.errors import UserError
-from solution.files import MANIFEST, atomic_folder, read_json, read_manifest, sweep_leftovers, write_manifest
+from solution.exam import Exam
+from solution.files import atomic_folder, read_json, read_manifest, sweep_leftovers, write_manifest
 from solution.folds import question_prints
+from solution.models import MERGED
 from solution.progress import say
+from solution.questions import Questions, read_questions
+from solution.rankers.families import check_models, make_ranker
 from solution.suggestions import suggest
-from solution.training.run import KIND, check_models
+from solution.weights import NOT_THE_MODEL, check_folder, read_record
 from solution.workdir import Workdir
-
-if TYPE_CHECKING:
-    from solution.questions import Questions
 
 Dtype = Literal["float32", "bfloat16"]
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -72,14 +76,14 @@ def merge_fold(
     if not folder.is_dir():
         raise UserError(f"the ranker {name} has no trained fold {fold} in {workdir.weights}. Train it first: {train}")
     remedy = f"Train it again: {train}"
-    read_manifest(folder, KIND, remedy)
-    stored = read_json(folder / "ranker.json", "the ranker's settings", remedy)
+    check_folder(folder, remedy)
+    stored = read_record(folder, remedy)
     try:
         config = RankerConfig.model_validate(apply_overrides(stored["config"], changes))
     except ValidationError as error:
         text = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise UserError(f"the settings of the ranker {name} are wrong: {text}") from None
-    if config.family not in TRAINED_FAMILIES or not config.trains:
+    if not config.trains:
         raise UserError(f"the ranker {name} is not trained (family {config.family}): there is nothing to merge")
     if config.lora is None:
         raise UserError(
@@ -95,9 +99,8 @@ def _merge(
 ) -> Merged:
     import torch
 
-    from solution.device import Device, free_memory
-    from solution.rankers.families import make_ranker
-    from solution.rankers.neural import MERGED, NeuralRanker
+    # Imported here, as torch is: settings and files are checked before it loads.
+    from solution.rankers.neural import NeuralRanker
 
     def ranker_of(settings: RankerConfig) -> NeuralRanker:
         ranker = make_ranker(settings, workdir.cache)
@@ -122,7 +125,7 @@ def _merge(
         ranker.tokenizer.save_pretrained(temporary)
         for path in folder.iterdir():
             # The head and what else a family keeps beside its adapter.
-            if path.is_file() and not path.name.startswith("adapter_") and path.name not in _OF_THE_FOLD:
+            if path.is_file() and not path.name.startswith("adapter_") and path.name not in NOT_THE_MODEL:
                 shutil.copy(path, temporary)
         del model, ranker
         free_memory()
@@ -153,15 +156,8 @@ def _merge(
     return Merged(output, output / settings.name, size, difference)
 
 
-_OF_THE_FOLD = (MANIFEST, "metrics.json", "ranker.json")
-
-
 def probe_exam(config: RankerConfig) -> Any:
     """The built-in exam's first questions, closed-book, with option scores of 0 where the ranker asks for some."""
-    from solution.demo.run import EXAM
-    from solution.questions import read_questions
-    from solution.rankers.base import Exam
-
     questions = read_questions(EXAM).subset(range(PROBES))
     zeros = np.zeros(questions.exists().shape, dtype=np.float32)
     return Exam(questions, [[] for _ in range(PROBES)], {config.option_score: zeros}).hidden()
@@ -199,8 +195,6 @@ def _seen(workdir: Workdir, fold: int) -> dict[str, Any]:
 
 def refuse_seen(config: RankerConfig, questions: Questions) -> None:
     """Raise `UserError` where a merged ranker would be scored on questions that it was trained on."""
-    from solution.rankers.neural import MERGED
-
     manifest = read_manifest(Path(config.model), MERGED, "", verify=False)
     seen = manifest["seen"]
     known = set(seen["prints"])

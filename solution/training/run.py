@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,35 +12,27 @@ from typing import Any
 import numpy as np
 
 from solution import oof
-from solution.config import TRAINED_FAMILIES, ContextView, RankerConfig, RetrievalConfig, Run
+from solution.config import ContextView, RankerConfig, Run, needs_contexts
+from solution.device import free_memory
 from solution.errors import UserError
-from solution.files import (
-    MANIFEST,
-    atomic_folder,
-    content_hash,
-    read_manifest,
-    sweep_leftovers,
-    write_json,
-    write_manifest,
-)
-from solution.folds import exam_folds
+from solution.exam import Contexts, Exam, context_key, is_question
+from solution.files import atomic_folder, content_hash, sweep_leftovers
+from solution.folds import exam_folds, exam_with_folds_hash
+from solution.learning import distributed
+from solution.learning.checkpoint import drop_checkpoint
+from solution.learning.log import LOG, drop_log
+from solution.memory import PeakMemory
 from solution.metrics import bootstrap_interval, credit_at_k, expected_random_map, map_at_k
-from solution.models import locate_model
+from solution.probabilities import widen
 from solution.progress import say
 from solution.questions import Questions
-from solution.retrieval.contexts import Contexts, build_views
-from solution.retrieval.rerank import Reranker
-from solution.training import distributed
+from solution.rankers.base import Ranker, predict_contexts
+from solution.rankers.families import check_models, make_ranker
+from solution.retrieval.contexts.build import build_views
+from solution.retrieval.reranker.trained import Reranker
+from solution.training.merge import refuse_seen
+from solution.weights import FoldRecord, close_folder, key_of_whole_folder, write_metrics, write_record
 from solution.workdir import Workdir
-
-KIND = "fold's weights"
-
-
-def needs_contexts(config: RankerConfig, retrieval: RetrievalConfig) -> bool:
-    """Whether the ranker reads anything that retrieval makes."""
-    return retrieval.source != "none" and (
-        config.family == "similarity" or config.retrieval_prior or (config.family != "longest" and config.passages > 0)
-    )
 
 
 @dataclass
@@ -69,30 +61,6 @@ def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
     return Prepared(questions, folds, contexts)
 
 
-def context_key(config: RankerConfig, contexts: Mapping[ContextView, Contexts]) -> str:
-    """Names what the contexts that a ranker reads were made from."""
-    keys = [contexts[view].key for view in config.contexts]
-    return keys[0] if len(keys) == 1 else content_hash(keys)
-
-
-def check_models(rankers: Sequence[RankerConfig]) -> None:
-    """Raise one `UserError` for all models and packages that cannot be found, before anything is loaded."""
-    from solution.training.log import tensorboard_problem
-
-    problems = []
-    if any(config.trains and config.training.tensorboard for config in rankers):
-        problem = tensorboard_problem()
-        problems += [problem] if problem else []
-    for config in rankers:
-        if config.family in TRAINED_FAMILIES:
-            try:
-                locate_model(config.model, config.revision)
-            except UserError as error:
-                problems.append(f"{config.name}: {error}")
-    if problems:
-        raise UserError.join(problems, "models are missing")
-
-
 def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequence[int]) -> None:
     """Train every ranker of the run on every fold named and print what each scored.
 
@@ -113,122 +81,163 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
 
 
 def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir, fold: int) -> None:
-    """Train one ranker on all folds but `fold` and write its weights, metrics and OOF part of `fold`."""
-    from solution.rankers.base import Exam, predict_contexts
-    from solution.rankers.families import make_ranker
-    from solution.rankers.prompts import is_question
+    """Train one ranker on all folds but `fold` and write its weights, metrics and OOF part of `fold`.
 
-    questions, contexts = prepared.questions, prepared.contexts
-    uses = needs_contexts(config, run.retrieval)
-    exams = Exam.views(config, questions, contexts if uses else None)
-    exam = exams[0]
+    Raises:
+        UserError: another process has other inputs, or the ranker cannot be trained (see `Ranker.fit`).
+    """
+    questions = prepared.questions
+    reads = needs_contexts(config, run.retrieval)
+    exams = Exam.views(config, questions, prepared.contexts if reads else None)
+    place = _Place.of(workdir, config.name, fold)
+
+    # What is trained already, from the same inputs and with the same settings, is kept.
+    about = _about(config, run, prepared, workdir, fold)
+    key = content_hash(about)
+    _require_same_inputs(key)
+    if distributed.from_main(lambda: _is_finished(place, about, key)):
+        say(f"{config.name} fold {fold}: already trained, nothing has changed")
+        return
+
+    # The ranker learns from the other folds and answers this one, whose answers are hidden from it.
+    inside = prepared.folds == fold  # bool [n]
+    if config.merged:
+        refuse_seen(config, questions.subset(inside))
+    free_memory()
+    clock = _Clock()
+    ranker = make_ranker(config, workdir.cache)
+    facts = ranker.fit(exams[0].subset(~inside), exams[0].subset(inside), place.checkpoint, place.logs)
+    clock.trained()
+    probabilities = predict_contexts(ranker, [exam.subset(inside).hidden() for exam in exams])  # [fold, width]
+    probabilities = widen(probabilities, questions.max_options)
+    clock.scored()
+
+    # One process writes: first the weights, then the OOF part, so that neither is there without the other for long.
+    if distributed.rank() > 0:
+        return
+    scored = questions.subset(inside)
+    metrics = _metrics(probabilities, scored, clock, ranker) | facts
+    retrieval = run.retrieval.model_dump(mode="json") if reads else None
+    record: FoldRecord = {"about": about, "config": config.model_dump(mode="json"), "retrieval": retrieval}
+    _write_weights(ranker, place, record, metrics, key)
+    oof.write_oof(place.oof_part, scored, probabilities, about)
+    drop_checkpoint(place.checkpoint)
+    drop_log(place.logs)
+    low, high = metrics["interval"]
+    say(
+        f"{config.name} fold {fold}: MAP@3 {metrics['map3']:.3f} [{low:.3f}, {high:.3f}] on {len(scored)} questions "
+        f"(random {metrics['random_map3']:.3f}), {metrics['seconds']:.0f} s"
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one fold of one ranker is written."""
+
+    weights: Path
+    oof_part: Path
+    checkpoint: Path
+    logs: Path
+
+    @classmethod
+    def of(cls, workdir: Workdir, ranker: str, fold: int) -> _Place:
+        places = (workdir.fold_weights, workdir.oof_part, workdir.checkpoint, workdir.logs)
+        return cls(*(place(ranker, fold) for place in places))
+
+
+class _Clock:
+    """Seconds and memory of one fold, from the making of this object on."""
+
+    def __init__(self) -> None:
+        self.peak = PeakMemory()
+        self._started = self._trained = self._scored = time.monotonic()
+
+    def trained(self) -> None:
+        self._trained = time.monotonic()
+
+    def scored(self) -> None:
+        self._scored = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._scored - self._started
+
+    @property
+    def scoring_seconds(self) -> float:
+        return self._scored - self._trained
+
+
+def _about(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir, fold: int) -> dict[str, Any]:
+    """All that a fold's weights and OOF part depend on."""
+    questions, contexts, reads = prepared.questions, prepared.contexts, needs_contexts(config, run.retrieval)
+    exam = Exam.views(config, questions, contexts if reads else None)[0]
+    keys = [contexts[view].key for view in config.contexts] if reads and contexts is not None else ["none"]
     about = {
         "ranker": config.name,
         "family": config.family,
         "role": config.role,
         "fold": fold,
         "folds": run.ensemble.folds,
-        "questions": content_hash(questions.content_hash(), fold_hash(prepared)),
-        "contexts": context_key(config, contexts) if uses and contexts is not None else "none",
+        "questions": exam_with_folds_hash(questions, prepared.folds),
+        "contexts": context_key(keys),
         "config": config.hash(),
-        "retrieval": run.retrieval.hash() if uses else "none",
+        "retrieval": run.retrieval.hash() if reads else "none",
         "wording": content_hash(sorted((id_, is_question(exam, row)) for row, id_ in enumerate(questions.ids))),
     }
-    if uses and run.retrieval.source == "index" and run.retrieval.reranker is not None:
+    if reads and run.retrieval.source == "index" and run.retrieval.reranker is not None:
         about["reranker"] = Reranker(run.retrieval.reranker, workdir.root).key
-    key = content_hash(about)
-    target, part = workdir.fold_weights(config.name, fold), workdir.oof_part(config.name, fold)
+    return about
+
+
+def _require_same_inputs(key: str) -> None:
+    """Raise `UserError` where this process would train on other inputs than the first one."""
     if distributed.from_main(lambda: key) != key:
         raise UserError(
             f"process {distributed.rank()} has other questions, contexts, folds or settings than the first: start all "
             "with the same command, and with a --workdir and files that all machines share"
         )
-    if distributed.from_main(lambda: _finished(target, part, about, key)):
-        say(f"{config.name} fold {fold}: already trained, nothing has changed")
-        return
-    valid_exam = exam.subset(np.flatnonzero(prepared.folds == fold))
-    if config.merged:
-        from solution.training.merge import refuse_seen
-
-        refuse_seen(config, valid_exam.questions)
-    started = time.monotonic()
-    from solution.device import free_memory
-    from solution.memory import PeakMemory
-    from solution.training.checkpoint import drop_checkpoint
-    from solution.training.log import LOG, drop_log
-
-    free_memory()
-    peak = PeakMemory()
-    train_exam = exam.subset(np.flatnonzero(prepared.folds != fold))
-    ranker = make_ranker(config, workdir.cache)
-    checkpoint = workdir.checkpoint(config.name, fold)
-    logs = workdir.logs(config.name, fold)
-    facts = ranker.fit(train_exam, valid_exam, checkpoint, logs)
-    scoring = time.monotonic()
-    left_out = np.flatnonzero(prepared.folds == fold)
-    probabilities = predict_contexts(ranker, [each.subset(left_out).hidden() for each in exams])
-    probabilities = widen(probabilities, questions.max_options)
-    done = time.monotonic()
-    if distributed.rank() > 0:
-        return
-    answers = valid_exam.questions.answers
-    credits = credit_at_k(probabilities, answers)
-    low, high = bootstrap_interval(credits)
-    metrics: dict[str, Any] = {
-        "map3": round(float(credits.mean()), 6),
-        "interval": [round(low, 6), round(high, 6)],
-        "precision1": round(map_at_k(probabilities, answers, k=1), 6),
-        "random_map3": round(expected_random_map(valid_exam.questions.exists().sum(axis=1)), 6),
-        "questions": len(answers),
-        "seconds": round(done - started, 1),
-        "score_seconds_per_question": round((done - scoring) / len(answers), 4),
-        "load_seconds": round(getattr(ranker, "load_seconds", 0.0), 2),
-        "peak_memory_mib": peak.mib(),
-        **facts,
-    }
-    with atomic_folder(target) as temporary:
-        ranker.save(temporary)
-        if config.trains:
-            shutil.copyfile(logs / LOG, temporary / LOG)
-        write_json(temporary / "metrics.json", metrics)
-        write_json(
-            temporary / "ranker.json",
-            {
-                "about": about,
-                "config": config.model_dump(mode="json"),
-                "retrieval": run.retrieval.model_dump(mode="json") if uses else None,
-            },
-        )
-        write_manifest(temporary, KIND, key=key)
-    oof.write_oof(part, valid_exam.questions, probabilities, about)
-    drop_checkpoint(checkpoint)
-    drop_log(logs)
-    say(
-        f"{config.name} fold {fold}: MAP@3 {metrics['map3']:.3f} [{low:.3f}, {high:.3f}] on {len(answers)} questions "
-        f"(random {metrics['random_map3']:.3f}), {metrics['seconds']:.0f} s"
-    )
 
 
-def widen(probabilities: np.ndarray, width: int) -> np.ndarray:
-    """Append columns of 0: a fold's questions may all have fewer options than the exam's."""
-    return np.pad(probabilities, ((0, 0), (0, width - probabilities.shape[1])))
-
-
-def fold_hash(prepared: Prepared) -> str:
-    """A hash of which question is in which fold: OOF of other folds does not belong together."""
-    return content_hash(sorted(zip(prepared.questions.ids, prepared.folds.tolist(), strict=True)))
-
-
-def _finished(target: Path, part: Path, about: dict[str, Any], key: str) -> bool:
-    for path in (target, part):
-        if path.parent.is_dir():
-            sweep_leftovers(path.parent, path.name)
-    if not (target / MANIFEST).is_file() or not part.is_file():
+def _is_finished(place: _Place, about: dict[str, Any], key: str) -> bool:
+    """Whether weights and OOF part are there, whole, and were made from the same inputs and settings."""
+    if place.oof_part.parent.is_dir():
+        sweep_leftovers(place.oof_part.parent, place.oof_part.name)
+    if not place.oof_part.is_file() or key_of_whole_folder(place.weights) != key:
         return False
     try:
-        manifest = read_manifest(target, KIND, "")
-        stored = oof.read_oof(part).about
+        stored = oof.read_oof(place.oof_part).about
     except UserError as error:
         say(f"{error} -> training it again")
         return False
-    return manifest.get("key") == key and all(stored.get(name) == value for name, value in about.items())
+    return all(stored.get(name) == value for name, value in about.items())
+
+
+def _metrics(probabilities: np.ndarray, scored: Questions, clock: _Clock, ranker: Ranker) -> dict[str, Any]:
+    """What `metrics.json` says of the fold's own questions, beside the facts of the training.
+
+    Args:
+        probabilities: float32 [n, width] of these questions.
+    """
+    credits = credit_at_k(probabilities, scored.answers)
+    return {
+        "map3": round(float(credits.mean()), 6),
+        "interval": [round(bound, 6) for bound in bootstrap_interval(credits)],
+        "precision1": round(map_at_k(probabilities, scored.answers, k=1), 6),
+        "random_map3": round(expected_random_map(scored.exists().sum(axis=1)), 6),
+        "questions": len(scored),
+        "seconds": round(clock.seconds, 1),
+        "score_seconds_per_question": round(clock.scoring_seconds / len(scored), 4),
+        "load_seconds": round(getattr(ranker, "load_seconds", 0.0), 2),
+        "peak_memory_mib": clock.peak.mib(),
+    }
+
+
+def _write_weights(ranker: Ranker, place: _Place, record: FoldRecord, metrics: dict[str, Any], key: str) -> None:
+    """The fold's folder in `weights/`, whole or not at all."""
+    with atomic_folder(place.weights) as temporary:
+        ranker.save(temporary)
+        if ranker.config.trains:
+            shutil.copyfile(place.logs / LOG, temporary / LOG)
+        write_metrics(temporary, metrics)
+        write_record(temporary, record)
+        close_folder(temporary, key)

@@ -15,36 +15,15 @@ from torch import nn
 from solution.config import RerankerSettings
 from solution.errors import UserError
 from solution.files import content_hash
+from solution.learning.batches import MAX_PADDING, budget_batches
+from solution.learning.loop import train
 from solution.progress import progress_bar, say
 from solution.rankers.multiple_choice import EncodedChoices, MultipleChoiceRanker
-from solution.rankers.neural import MAX_PADDING, Item
+from solution.rankers.neural import Item
 from solution.rankers.prompts import share_room, token_ids
-from solution.training.batches import budget_batches
-from solution.training.loop import train
+from solution.retrieval.reranker.candidates import LabelledList, PassageList
 
 _QUESTIONS_AT_ONCE = 512
-
-
-@dataclass(frozen=True)
-class PassageList:
-    """What is read of one question.
-
-    Attributes:
-        query: the question's text.
-        texts: of n passages.
-        priors: float [n], the scaled scores of retrieval; empty where there is no `retrieval_prior`.
-    """
-
-    query: str
-    texts: list[str]
-    priors: list[float]
-
-
-@dataclass(frozen=True)
-class LabelledList(PassageList):
-    """A question to learn from; `right` [n]: whether a passage is a right one. It has a right and a wrong one."""
-
-    right: list[bool]
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from torch import nn
 from solution.config import TrainingSettings
 from solution.device import Device
 from solution.errors import UserError
+from solution.learning import distributed
+from solution.learning.average import MovingAverage, put
+from solution.learning.batches import training_steps
+from solution.learning.checkpoint import load_checkpoint, save_checkpoint
+from solution.learning.log import TrainingLog
+from solution.learning.perturbation import perturbed
 from solution.progress import progress_bar, say
-from solution.training import distributed
-from solution.training.average import MovingAverage, put
-from solution.training.batches import training_steps
-from solution.training.checkpoint import load_checkpoint, save_checkpoint
-from solution.training.log import TrainingLog
-from solution.training.perturbation import perturbed
 
 
 class Scorer(Protocol):

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from solution.errors import UserError
-from solution.training.batches import budget_batches
+from solution.learning.batches import budget_batches
+from solution.progress import console
 
 T = TypeVar("T")
 
@@ -50,8 +51,6 @@ def start() -> None:
         return
     import torch
     import torch.distributed as dist
-
-    from solution.progress import console
 
     cuda = torch.cuda.is_available()
     try:

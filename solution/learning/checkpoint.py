@@ -6,13 +6,14 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from solution.errors import UserError
 from solution.files import MANIFEST, atomic_folder, read_manifest, sweep_leftovers, write_json, write_manifest
 from solution.progress import say
+
+if TYPE_CHECKING:
+    import torch
 
 KIND = "training checkpoint"
 NESTED = "/"
@@ -32,6 +33,7 @@ def save_checkpoint(
         state: JSON-able progress; holds a `run` key that names what is being trained.
         groups: further lists of tensors by name: the best evaluation's parameters, the moving average.
     """
+    import torch
     from safetensors.torch import save_file
 
     tensors = {f"parameter.{i}": p.detach().cpu().contiguous() for i, p in enumerate(parameters)}
@@ -60,6 +62,7 @@ def load_checkpoint(
         `state` and `groups` of `save_checkpoint` (an empty group is left out); parameters and optimizer are
         restored in place.
     """
+    import torch
     from safetensors.torch import load_file
 
     if folder.parent.is_dir():

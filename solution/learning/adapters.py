@@ -11,6 +11,7 @@ from torch import nn
 
 from solution.config import LoraSettings, QuantizationSettings
 from solution.errors import UserError
+from solution.learning import adapters
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -214,3 +215,14 @@ def check_tensors(tensors: dict[str, torch.Tensor], expected: dict[str, tuple[in
             f"{path} does not fit this ranker's settings: {len(wrong)} tensors differ, the first is {name} "
             f"of shape {list(shape)} {side}. Train that fold again, or use the config that it was trained with."
         )
+
+
+def module_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    # Tied weights share memory, which safetensors refuses: clone every tensor.
+    return {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
+
+
+def put_state(module: nn.Module, path: Path) -> None:
+    tensors = adapters.read_tensors(path)
+    adapters.check_tensors(tensors, {name: tuple(value.shape) for name, value in module.state_dict().items()}, path)
+    module.load_state_dict(tensors)

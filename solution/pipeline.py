@@ -1,27 +1,28 @@
-"""The whole pipeline on the built-in exam: a part of it is never trained on, and is what the last table scores."""
+"""The whole pipeline on the built-in exam, from the index to the score of the submission."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from solution.config import Run
+from solution.demo.exam import read_demo_exam
+from solution.ensemble.blend import blend
+from solution.ensemble.table import Row, print_table, random_row, score_row
+from solution.ensemble.tune import run_tune
+from solution.inference.memory import watched
+from solution.inference.submit import run_submission
+from solution.inference.trained import TrainedRanker, ranker_exams
+from solution.metrics import credit_at_k
 from solution.progress import say
-from solution.questions import Questions, read_questions, write_questions
+from solution.questions import Questions, write_questions
+from solution.rankers.base import predict_contexts
+from solution.rankers.families import check_models, make_ranker
+from solution.training.run import prepare, train_folds
 from solution.workdir import Workdir
-
-EXAM = Path(__file__).with_name("exam.csv")
-HELD_OUT = "heldout"
-
-
-def read_demo_exam() -> tuple[Questions, Questions]:
-    """The built-in exam's training part and its held-out part."""
-    exam = read_questions(EXAM)
-    held_out = np.array([part == HELD_OUT for part in exam.extra["part"]])
-    return exam.subset(np.flatnonzero(~held_out)), exam.subset(np.flatnonzero(held_out))
 
 
 def run_demo(run: Run, workdir: Workdir, configs: str | None = None) -> None:
@@ -33,11 +34,6 @@ def run_demo(run: Run, workdir: Workdir, configs: str | None = None) -> None:
     Raises:
         UserError: a package that carries weights or text is not installed, or see the steps.
     """
-    from solution.ensemble.table import print_table
-    from solution.ensemble.tune import run_tune
-    from solution.inference.submit import run_submission
-    from solution.training.run import check_models, prepare, train_folds
-
     started = time.monotonic()
 
     def step(text: str) -> None:
@@ -77,11 +73,6 @@ def held_out_rows(
     answers: dict[str, np.ndarray],
 ) -> list[dict[str, Any]]:
     """The held-out table: every ranker and baseline alone, random, equal weights, the ensemble as submitted."""
-    from solution.ensemble.blend import blend
-    from solution.ensemble.table import Row, random_row, score_row
-    from solution.inference.submit import TrainedRanker, predict_folds, ranker_exams
-    from solution.metrics import credit_at_k
-
     exists, right = held_out.exists(), held_out.answers
     samples, seed = run.ensemble.tune.bootstrap_samples, run.ensemble.tune.seed
     for config in run.rankers:
@@ -101,3 +92,21 @@ def held_out_rows(
     rows.append(row("equal weights", "equal", equal))
     rows.append(row(f"submitted ({record['choice']})", "tuned_nested", blended, shipped=True))
     return [each.record() for each in rows]
+
+
+def predict_folds(ranker: TrainedRanker, exams: Sequence[Any], workdir: Workdir) -> np.ndarray:
+    """The mean of what a ranker's folds say, float32 [n, max_options]; the base model is loaded once and freed.
+
+    Args:
+        exams: the questions with each of the ranker's contexts, see `ranker_exams`.
+    """
+    folders = ranker.folders if ranker.config.folds_differ else ranker.folders[:1]
+    total = np.zeros(exams[0].questions.exists().shape, dtype=np.float64)
+    with watched(ranker.name, len(exams[0])) as watch:
+        model = make_ranker(ranker.config, workdir.cache)
+        for folder in folders:
+            model.load(folder)
+            watch.loaded(model)
+            total += predict_contexts(model, exams)
+        del model
+    return (total / len(folders)).astype(np.float32)

@@ -2,103 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from solution.config import QueryForm, RetrievalConfig
-from solution.errors import UserError
-from solution.metrics import bootstrap_interval
-from solution.questions import LETTERS, Questions, cell_text
-from solution.retrieval.contexts import Contexts, Searcher, build_contexts, drop_similar, named, select
-from solution.retrieval.fusion import Found, Ranking, fuse
-from solution.retrieval.passages import Titled, passage_text
+from solution.exam import Contexts
+from solution.questions import LETTERS, Questions
+from solution.retrieval.contexts.build import build_contexts, reranked, reranker_of
+from solution.retrieval.fusion import Found, Ranking, drop_similar, fuse, named, select
+from solution.retrieval.gold import DEPTHS, Gold, judge
+from solution.retrieval.reranker.trained import Reranker
+from solution.retrieval.search import Searcher
 from solution.retrieval.store import Passages
-
-DEPTHS = (1, 3, 5, 10)
-_SPACE = re.compile(r"\W+")
-
-
-class Gold:
-    """What counts as the right passage of a question.
-
-    With a column: a passage whose id or title is the column's value or begins with it (up to a character that is
-    no letter and no digit), so a module "m45983" has the passages "m45983-1" and "m45983-1#0".
-    Without one: a passage that contains the text of the right option. That is a weak label: long answers stand in
-    no passage word for word, and short ones stand in many.
-
-    Attributes:
-        name: says which of the two it is.
-        rows: the questions that can be judged: those with a value, or with an answer.
-
-    Raises:
-        UserError: the column is not there, or no question can be judged.
-    """
-
-    def __init__(self, questions: Questions, column: str | None):
-        if column is None:
-            self.name = "passages that contain the answer's text (weak labels)"
-            values = [
-                options[answer] if answer >= 0 else ""
-                for options, answer in zip(questions.options, questions.answers.tolist(), strict=True)
-            ]
-            self._values = [_plain(value) for value in values]
-            self._fits: Callable[[str, Any], bool] = lambda value, passage: value in _plain(passage_text(passage))
-        else:
-            if column not in questions.extra:
-                there = ", ".join(questions.extra) or "none"
-                raise UserError(f"the question file has no column {column!r} (its further columns: {there})")
-            self.name = f"passages of the question's {column}"
-            self._values = [cell_text(value).lower() for value in questions.extra[column]]
-            self._fits = lambda value, passage: _begins(passage.id, value) or _begins(passage.title, value)
-        self.rows = [row for row, value in enumerate(self._values) if value.strip()]
-        if not self.rows:
-            raise UserError(
-                "no question has an answer, so no passage can be judged; give --gold COLUMN"
-                if column is None
-                else f"the column {column!r} is empty"
-            )
-
-    def hits(self, row: int, passages: Sequence[Any]) -> list[bool]:
-        return [self._fits(self._values[row], passage) for passage in passages]
-
-
-def _plain(text: str) -> str:
-    """Words in lower case with single spaces, one at each end."""
-    words = _SPACE.sub(" ", text.lower()).strip()
-    return f" {words} " if words else ""
-
-
-def _begins(text: str, value: str) -> bool:
-    return text[: len(value)].lower() == value and not text[len(value) : len(value) + 1].isalnum()
-
-
-def judge(gold: Gold, passages: Sequence[Sequence[Titled]]) -> dict[str, Any]:
-    """Recall@k (the share of questions with a right passage among the first k) and MRR, with 95 % intervals.
-
-    Args:
-        passages: of all questions, best first; only the first ten count.
-
-    Returns:
-        `recall@k` and `mrr@10` -> [mean, low, high], by the percentile bootstrap over questions.
-    """
-    deepest = DEPTHS[-1]
-    hits = np.zeros((len(gold.rows), deepest), dtype=bool)
-    for i, row in enumerate(gold.rows):
-        found = gold.hits(row, passages[row][:deepest])
-        hits[i, : len(found)] = found
-    any_hit = hits.any(axis=1)
-    credits = {f"recall@{k}": hits[:, :k].any(axis=1).astype(float) for k in DEPTHS}
-    credits[f"mrr@{deepest}"] = np.where(any_hit, 1 / (1 + hits.argmax(axis=1)), 0.0)
-    return {
-        name: [round(value, 4) for value in (float(credit.mean()), *bootstrap_interval(credit))]
-        for name, credit in credits.items()
-    }
 
 
 def compare(questions: Questions, config: RetrievalConfig, gold: Gold, workdir: Path) -> list[dict[str, Any]]:
@@ -111,10 +29,9 @@ def compare(questions: Questions, config: RetrievalConfig, gold: Gold, workdir: 
     depth = config.candidates if config.reranker is None else config.reranker.candidates
     # Enough for every row of the table, also for those that fuse nothing.
     deep = {"top_k": max(config.candidates, depth, DEPTHS[-1]), "option_scores": [], "reranker": None}
-    reranking = None
-    if config.reranker is not None:
-        reranking = Searcher(questions, config.model_copy(update={"option_scores": []}), workdir)
-        reranking.about()  # a reranker that is not trained is told now
+    reranker = reranker_of(config, workdir)  # one that is not trained is refused before anything is searched
+    if reranker is not None:
+        reranker.models(questions)
     searcher = Searcher(questions, config.model_copy(update=deep), workdir)
     every = searcher.passages()
     rows = []
@@ -146,8 +63,9 @@ def compare(questions: Questions, config: RetrievalConfig, gold: Gold, workdir: 
                     "depth": depth,
                 }
             )
-    if reranking is not None:
-        rows.append(_reranked(questions, reranking, gold))
+    if reranker is not None:
+        plain = Searcher(questions, config.model_copy(update={"option_scores": []}), workdir)
+        rows.append(_reranked(plain, reranker, gold))
     return rows
 
 
@@ -158,11 +76,11 @@ def _ceiling(gold: Gold, fused: Iterable[Sequence[Found]], every: Passages) -> f
     return round(found / len(judged), 4)
 
 
-def _reranked(questions: Questions, searcher: Searcher, gold: Gold) -> dict[str, Any]:
-    config = searcher.config
+def _reranked(searcher: Searcher, reranker: Reranker, gold: Gold) -> dict[str, Any]:
+    questions, config = searcher.questions, searcher.config
     searcher.passages()  # opened before the clock starts, like those of the others
     started = time.monotonic()
-    passages = [drop_similar(own, config, DEPTHS[-1]) for own in searcher.rerank(searcher.all_rankings())]
+    passages = [drop_similar(own, config, DEPTHS[-1]) for own in reranked(searcher, reranker, searcher.all_rankings())]
     spent = time.monotonic() - started
     return {
         "retriever": "+".join([*config.retrievers, "reranker"]),

@@ -1,0 +1,90 @@
+"""The command line of submit.py."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from solution.cli.options import APP_SETTINGS, Overrides, named_values, read_exam
+from solution.command import command
+from solution.errors import UserError
+from solution.files import without_hashing
+from solution.inference.limits import Limits, parse_duration
+from solution.inference.submit import run_submission
+from solution.kaggle.kernel import find_place
+from solution.memory import parse_memory
+
+submit_app = typer.Typer(**APP_SETTINGS)  # type: ignore[arg-type]
+
+
+@submit_app.command()
+@command
+def submit(
+    overrides: Overrides = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(help="The questions to answer. Default: WORKDIR/test.csv, in a Kaggle kernel the competition's."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Kaggle's file: id,prediction. Default: submission.csv (in a kernel in /kaggle/working)."),
+    ] = None,
+    ranked: Annotated[Path | None, typer.Option(help="Also write every option in order, as JSON lines.")] = None,
+    probabilities: Annotated[
+        Path | None, typer.Option(help="Also write id and p_A, p_B, ... (CSV or parquet).")
+    ] = None,
+    add: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="An imported ranker's probabilities for these questions."),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="When to end with the best answer so far: 8h30m, 90m, 45s or seconds."),
+    ] = None,
+    ranker_timeout: Annotated[
+        str, typer.Option(metavar="TIME", help="A ranker that finishes no batch for so long is left out.")
+    ] = "30m",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with an error when a ranker was left out; the answer is written.")
+    ] = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="How much may be used, as 16GiB: of the GPU, or without one of the machine."),
+    ] = None,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not compare weights and index with their hashes.")
+    ] = False,
+    workdir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder whose weights/ and cache/ are used, or a bundle. Default: this one, or a kernel's bundle."
+        ),
+    ] = None,
+) -> None:
+    """Answer every question with the ensemble in WORKDIR/weights, one model in memory at a time. Uses no network.
+
+    An answer is in OUTPUT from the first second on and gets better; a run that was killed goes on when it is started
+    again. Exit codes: 0 done (also at the deadline), 2 an error, 130 and 143 ended by SIGINT or SIGTERM, with the
+    best answer until then written.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    limits = Limits(
+        parse_duration(deadline, "--deadline") if deadline is not None else None,
+        parse_duration(ranker_timeout, "--ranker-timeout"),
+        strict,
+        None if memory is None else parse_memory(memory),
+    )
+    place = find_place(workdir, questions, output, overrides or [])
+    folder, output = place.workdir, place.output
+    exam = read_exam(place.questions, folder, "test.csv", answers=False)
+    source = (place.questions or folder.root / "test.csv").resolve()
+    for path in (output, ranked, probabilities):
+        if path is not None and path.resolve() == source:
+            raise UserError(f"{path} is the question file; give another output")
+    added = {name: Path(file) for name, file in named_values(add, "--add", "NAME=FILE").items()}
+    with without_hashing() if no_verify else contextlib.nullcontext():
+        run_submission(folder, exam, output, ranked, probabilities, place.overrides, added, limits)

@@ -1,0 +1,63 @@
+"""The command line of train_fold.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from solution.cli.options import (
+    APP_SETTINGS,
+    CONFIGS,
+    HERE,
+    ConfigsOption,
+    CorpusOption,
+    Overrides,
+    QuestionsOption,
+    WorkdirOption,
+    read_exam,
+    read_settings,
+)
+from solution.command import command
+from solution.errors import UserError
+from solution.folds import taken_back_when_refused
+from solution.learning import distributed
+from solution.training.run import train_folds
+from solution.workdir import Workdir
+
+train_fold_app = typer.Typer(**APP_SETTINGS)  # type: ignore[arg-type]
+
+
+@train_fold_app.command()
+@command
+def train_fold(
+    overrides: Overrides = None,
+    fold: Annotated[int | None, typer.Option(help="Which fold is left out and scored, from 0.")] = None,
+    all_folds: Annotated[bool, typer.Option("--all-folds", help="Every fold in turn.")] = False,
+    ranker: Annotated[
+        str | None, typer.Option(help="Only this ranker: the name of its file in the configs folder.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Only the ranker of this file.")] = None,
+    questions: QuestionsOption = None,
+    corpus: CorpusOption = None,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Train rankers on all folds but one and write weights, metrics and OOF probabilities.
+
+    What is finished is not done again; a run that was killed goes on from its last checkpoint.
+
+    On several GPUs or machines: accelerate launch train_fold.py ..., or torchrun.
+    """
+    distributed.start()
+    if all_folds == (fold is not None):
+        raise UserError("give either --fold K or --all-folds")
+    if ranker is not None and config is not None:
+        raise UserError("give either --ranker NAME or --config FILE, not both")
+    run = read_settings(configs, overrides, corpus, ranker, config)
+    exam = read_exam(questions, Workdir.at(workdir))
+    folder = Workdir.open(workdir)
+    with taken_back_when_refused(folder):
+        train_folds(run, exam, folder, range(run.ensemble.folds) if all_folds else [fold])  # type: ignore[list-item]
+    distributed.finish()

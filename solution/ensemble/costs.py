@@ -1,0 +1,61 @@
+"""Seconds that a ranker takes to load and for each question, as measured when its folds were scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from solution.config import RankerConfig
+from solution.errors import UserError
+from solution.families import FAMILIES
+from solution.weights import read_metrics, read_record
+from solution.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a ranker takes in a submission.
+
+    Attributes:
+        seconds_per_question: of all folds together; None where it was not measured.
+        load_seconds: until its first fold is loaded.
+        by_option: whether a question with half of its options costs half.
+        fold_seconds: seconds a question of one fold.
+    """
+
+    seconds_per_question: float | None
+    load_seconds: float = 0.0
+    by_option: bool = False
+    fold_seconds: float | None = None
+
+
+def measured_cost(workdir: Workdir, name: str, about: Mapping[str, Any]) -> Cost:
+    """What training measured of a ranker, from `metrics.json` of its folds; an imported ranker costs nothing.
+
+    Args:
+        about: of its OOF files.
+    """
+    if about.get("family") == "imported":
+        return Cost(0.0, fold_seconds=0.0)
+    each: list[float] = []
+    loads = [0.0]
+    for fold in range(int(about["folds"])):
+        try:
+            facts = read_metrics(workdir.fold_weights(name, fold), "")
+            each.append(float(facts["score_seconds_per_question"]))
+            loads.append(float(facts.get("load_seconds") or 0.0))
+        except (UserError, OSError, KeyError, TypeError, ValueError):
+            break
+    if not each:
+        return Cost(None)
+    mean = sum(each) / len(each)
+    differ = True
+    try:
+        record = read_record(workdir.fold_weights(name, 0), "")
+        differ = RankerConfig.model_validate(record["config"]).folds_differ
+    except (UserError, OSError, KeyError, TypeError, ValueError):
+        pass
+    passes = int(about["folds"]) if differ else 1
+    family = FAMILIES.get(str(about.get("family")))
+    return Cost(mean * passes, max(loads), family is not None and family.by_option, mean)

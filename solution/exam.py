@@ -1,0 +1,184 @@
+"""The exam as rankers read it: questions, the contexts retrieved for them and the scores of their options."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from solution.config import RankerConfig
+from solution.errors import UserError
+from solution.files import content_hash
+from solution.questions import Questions, positions
+from solution.tables import cell_text
+
+
+@dataclass
+class Exam:
+    """Questions with their contexts.
+
+    Attributes:
+        questions: n questions.
+        passages: n lists of passages, best first; empty where nothing was retrieved.
+        option_scores: kind -> float32 [n, max_options], see `Contexts`.
+    """
+
+    questions: Questions
+    passages: list[list[ContextPassage]]
+    option_scores: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def join(cls, questions: Questions, contexts: Contexts | None) -> Exam:
+        """Questions with contexts made for them, or closed-book."""
+        if contexts is None:
+            return cls(questions, [[] for _ in range(len(questions))])
+        return cls(questions, contexts.passages, contexts.option_scores)
+
+    @classmethod
+    def views(cls, config: RankerConfig, questions: Questions, contexts: Mapping[Any, Contexts] | None) -> list[Exam]:
+        """An exam for each of the contexts that the ranker reads (by their name in `contexts`); one if closed-book."""
+        if contexts is None:
+            return [cls.join(questions, None)]
+        return [cls.join(questions, contexts[view]) for view in config.contexts]
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def subset(self, rows: Sequence[int] | np.ndarray) -> Exam:
+        """The questions at these positions, in the order given (or where a bool array [n] is true)."""
+        rows = positions(rows)
+        return Exam(
+            self.questions.subset(rows),
+            [self.passages[row] for row in rows],
+            {kind: table[rows] for kind, table in self.option_scores.items()},
+        )
+
+    def prior(self, config: RankerConfig) -> np.ndarray:
+        """The option score that the ranker asks for, float32 [n, max_options], 0 where there is no option.
+
+        Raises:
+            UserError: retrieval did not make it.
+        """
+        if config.option_score not in self.option_scores:
+            raise UserError(
+                f"the ranker {config.name} uses the option score {config.option_score!r}, and retrieval does not make "
+                f"it: add it to retrieval.option_scores (and set a retrieval.source other than none)"
+            )
+        # A fold's questions may all have fewer options than the exam that the scores were made for.
+        return np.nan_to_num(self.option_scores[config.option_score][:, : self.questions.max_options])
+
+    def hidden(self) -> Exam:
+        """The same exam with its answers taken out: what `predict` is given."""
+        blank = Questions(
+            self.questions.ids,
+            self.questions.prompts,
+            self.questions.options,
+            np.full(len(self), -1, dtype=np.int64),
+            {name: values for name, values in self.questions.extra.items() if name != "answer"},
+        )
+        return Exam(blank, self.passages, self.option_scores)
+
+
+def is_question(exam: Exam, row: int) -> bool:
+    """False where the exam's `is_question` column says that the prompt is an instruction."""
+    values = exam.questions.extra.get("is_question")
+    return values is None or cell_text(values[row]).lower() not in ("false", "0", "no", "0.0")
+
+
+@dataclass(frozen=True)
+class ContextPassage:
+    """A passage found for a question.
+
+    `score` is its cosine or BM25 score, or of several lists its fused score (1 where nothing was searched), or after a
+    reranker its share among the candidates;
+    `retriever` names all that found it: `dense+lexical`, or `dense+lexical, reranked`.
+    """
+
+    id: str
+    title: str
+    text: str
+    score: float
+    retriever: str
+
+
+@dataclass
+class Contexts:
+    """The contexts of n questions.
+
+    Attributes:
+        ids: the questions' ids, in order.
+        passages: n lists, best passage first; empty where nothing was retrieved.
+        option_scores: kind of score -> float32 [n, max_options], NaN where there is no option.
+            `passage`: the best cosine of question + option to any passage of the corpus;
+            `sentence`: to any sentence of the question's own first passages.
+        key: names what the contexts were made from (questions, corpus, embedder, settings): the same
+            on every machine, where rounding may differ.
+    """
+
+    ids: list[str]
+    passages: list[list[ContextPassage]]
+    option_scores: dict[str, np.ndarray] = field(default_factory=dict)
+    key: str = "none"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """A hash of ids, texts and scores (to 4 decimals) that does not depend on the order of the questions."""
+        rows = []
+        for row, id_ in enumerate(self.ids):
+            found = [(p.id, p.title, p.text, _rounded(p.score), p.retriever) for p in self.passages[row]]
+            scores = {kind: [_rounded(score) for score in table[row]] for kind, table in self.option_scores.items()}
+            rows.append((id_, content_hash(found, scores)))
+        return content_hash(sorted(rows))
+
+    def subset(self, rows: Sequence[int] | np.ndarray) -> Contexts:
+        """The contexts at these positions, in the order given (or where a bool array [n] is true)."""
+        chosen = positions(rows)
+        return Contexts(
+            [self.ids[row] for row in chosen],
+            [self.passages[row] for row in chosen],
+            {kind: table[np.array(chosen, dtype=np.int64)] for kind, table in self.option_scores.items()},
+            self.key,
+        )
+
+
+def _rounded(score: float) -> float | None:
+    return None if np.isnan(score) else round(float(score), 4) + 0.0  # + 0.0: no minus zero
+
+
+class Titled(Protocol):
+    @property
+    def title(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+
+
+def passage_text(passage: Titled) -> str:
+    """ "title. text": what is embedded and what a ranker reads.
+
+    The title is left out when it is empty or when the text begins with it.
+    """
+    title, text = passage.title, passage.text
+    if not title or begins_with(text, title):
+        return text
+    return f"{title}. {text}"
+
+
+def begins_with(text: str, title: str) -> bool:
+    """Whether the title's words open the text ("Cell" does not open "Cellular")."""
+    after = text[len(title) : len(title) + 1]
+    return text[: len(title)].lower() == title.lower() and not after.isalnum()
+
+
+def context_key(keys: Sequence[str]) -> str:
+    """Names what the contexts that a ranker reads were made from.
+
+    Args:
+        keys: `Contexts.key` of each, in the order of the ranker's `contexts`.
+    """
+    return keys[0] if len(keys) == 1 else content_hash(list(keys))

@@ -1,0 +1,40 @@
+"""The families of rankers: what settings and stages must know of each before any of its code is loaded.
+
+A new family is a module in `solution/rankers/` and a line of `FAMILIES` here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of rankers.
+
+    Attributes:
+        ranker: its class, `module.Class` below `solution.rankers`. It is named here and imported by
+            `rankers.families.make_ranker`, since its module loads torch.
+        streamed: the class that scores with a model larger than the memory; None: there is none.
+        has_model: whether it loads a pretrained model, and can be trained.
+        generative: whether it reads a prompt and has the settings `prompt`, `head`, `show_options` and `rotations`.
+        reads: `passages`: as many as the ranker's settings say; `scores`: retrieval's scores of the options alone;
+            `nothing`: no retrieval is needed.
+        by_option: whether a question with half of its options takes half of the time.
+    """
+
+    ranker: str
+    streamed: str | None = None
+    has_model: bool = True
+    generative: bool = False
+    reads: str = "passages"
+    by_option: bool = False
+
+
+FAMILIES = {
+    "multiple_choice": Family("multiple_choice.MultipleChoiceRanker", by_option=True),
+    "causal": Family("causal.CausalRanker", streamed="streamed.StreamedCausalRanker", generative=True),
+    "seq2seq": Family("seq2seq.Seq2SeqRanker", generative=True),
+    "similarity": Family("untrained.SimilarityRanker", has_model=False, reads="scores"),
+    "longest": Family("untrained.LongestRanker", has_model=False, reads="nothing"),
+}

@@ -1,0 +1,178 @@
+"""The trained rankers of an ensemble as they lie on disk, checked before a model loads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from solution.config import RankerConfig, RetrievalConfig
+from solution.config_files import Overrides, check_settings, parse_overrides
+from solution.ensemble.imported import FAMILY
+from solution.ensemble.record import load_ensemble
+from solution.errors import UserError
+from solution.exam import Exam
+from solution.models import check_model
+from solution.questions import Questions
+from solution.retrieval.contexts.build import build_views
+from solution.retrieval.reranker.trained import Reranker
+from solution.suggestions import suggest
+from solution.weights import FoldRecord, check_folder, read_record, record_path
+from solution.workdir import Workdir
+
+
+class WeightsError(UserError):
+    """A ranker's weights are missing, changed or not those that the ensemble was tuned with."""
+
+
+class TrainedRanker:
+    """One ranker of the ensemble as it lies on disk: its settings and the folders of its folds.
+
+    Attributes:
+        lost: what is wrong with folds that are left out; `folders` has the others.
+
+    Args:
+        partly: whether a ranker some of whose folds are not usable goes on with the others.
+
+    Raises:
+        WeightsError: its folders are not usable, or its model is not there.
+        UserError: an override is wrong.
+    """
+
+    def __init__(self, workdir: Workdir, name: str, about: dict[str, Any], overrides: Overrides, partly: bool = False):
+        self.name = name
+        again = suggest("train_fold", "--all-folds", "--ranker", name)
+        remedy = f"Train it again, with the exam, corpus and settings that it was trained with: {again}"
+        self.folders: list[Path] = []
+        self.lost: list[str] = []
+        stored = []
+        for fold in range(int(about["folds"])):
+            folder = workdir.fold_weights(name, fold)
+            try:
+                stored.append(self._facts(folder, about, remedy))
+                self.folders.append(folder)
+            except WeightsError as error:
+                if not partly:
+                    raise
+                self.lost.append(str(error))
+        if not stored:
+            raise WeightsError(self.lost[0])
+        values, retrieval = stored[0]["config"], stored[0]["retrieval"]
+        source = record_path(self.folders[0])
+
+        self.config: RankerConfig = check_settings(RankerConfig, values, source, name, settings_of(overrides, name))
+        self.retrieval: RetrievalConfig | None = None
+        if retrieval is not None:
+            changes = settings_of(overrides, "retrieval")
+            self.retrieval = check_settings(RetrievalConfig, retrieval, source, "retrieval", changes)
+            self._check_reranker(workdir, stored[0]["about"].get("reranker"), remedy)
+        if self.config.has_model:
+            try:
+                check_model(self.config.model, workdir.cache, self.config.revision)
+            except UserError as error:
+                raise WeightsError(str(error)) from None
+
+    @staticmethod
+    def _facts(folder: Path, about: dict[str, Any], remedy: str) -> FoldRecord:
+        """What stands in the `ranker.json` of a fold whose files are whole."""
+        try:
+            check_folder(folder, remedy)
+            facts = read_record(folder, remedy)
+        except (UserError, OSError) as error:
+            raise WeightsError(str(error)) from None
+        if facts["about"]["config"] != about["config"] or facts["about"]["contexts"] != about["contexts"]:
+            raise WeightsError(
+                f"the weights in {folder} (settings {facts['about']['config']}, contexts "
+                f"{facts['about']['contexts']}) are not those that the ensemble was tuned with (settings "
+                f"{about['config']}, contexts {about['contexts']}). Run again, with the --configs of its rankers: "
+                f"{suggest('tune')}"
+            )
+        return facts
+
+    def _check_reranker(self, workdir: Workdir, key: str | None, remedy: str) -> None:
+        """Refuse contexts by another reranker than those that the ranker was trained and tuned on."""
+        if key is None or self.retrieval is None or self.retrieval.reranker is None:
+            return
+        if Reranker(self.retrieval.reranker, workdir.root).key != key:
+            raise WeightsError(
+                f"the ranker {self.name} was trained on contexts of another reranker than the one in "
+                f"{workdir.weights / 'reranker'}. {remedy}"
+            )
+
+
+def settings_of(overrides: Overrides, owner: str) -> Overrides:
+    """The settings of the command line that are the owner's, without its name."""
+    return [(path[1:], value) for path, value in overrides if path[0] == owner and len(path) > 1]
+
+
+def read_ensemble(
+    workdir: Workdir,
+    overrides: Sequence[str],
+    added: Collection[str] = (),
+    faults: dict[str, str] | None = None,
+) -> tuple[dict[str, Any], list[TrainedRanker]]:
+    """The ensemble file and its rankers of positive weight, everything checked before a model loads.
+
+    Args:
+        added: imported rankers whose answers are given.
+        faults: takes the rankers whose weights are not usable and why, and a ranker goes on with the folds that are;
+            None: these are errors.
+
+    Raises:
+        UserError: no ensemble, missing or changed weights (see `faults`), an override of a ranker that is not there,
+            an imported ranker whose answers are not given.
+    """
+    ensemble = load_ensemble(workdir)
+    changes = parse_overrides(overrides)
+    used = [name for name in ensemble["rankers"] if ensemble["weights"][name] > 0]
+    unknown = [".".join(path) for path, _ in changes if path[0] not in (*used, "retrieval") or len(path) < 2]
+    if unknown:
+        raise UserError(
+            f"unknown setting {unknown[0]}; here a setting begins with retrieval. or a ranker's name "
+            f"({', '.join(used)}), as in {used[0]}.predict_tokens_per_batch=8192"
+        )
+    imported = [name for name in used if ensemble["about"][name].get("family") == FAMILY]
+    lacking = [name for name in imported if name not in added]
+    if lacking:
+        raise UserError(
+            f"the ranker {lacking[0]} was imported, and nothing here can answer for it: give its probabilities for "
+            f"these questions with --add {lacking[0]}=FILE, or tune without it (remove {workdir.oof / lacking[0]})"
+        )
+    strange = sorted(set(added) - set(imported))
+    if strange:
+        there = ", ".join(imported) or "none"
+        raise UserError(f"--add {strange[0]}: the ensemble uses no imported ranker of that name (it uses: {there})")
+    trained = []
+    for name in used:
+        if name in imported:
+            continue
+        try:
+            trained.append(TrainedRanker(workdir, name, ensemble["about"][name], changes, partly=faults is not None))
+        except WeightsError as error:
+            if faults is None:
+                raise
+            faults[name] = str(error)
+    return ensemble, trained
+
+
+def ranker_exams(rankers: Sequence[TrainedRanker], questions: Questions, workdir: Workdir) -> dict[str, list[Any]]:
+    """For each ranker the exams (`rankers.base.Exam`, answers hidden) that it reads, one for each of its contexts.
+
+    Raises:
+        UserError: an index cannot be made or opened.
+    """
+    views: dict[str, list[Any]] = {}
+    settings = {ranker.retrieval.hash(): ranker.retrieval for ranker in rankers if ranker.retrieval is not None}
+    for ranker in rankers:
+        if ranker.retrieval is not None:
+            views.setdefault(ranker.retrieval.hash(), []).extend(ranker.config.contexts)
+    made = {key: build_views(questions, settings[key], names, workdir.root) for key, names in views.items()}
+    return {
+        ranker.name: [
+            exam.hidden()
+            for exam in Exam.views(
+                ranker.config, questions, None if ranker.retrieval is None else made[ranker.retrieval.hash()]
+            )
+        ]
+        for ranker in rankers
+    }

@@ -1,0 +1,270 @@
+"""What Llama-like and T5-like rankers share: options scored by their tokens, and examples in front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from solution.config import RankerConfig
+from solution.errors import UserError
+from solution.exam import Exam, is_question
+from solution.files import read_json, write_json
+from solution.questions import LETTERS
+from solution.rankers.neural import NeuralRanker
+from solution.rankers.prompts import (
+    context_text,
+    cut_text,
+    listed_options,
+    question_room,
+    question_with_options,
+    share_room,
+    shorten,
+    token_ids,
+)
+
+EXAMPLES = "examples.json"
+BETWEEN = "\n\n"  # between an example and what follows
+MIN_ROOM = 8  # tokens that question and option need at the very least
+
+
+@dataclass(frozen=True)
+class EncodedOptions:
+    """One question for a generative model.
+
+    Attributes:
+        prefix: token ids of context and question.
+        options: token ids of each option.
+        positions: the option position of each.
+    """
+
+    prefix: list[int]
+    options: list[list[int]]
+    positions: list[int]
+
+
+@dataclass(frozen=True)
+class Example:
+    """An answered question of the training folds, shown in the prompt."""
+
+    id: str
+    prompt: str
+    options: list[str]
+    answer: int
+
+
+class ScoreHead(nn.Module):
+    """One score an option: a linear map of its last token's state, its mean log-likelihood, or their sum.
+
+    With `others` a small hidden layer adds what the state says beside the mean state of the question's
+    other options (the winners of the Kaggle exam fed their heads such a mean). It is not linear on purpose:
+    under a softmax over the options a linear term of that mean is the same as one of the option's own state.
+    """
+
+    OTHERS = 64  # width of the hidden layer
+
+    def __init__(self, kind: str, hidden: int, others: bool = False):
+        super().__init__()
+        self.kind = kind
+        self.trained = kind in ("last_token", "both")
+        if self.trained:
+            # With the likelihood beside it the new part starts at nothing, so training starts from zero-shot.
+            start = torch.randn(hidden) * 0.02 if kind == "last_token" else torch.zeros(hidden)
+            self.score_weight = nn.Parameter(start)
+        if kind != "last_token":
+            self.log_scale = nn.Parameter(torch.zeros(1))
+        if others:
+            self.others_weight = nn.Parameter(torch.randn(self.OTHERS, 2 * hidden) * (2 * hidden) ** -0.5)
+            self.others_out = nn.Parameter(torch.zeros(self.OTHERS))
+
+    @property
+    def needs_likelihood(self) -> bool:
+        return self.kind != "last_token"
+
+    def forward(self, last: torch.Tensor, likelihood: torch.Tensor | None, owners: torch.Tensor) -> torch.Tensor:
+        """Scores float32 [options].
+
+        Args:
+            last: states of each option's last token, [options, hidden].
+            likelihood: mean log-likelihoods, [options].
+            owners: which question each option is of, int64 [options], from 0.
+        """
+        score = torch.zeros(len(last), dtype=torch.float32, device=last.device)
+        # Outside autocast: small products, and the score's own precision matters.
+        with torch.autocast(last.device.type, enabled=False):
+            if self.trained:
+                score = score + last.float() @ self.score_weight
+            if hasattr(self, "others_out"):
+                states = last.float()
+                sums = torch.zeros(int(owners.max()) + 1, states.shape[1], device=last.device)
+                sums = sums.index_add(0, owners, states)
+                counts = torch.bincount(owners)[owners][:, None]
+                others = (sums[owners] - states) / (counts - 1).clamp(min=1)
+                score = score + torch.tanh(torch.cat([states, others], 1) @ self.others_weight.T) @ self.others_out
+        if likelihood is not None:
+            score = score + self.log_scale.exp() * likelihood.float()
+        return score
+
+
+class GenerativeRanker(NeuralRanker):
+    """What decoders and encoder-decoders share: the prompt, the head, the dtype of the frozen weights."""
+
+    def __init__(self, config: RankerConfig, cache: Path):
+        super().__init__(config, cache)
+        self.examples: list[Example] = []
+
+    @property
+    def base_dtype(self) -> torch.dtype:
+        return self.device.compute
+
+    @property
+    def bare_model(self) -> Any:
+        """The model below PEFT's wrapper."""
+        return self.model.base_model.model if hasattr(self.model, "peft_config") else self.model
+
+    def _hidden_size(self) -> int:
+        config = self.model.config
+        return getattr(config, "hidden_size", None) or config.d_model
+
+    def _make_head(self) -> nn.Module:
+        torch.manual_seed(self.config.seed)
+        head = ScoreHead(self.config.head, self._hidden_size(), self.config.head_others)
+        if not self.config.trains:
+            head.requires_grad_(False)
+        return head
+
+    def build(self) -> None:
+        super().build()
+        if self.config.prompt.chat and not getattr(self.tokenizer, "chat_template", None):
+            raise UserError(f"{self.config.name}: {self.config.model} has no chat template; set prompt.chat to false")
+
+    # --- examples from the training folds ---
+
+    def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
+        """See `Ranker.fit`."""
+        self.examples = choose_examples(train_exam, self.config)
+        return super().fit(train_exam, valid_exam, checkpoint, logs)
+
+    def save(self, folder: Path) -> None:
+        """See `Ranker.save`."""
+        super().save(folder)
+        if self.config.prompt.few_shot:
+            write_json(folder / EXAMPLES, [vars(example) for example in self.examples])
+
+    def load(self, folder: Path) -> None:
+        """See `Ranker.load`."""
+        super().load(folder)
+        if self.config.prompt.few_shot:
+            self.load_examples(folder)
+
+    def load_examples(self, folder: Path) -> None:
+        """Take the prompt's examples that were saved with a fold."""
+        stored = read_json(folder / EXAMPLES, "the examples of the prompt", "Train that fold again.")
+        self.examples = [Example(**values) for values in stored]
+
+    # --- the prompt ---
+
+    def _option_texts(self, options: Sequence[str]) -> list[str]:
+        """What stands for each option: its text, or its letter where the options are listed for that."""
+        shown = LETTERS[: len(options)] if self.config.head == "letters" else options
+        return [self.config.prompt.option.replace("{option}", text) for text in shown]
+
+    def _shots(self, exam: Exam, row: int) -> list[tuple[str, str]]:
+        """The examples as (question, answer) texts; a question is never its own example."""
+        config = self.config
+        own = (exam.questions.ids[row], exam.questions.prompts[row])
+        others = [example for example in self.examples if own[0] != example.id and own[1] != example.prompt]
+        shots = []
+        for example in others[: config.prompt.few_shot]:
+            text = example.prompt + (listed_options(example.options) if config.lists_options else "")
+            before, _, after = config.prompt.without_context.partition("{question}")
+            shots.append((before + text + after, self._option_texts(example.options)[example.answer]))
+        return shots
+
+    def _prefix_text(self, template: str, context: str, question: str, shots: Sequence[tuple[str, str]]) -> str:
+        # One pass over the template, so that braces in a text are never taken for a field.
+        before, _, after = template.partition("{question}")
+        text = before.replace("{context}", context) + question + after.replace("{context}", context)
+        if not self.config.prompt.chat:
+            return "".join(f"{asked}{answer}{BETWEEN}" for asked, answer in shots) + text
+        turns = []
+        for asked, answer in shots:
+            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer.strip()}]
+        turns.append({"role": "user", "content": text})
+        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+    def encode_question(self, exam: Exam, row: int, passages: int, option_order: Sequence[int]) -> EncodedOptions:
+        tokenizer, limit, prompt = self.tokenizer, self.config.max_tokens, self.config.prompt
+        options = [exam.questions.options[row][i] for i in option_order]
+        texts = self._option_texts(options)
+        counts = [len(ids) for ids in token_ids(tokenizer, texts)]
+        open_book = bool(passages and exam.passages[row])
+        template = prompt.without_context
+        if open_book:
+            template = prompt.with_context if is_question(exam, row) else prompt.instruction
+        shots = self._shots(exam, row)
+        fixed = len(self._tokenize(self._prefix_text(template, "", "", shots), [])[0])
+        room = limit - fixed
+        if room < MIN_ROOM:
+            raise UserError(
+                f"{self.config.name}: the prompt's fixed text alone has {fixed} tokens, and max_tokens is {limit}. "
+                "Raise max_tokens, shorten the prompt or set a smaller prompt.few_shot."
+            )
+        question = exam.questions.prompts[row]
+        if self.config.lists_options:
+            question = question_with_options(tokenizer, question, options, question_room(max(counts), room))
+        kept, longest = share_room(len(token_ids(tokenizer, [question])[0]), max(counts), room)
+        question = cut_text(tokenizer, question, kept)
+        context = context_text(exam, row, passages) if open_book else ""
+        context = cut_text(tokenizer, context, room - kept - longest)
+        while True:
+            prefix, encoded = self._tokenize(self._prefix_text(template, context, question, shots), texts)
+            encoded = [ids[:longest] if count > longest else ids for ids, count in zip(encoded, counts, strict=True)]
+            excess = len(prefix) + max(map(len, encoded)) - limit
+            if excess <= 0:
+                return EncodedOptions(prefix, encoded, list(option_order))
+            # Pieces may have a token more together than apart. The context gives way first.
+            if context:
+                context = shorten(tokenizer, context, excess)
+            elif question:
+                question = shorten(tokenizer, question, excess)
+            else:
+                longest, counts = max(1, limit - len(prefix)), [limit] * len(counts)
+
+    def _tokenize(self, prefix: str, options: list[str]) -> tuple[list[int], list[list[int]]]:
+        """Each option as it is tokenized behind the prefix; alone where the two would merge."""
+        # A chat template writes its special tokens itself.
+        special = not self.config.prompt.chat
+        head, *whole = token_ids(self.tokenizer, [prefix, *(prefix + option for option in options)], special=special)
+        if special and head[-1:] == [self.tokenizer.eos_token_id]:
+            head, whole = head[:-1], [ids[:-1] for ids in whole]
+        stand_in = [self.tokenizer.unk_token_id or self.tokenizer.pad_token_id or 0]
+        return head, [
+            ids[len(head) :] if ids[: len(head)] == head and len(ids) > len(head) else own or stand_in
+            for ids, own in zip(whole, token_ids(self.tokenizer, options), strict=True)
+        ]
+
+
+def choose_examples(exam: Exam, config: RankerConfig) -> list[Example]:
+    """`prompt.few_shot` answered questions and one to spare, of the shorter half; a function of exam and seed."""
+    if not config.prompt.few_shot:
+        return []
+    exam.questions.require_answers("examples in the prompt")
+    questions = exam.questions
+    both = zip(questions.prompts, questions.options, strict=True)
+    sizes = [len(prompt) + sum(map(len, options)) for prompt, options in both]
+    rows = [row for row in np.argsort(sizes, kind="stable") if is_question(exam, int(row))]
+    rows = rows[: max(config.prompt.few_shot + 1, len(rows) // 2)]
+    picked = np.random.default_rng([config.seed, 11]).permutation(len(rows))[: config.prompt.few_shot + 1]
+    examples = []
+    for row in (int(rows[i]) for i in picked):
+        there = [i for i, option in enumerate(questions.options[row]) if option]
+        options = [questions.options[row][i] for i in there]
+        answer = there.index(int(questions.answers[row]))
+        examples.append(Example(questions.ids[row], questions.prompts[row], options, answer))
+    return examples

@@ -1,0 +1,46 @@
+"""Rows of token ids laid out in one tensor, and where each of them lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+
+def rotations(order: list[int], count: int) -> list[list[int]]:
+    """`count` rotations of an order (at most one an option), evenly spread, the order itself first."""
+    count = min(count, len(order))
+    shifts = [round(i * len(order) / count) for i in range(count)]
+    return [order[shift:] + order[:shift] for shift in shifts]
+
+
+def pad_rows(rows: Iterable[Sequence[int]], value: int, device: torch.device) -> torch.Tensor:
+    """int64 [rows, longest], padded on the right."""
+    rows = list(rows)
+    width = max(len(row) for row in rows)
+    return torch.tensor([list(row) + [value] * (width - len(row)) for row in rows], device=device)
+
+
+def table_width(items: Sequence[Any]) -> int:
+    """Columns of a table in which every option of the items has its position."""
+    return max(max(item.positions) for item in items) + 1
+
+
+def flat_places(items: Sequence[Any]) -> list[int]:
+    """Where each option, in the order in which it was scored, stands in a table [b, width] read row by row."""
+    width = table_width(items)
+    return [row * width + position for row, item in enumerate(items) for position in item.positions]
+
+
+def spread(values: torch.Tensor, items: Sequence[Any], places: Sequence[int] | None = None) -> torch.Tensor:
+    """Flat option scores [sum of options] -> [b, max position + 1], -inf where an option does not exist.
+
+    Args:
+        items: each names the positions of its options, in the order in which they were scored.
+        places: of the values, where they do not come in the order of `flat_places`.
+    """
+    width = table_width(items)
+    table = torch.full((len(items) * width,), -torch.inf, dtype=values.dtype, device=values.device)
+    where = torch.tensor(flat_places(items) if places is None else places, device=values.device)
+    return table.index_put((where,), values).view(len(items), width)

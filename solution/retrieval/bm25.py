@@ -1,0 +1,248 @@
+"""BM25 over the passages' words."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solution.config import RetrievalConfig
+from solution.errors import UserError
+from solution.exam import passage_text
+from solution.files import write_json
+from solution.progress import progress_bar
+from solution.retrieval.passages import Passage
+from solution.retrieval.places import remedy_of
+from solution.retrieval.store import Passages
+
+_WORD = re.compile(r"\w+")
+_BLOCK = 256  # passages whose best score stands for them when the k best are sought
+_DATA, _ROWS, _STARTS = "data.csc.index.npy", "indices.csc.index.npy", "indptr.csc.index.npy"
+_PARAMETERS = "params.index.json"
+_VOCABULARY = "vocabulary.parquet"
+FILES = {_DATA, _ROWS, _STARTS, _PARAMETERS, _VOCABULARY, "passages.parquet"}
+
+
+def bm25s_library() -> Any:
+    """The module bm25s, imported without JAX.
+
+    Where JAX is installed, `import bm25s` runs it once, and JAX then keeps three quarters of the GPU's memory, or it
+    raises where another process has that already. We use none of it.
+    """
+    if "bm25s" in sys.modules or "jax" in sys.modules:
+        return importlib.import_module("bm25s")
+    sys.modules["jax"] = None  # type: ignore[assignment] # an import of it fails as if it were not installed
+    try:
+        return importlib.import_module("bm25s")
+    finally:
+        with contextlib.suppress(KeyError):
+            del sys.modules["jax"]
+
+
+class Words:
+    """The words of a text as BM25 counts them: lower case, without stop words, stemmed (Porter's Snowball).
+
+    Args:
+        language: a language of bm25s's stop words and of Snowball's stemmers, or none.
+    """
+
+    def __init__(self, language: str):
+        self._stop: frozenset[str] = frozenset()
+        self._stem = None
+        if language != "none":
+            import Stemmer
+
+            name = {"english": "EN"}.get(language, language.upper())
+            self._stop = frozenset(getattr(bm25s_library().stopwords, f"STOPWORDS_{name}"))
+            self._stem = Stemmer.Stemmer(language)
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        return _WORD.findall(text.lower())
+
+    def term(self, word: str) -> str | None:
+        """What is looked up for a word of `split`; None for a stop word."""
+        if word in self._stop:
+            return None
+        return word if self._stem is None else self._stem.stemWord(word)
+
+    def terms(self, text: str) -> list[str]:
+        return [term for word in self.split(text) if (term := self.term(word)) is not None]
+
+
+class _Vocabulary(dict[str, int]):
+    """Word as written -> number of its term, -1 for a stop word; a word that is new is added."""
+
+    def __init__(self, words: Words):
+        super().__init__()
+        self._words = words
+        self.numbers: dict[str, int] = {}
+
+    def __missing__(self, word: str) -> int:
+        term = self._words.term(word)
+        number = -1 if term is None else self.numbers.setdefault(term, len(self.numbers))
+        self[word] = number
+        return number
+
+
+class LexicalIndex:
+    """Passages and the BM25 search over them.
+
+    Attributes:
+        passages: n passages.
+        key: the name of what the index was made of.
+
+    Args:
+        folder: what `write_bm25` wrote, with `passages.parquet`.
+        words: those that the index was made with.
+
+    Raises:
+        UserError: the files are corrupt or do not belong together.
+    """
+
+    def __init__(self, folder: Path, words: Words, key: str):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.key = key
+        self._words = words
+        remedy = remedy_of(folder)
+        self.passages = Passages(folder / "passages.parquet", remedy)
+        try:
+            self._vocabulary = pq.read_table(folder / _VOCABULARY).column("term").combine_chunks()
+            self._bm25 = bm25s_library().BM25.load(folder, mmap=True, load_vocab=False, backend="numpy")
+            data, rows, starts = (self._bm25.scores[name] for name in ("data", "indices", "indptr"))
+            whole = data.dtype == np.float32 and rows.dtype == np.int32 and data.shape == rows.shape
+            whole = whole and len(starts) == len(self._vocabulary) + 1 and starts[-1] == len(data)
+            whole = whole and self._bm25.scores["num_docs"] == len(self.passages)
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            message = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"the lexical index in {folder} is corrupt ({message}). {remedy}") from None
+        if not whole:
+            raise UserError(f"the lexical index in {folder} is corrupt: its files do not belong together. {remedy}")
+
+    def search(self, queries: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k passages of the highest BM25 scores for each query, best first; of equal scores the lower row first.
+
+        A word counts once, however often the query says it. Passages without any word of the query are not found.
+
+        Returns:
+            Scores float32 [q, k] and rows int64 [q, k]; -inf and -1 where fewer passages are found.
+        """
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        rows = np.full((len(queries), k), -1, dtype=np.int64)
+        with progress_bar(len(queries), "searching for words") as bar:
+            for place, numbers in enumerate(self._numbers(queries)):
+                if len(numbers):
+                    every = self._bm25.get_scores_from_ids(numbers)
+                    best = _highest(every, k)
+                    scores[place, : len(best)] = every[best]
+                    rows[place, : len(best)] = best
+                bar.advance()
+        return scores, rows
+
+    def _numbers(self, queries: Sequence[str]) -> list[np.ndarray]:
+        """The numbers of each query's known terms, in order: so sums are rounded the same way each time."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        asked = [list(dict.fromkeys(self._words.terms(query))) for query in queries]
+        flat = pa.array([term for terms in asked for term in terms], pa.string())
+        found = pc.index_in(flat, value_set=self._vocabulary).fill_null(-1).to_numpy()
+        parts = np.split(found, np.cumsum([len(terms) for terms in asked])[:-1]) if asked else []
+        return [np.sort(part[part >= 0]) for part in parts]
+
+
+def _highest(scores: np.ndarray, k: int) -> np.ndarray:
+    """The rows of the k highest scores above 0, best first, the lower row of equals first."""
+    least = np.float32(0)
+    blocks = scores[: len(scores) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(axis=1)
+    if len(blocks) > k:
+        # k blocks hold a score of at least this, so the k highest do too.
+        least = np.partition(blocks, len(blocks) - k)[len(blocks) - k]
+    rows = np.flatnonzero(scores >= least if least > 0 else scores > 0)
+    return rows[np.lexsort((rows, -scores[rows]))[:k]]
+
+
+def write_bm25(passages: Path, folder: Path, config: RetrievalConfig) -> int:
+    """Write the arrays, parameters and vocabulary of the passages in a parquet file; give their number.
+
+    Memory: the vocabulary, and one row group of passages at a time.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    vocabulary = _Vocabulary(Words(config.language))
+    frequencies = np.zeros(0, dtype=np.int64)  # in how many passages a term is
+    lengths: list[np.ndarray] = []
+    parts: list[Path] = []
+    with pq.ParquetFile(passages) as file, progress_bar(file.metadata.num_rows, "counting words") as bar:
+        for group in range(file.num_row_groups):
+            own, terms, rows, counts = _counted(file.read_row_group(group), vocabulary)
+            rows += sum(map(len, lengths))
+            lengths.append(own)
+            frequencies = np.pad(frequencies, (0, len(vocabulary.numbers) - len(frequencies)))
+            frequencies += np.bincount(terms, minlength=len(frequencies))
+            parts.append(folder / f"part-{group:06}.npy")
+            np.save(parts[-1], np.stack([terms, rows, counts]).astype(np.int32), allow_pickle=False)
+            bar.advance(len(own))
+    length = np.concatenate(lengths).astype(np.float64)
+    weights = np.log1p((len(length) - frequencies + 0.5) / (frequencies + 0.5))
+    norms = config.bm25_k1 * (1 - config.bm25_b + config.bm25_b * length / max(length.mean(), 1e-9))
+    starts = np.concatenate([[0], np.cumsum(frequencies)])
+    total = (int(starts[-1]),)
+    # A file of no values cannot be mapped; a corpus of nothing but stop words is refused.
+    if not total[0]:
+        raise UserError(f"the corpus {config.corpus} has no words to search for (retrieval.language={config.language})")
+    data, places = _mapped(folder / _DATA, np.float32, total), _mapped(folder / _ROWS, np.int32, total)
+    heads = starts[:-1].copy()  # where the next passage of a term goes
+    with progress_bar(len(parts), "scoring words") as bar:
+        for part in parts:
+            terms, rows, counts = np.load(part, allow_pickle=False)
+            first = np.flatnonzero(np.diff(terms, prepend=-1))
+            sizes = np.diff(first, append=len(terms))
+            targets = np.repeat(heads[terms[first]] - first, sizes) + np.arange(len(terms))
+            data[targets] = weights[terms] * counts / (counts + norms[rows])
+            places[targets] = rows
+            heads[terms[first]] += sizes
+            part.unlink()
+            bar.advance()
+    data.flush()
+    places.flush()
+    np.save(folder / _STARTS, starts, allow_pickle=False)
+    table = pa.table({"term": pa.array(vocabulary.numbers, pa.string())})
+    pq.write_table(table, folder / _VOCABULARY, compression="zstd")
+    parameters = {"k1": config.bm25_k1, "b": config.bm25_b, "method": "lucene", "num_docs": len(length)}
+    write_json(folder / _PARAMETERS, parameters)
+    return len(length)
+
+
+def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
+    """A new .npy file to write through memory; its room is taken now: on a full disk a later write would be fatal."""
+    mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with open(path, "r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return mapped
+
+
+def _counted(table: Any, vocabulary: _Vocabulary) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """How many terms each passage has, and for each pair of term and passage: term, passage, count; by term."""
+    flat = array.array("q")
+    lengths = []
+    for row in table.select(["id", "title", "text"]).to_pylist():
+        before = len(flat)
+        flat.extend(map(vocabulary.__getitem__, Words.split(passage_text(Passage(**row)))))
+        lengths.append(len(flat) - before)
+    terms = np.frombuffer(flat, dtype=np.int64) if flat else np.zeros(0, dtype=np.int64)
+    rows = np.repeat(np.arange(len(lengths)), lengths)[terms >= 0]
+    own = np.bincount(rows, minlength=len(lengths))
+    pairs, counts = np.unique(terms[terms >= 0] << 32 | rows, return_counts=True)
+    return own, pairs >> 32, pairs & 0xFFFFFFFF, counts

@@ -1,0 +1,117 @@
+"""Contexts: for each question the passages that the rankers read, made once and kept in `WORKDIR/cache`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from solution.config import ContextView, RetrievalConfig
+from solution.exam import ContextPassage, Contexts
+from solution.questions import Questions
+from solution.retrieval.contexts.cache import ContextCache
+from solution.retrieval.contexts.column import column_contexts
+from solution.retrieval.contexts.option_scores import option_table, sentence_scores
+from solution.retrieval.dense import as_cosines
+from solution.retrieval.embedding import Embedder
+from solution.retrieval.fusion import Ranking, drop_similar, select
+from solution.retrieval.reranker.candidates import find_candidates
+from solution.retrieval.reranker.trained import Reranker
+from solution.retrieval.search import Searcher
+
+
+def build_contexts(questions: Questions, config: RetrievalConfig, workdir: Path, build: bool = True) -> Contexts:
+    """The contexts of an exam, in the order of its questions; read from the cache when nothing has changed.
+
+    Args:
+        config: `source` index: the passages nearest to the query; column: the exam's column
+            `context` is the one passage; none: no passages.
+        build: whether an index that is not there may be built (where the corpus can be read).
+
+    Raises:
+        UserError: the index cannot be made or opened, or the column `context` is missing.
+    """
+    workdir = Path(workdir)
+    if config.source == "none":
+        return Contexts(list(questions.ids), [[] for _ in range(len(questions))])
+    if config.source == "column":
+        return column_contexts(questions, config, workdir)
+    searcher = Searcher(questions, config, workdir, build)
+    reranker = reranker_of(config, workdir)
+    cache = ContextCache(questions, config, workdir, context_inputs(searcher, reranker))
+    contexts = cache.read()
+    if contexts is None:
+        contexts = _from_index(searcher, reranker)
+        cache.write(contexts)
+    contexts.key = cache.key
+    return contexts
+
+
+def contexts_key(questions: Questions, config: RetrievalConfig, workdir: Path, embedder: Embedder) -> str:
+    """What `build_contexts` would give as `Contexts.key` (source index), found without searching.
+
+    Args:
+        embedder: one made for `config.embedder`.
+
+    Raises:
+        UserError: there is no index to search.
+    """
+    searcher = Searcher(questions, config, workdir, build=False, embedder=embedder)
+    return ContextCache(questions, config, workdir, context_inputs(searcher, reranker_of(config, workdir))).key
+
+
+def reranker_of(config: RetrievalConfig, workdir: Path) -> Reranker | None:
+    """The trained reranker of the settings; None where they have none.
+
+    Raises:
+        UserError: it has not been trained with these settings.
+    """
+    return None if config.reranker is None else Reranker(config.reranker, workdir)
+
+
+def context_inputs(searcher: Searcher, reranker: Reranker | None) -> dict[str, Any]:
+    """All that the contexts depend on, beside the questions."""
+    about = searcher.about()
+    return about if reranker is None else {**about, "reranker": reranker.about(searcher.questions)}
+
+
+def reranked(searcher: Searcher, reranker: Reranker, lists: list[list[Ranking]]) -> list[list[ContextPassage]]:
+    """The best passages of a searcher's lists in the reranker's order, those below its threshold left out."""
+    settings = reranker.settings
+    candidates = find_candidates(searcher, lists, settings, settings.candidates)
+    return reranker.rerank(searcher.questions, candidates, searcher.workdir / "cache")
+
+
+def build_views(
+    questions: Questions, config: RetrievalConfig, views: Iterable[ContextView], workdir: Path
+) -> dict[ContextView, Contexts]:
+    """`build_contexts` by all retrievers together (`fused`) or by one alone, for each of the views named.
+
+    A source that does not search has the same contexts in every view.
+    """
+    made: dict[ContextView, Contexts] = {}
+    for view in dict.fromkeys(views):
+        own = config.view(view) if config.source == "index" else config
+        same = next((other for other in made if config.view(other) == own), None)
+        made[view] = build_contexts(questions, own, workdir) if same is None else made[same]
+    return made
+
+
+def _from_index(searcher: Searcher, reranker: Reranker | None) -> Contexts:
+    """The contexts found by searching, with the option scores that the settings name."""
+    questions, config = searcher.questions, searcher.config
+    lists = searcher.all_rankings()
+    if reranker is None:
+        passages = select(lists, searcher.passages(), config, config.top_k)
+    else:
+        searcher.passages()  # two indexes that do not belong together are refused before a model reads
+        passages = [drop_similar(own, config, config.top_k) for own in reranked(searcher, reranker, lists)]
+    contexts = Contexts(list(questions.ids), passages)
+    if "passage" in config.option_scores:
+        best, _ = searcher.dense.search(searcher.option_vectors, 1)
+        contexts.option_scores["passage"] = option_table(questions, as_cosines(best[:, 0], config))
+    if "sentence" in config.option_scores:
+        vectors = searcher.option_vectors
+        scores = sentence_scores(questions, passages, vectors, config, searcher.embedder)
+        contexts.option_scores["sentence"] = scores
+    return contexts

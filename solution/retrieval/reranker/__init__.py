@@ -1,0 +1,1 @@
+"""The cross-encoder that puts retrieved passages into order."""

@@ -1,0 +1,209 @@
+"""Searching: what each retriever finds for an exam's questions. No reranker is known here."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solution.config import QueryForm, RetrievalConfig, Retriever
+from solution.errors import UserError
+from solution.questions import LETTERS, Questions
+from solution.retrieval.approximate import search_settings
+from solution.retrieval.bm25 import LexicalIndex
+from solution.retrieval.dense import PassageIndex, as_cosines
+from solution.retrieval.embedding import Embedder
+from solution.retrieval.fusion import Ranking
+from solution.retrieval.index import build_index, locate_index, open_index
+from solution.retrieval.lexical import build_lexical, locate_lexical, open_lexical
+from solution.retrieval.passages import token_offsets
+from solution.retrieval.places import find_embedder
+from solution.retrieval.store import Passages
+from solution.suggestions import suggest
+
+
+def _fuses(config: RetrievalConfig) -> bool:
+    return len(config.retrievers) > 1 or config.query == "prompt_each_option"
+
+
+def search_depth(config: RetrievalConfig) -> int:
+    """How many passages are sought for each query."""
+    more = _fuses(config) or config.drop_similar is not None
+    reread = config.top_k if config.reranker is None else config.reranker.candidates
+    return max(config.candidates, config.top_k, reread) if more else max(config.top_k, reread)
+
+
+class Searcher:
+    """The retrievers of `config` and what they find for an exam's questions. Each is opened when it is first needed.
+
+    Args:
+        build: whether an index that is not there may be built (where the corpus can be read).
+
+    Raises:
+        UserError: on first use: an index cannot be made or opened, or the two hold different passages.
+    """
+
+    def __init__(
+        self,
+        questions: Questions,
+        config: RetrievalConfig,
+        workdir: Path,
+        build: bool = True,
+        embedder: Embedder | None = None,
+    ):
+        self.questions, self.config = questions, config
+        self.embedder = embedder or find_embedder(config, workdir)
+        self.workdir, self._build = workdir, build
+        self._vectors: dict[str, np.ndarray] = {}
+
+    def about(self) -> dict[str, Any]:
+        """All settings and indexes that the lists depend on; the questions and the reranker are not among them."""
+        config = self.config
+        about: dict[str, Any] = {"query": config.query, "top_k": config.top_k}
+        if config.uses_vectors:
+            about |= {"index": locate_index(config, self.workdir, self.embedder).key, "backend": config.backend}
+            about |= search_settings(config)
+        if config.retrievers != ["dense"]:
+            about["retrievers"] = config.retrievers
+        if "lexical" in config.retrievers:
+            about["lexical"] = locate_lexical(config, self.workdir, self.embedder).key
+        if _fuses(self.config):
+            about |= {"fusion": config.fusion, "rrf_k": config.rrf_k, "dense_weight": config.dense_weight}
+        if config.drop_similar is not None:
+            about["drop_similar"] = config.drop_similar
+        if self.depth > config.top_k:
+            about["candidates"] = self.depth
+        return about
+
+    @property
+    def depth(self) -> int:
+        """How many passages are sought for each query."""
+        return search_depth(self.config)
+
+    @functools.cached_property
+    def dense(self) -> PassageIndex:
+        place = locate_index(self.config, self.workdir, self.embedder)
+        make = build_index if self._build and not place.folder.is_dir() else open_index
+        return make(self.config, self.workdir, self.embedder)
+
+    @functools.cached_property
+    def lexical(self) -> LexicalIndex:
+        place = locate_lexical(self.config, self.workdir, self.embedder)
+        make = build_lexical if self._build and not place.folder.is_dir() else open_lexical
+        return make(self.config, self.workdir, self.embedder)
+
+    def passages(self) -> Passages:
+        """The passages whose rows the retrievers name."""
+        if self.config.retrievers == ["lexical"]:
+            return self.lexical.passages
+        if "lexical" in self.config.retrievers and not self.lexical.passages.same_ids(self.dense.passages):
+            raise UserError(
+                f"the index {self.dense.key} and the lexical index {self.lexical.key} do not hold the same passages; "
+                f"delete the older one in WORKDIR/cache and run `{suggest('index')}`"
+            )
+        return self.dense.passages
+
+    def query_vectors(self, query: QueryForm) -> np.ndarray:
+        """Vectors of the prompts and what the query form puts behind each, float32 [n, d]."""
+        if query not in self._vectors:
+            texts = _fitted(self.embedder, self.questions.prompts, query_tails(self.questions, query))
+            title = "embedding the questions"
+            self._vectors[query] = self.embedder.encode(texts, self.config.batch_size, title, query=True)
+        return self._vectors[query]
+
+    @functools.cached_property
+    def option_vectors(self) -> np.ndarray:
+        return embed_options(self.questions, self.config, self.embedder)
+
+    def rankings(self, retriever: Retriever, query: QueryForm) -> list[list[Ranking]]:
+        """The ranked lists of one retriever, for each question one, or one for each option (`prompt_each_option`)."""
+        questions, k = self.questions, self.depth
+        weight = self.config.dense_weight if retriever == "dense" else 1 - self.config.dense_weight
+        if len(self.config.retrievers) == 1:
+            weight = 1.0
+        if query == "prompt_each_option":
+            names = [[LETTERS[i] for i, option in enumerate(options) if option] for options in questions.options]
+        else:
+            names = [[query.replace("_", " ")]] * len(questions)
+        scores, rows = self._dense(query, k) if retriever == "dense" else self._lexical(query, k)
+        found = iter(zip(scores, rows, strict=True))
+        made = []
+        for own in names:
+            lists = []
+            for name in own:
+                values, places = next(found)
+                lists.append(Ranking(retriever, name, places[places >= 0], values[places >= 0], weight))
+            made.append(lists)
+        return made
+
+    def _dense(self, query: QueryForm, k: int) -> tuple[np.ndarray, np.ndarray]:
+        vectors = self.option_vectors if query == "prompt_each_option" else self.query_vectors(query)
+        scores, rows = self.dense.search(vectors, k)
+        return as_cosines(scores, self.config), rows
+
+    def _lexical(self, query: QueryForm, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if query == "prompt_each_option":
+            return self.lexical.search([f"{prompt} {option}" for prompt, option in _pairs(self.questions)], k)
+        tails = query_tails(self.questions, query)
+        return self.lexical.search(
+            [f"{prompt} {tail}" for prompt, tail in zip(self.questions.prompts, tails, strict=True)], k
+        )
+
+    def all_rankings(self) -> list[list[Ranking]]:
+        """The lists of all retrievers, for each question, as the settings say."""
+        each = [self.rankings(retriever, self.config.query) for retriever in self.config.retrievers]
+        return [[ranking for lists in own for ranking in lists] for own in zip(*each, strict=True)]
+
+
+def query_tails(questions: Questions, query: QueryForm) -> list[str]:
+    """What stands behind each prompt in its one query."""
+    if query == "prompt":
+        return [""] * len(questions)
+    return [" ".join(filter(None, options)) for options in questions.options]
+
+
+def _pairs(questions: Questions) -> list[tuple[str, str]]:
+    """Prompt and option, for all options of all questions, in the order of `exists`."""
+    return [
+        (prompt, option)
+        for prompt, options in zip(questions.prompts, questions.options, strict=True)
+        for option in options
+        if option
+    ]
+
+
+def embed_options(questions: Questions, config: RetrievalConfig, embedder: Embedder) -> np.ndarray:
+    """The vectors of question + option, float32 [options of all questions, d], in the order of `exists`."""
+    pairs = _pairs(questions)
+    texts = _fitted(embedder, [prompt for prompt, _ in pairs], [option for _, option in pairs])
+    return embedder.encode(texts, config.batch_size, "embedding the options", query=True)
+
+
+def _fitted(embedder: Embedder, prompts: Sequence[str], tails: Sequence[str]) -> list[str]:
+    """ "prompt tail" for each pair; of a prompt too long for the embedder only its end is kept.
+
+    The embedder cuts at the end, and there an option would be lost.
+    """
+    limit = embedder.max_tokens
+    texts = [f"{prompt} {tail}" if tail else prompt for prompt, tail in zip(prompts, tails, strict=True)]
+    # No tokenizer makes more tokens than bytes; only a text that may be too long is counted.
+    long = [row for row, text in enumerate(texts) if len(text.encode()) >= limit]
+    begins = {
+        prompt: [begin for begin, _ in offsets]
+        for prompt, offsets in _tokens(embedder, [prompts[row] for row in long]).items()
+    }
+    lengths = {tail: len(offsets) for tail, offsets in _tokens(embedder, [tails[row] for row in long]).items()}
+    for row in long:
+        prompt, tail = prompts[row], tails[row]
+        room = max(limit - lengths[tail], limit // 2)
+        if len(begins[prompt]) > room:
+            texts[row] = f"{prompt[begins[prompt][-room] :]} {tail}".strip()
+    return texts
+
+
+def _tokens(embedder: Embedder, texts: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
+    distinct = list(dict.fromkeys(texts))
+    return dict(zip(distinct, token_offsets(embedder.tokenizer, distinct), strict=True))

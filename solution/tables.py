@@ -1,0 +1,242 @@
+"""Tables as files: CSV, JSON lines and parquet, read to rows with every problem of the file, and CSV written."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import itertools
+import json
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from solution.errors import UserError
+from solution.files import atomic_file
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+_SHOWN_PROBLEMS = 8
+# The marks of UTF-32 begin with those of UTF-16.
+_OTHER_MARKS = {
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+
+
+# --- reading -------------------------------------------------------------------------------
+
+
+def file_format(path: Path) -> str:
+    """ ".csv", ".jsonl" or ".parquet" by the file's name, a trailing ".gz" set aside.
+
+    Raises:
+        UserError: another ending, or a folder.
+    """
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    ending = suffixes[-1] if suffixes else ""
+    if ending not in FORMATS:
+        if Path(path).is_dir():
+            raise UserError(f"{path} is a folder; name a file ({', '.join(FORMATS)}, or one with .gz)")
+        raise UserError(f"{path}: unknown file type {ending or '(none)'!r}; use {', '.join(FORMATS)}, or one with .gz")
+    return ending
+
+
+def shown(text: str, most: int = 60) -> str:
+    """A text of the user's file as a message holds it: of bounded length, what cannot be seen written as an escape."""
+    text = text if len(text) <= most else text[: most - 3] + "..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def listed(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:12])) or "none"
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """The bytes of a file, gunzipped when its name ends in .gz.
+
+    Raises:
+        UserError: missing, a folder, a pipe or device, empty, not readable or a truncated gzip.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise UserError(f"{what} not found: {path}")
+        if path.is_dir():
+            raise UserError(f"{what} is a folder, not a file: {path}")
+        if not path.is_file():  # reading one may wait for ever, or never end
+            raise UserError(f"{what} is a pipe or a device, not a file: {path}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{what} cannot be read: {path} ({error.strerror})") from None
+    if path.suffix.lower() == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise UserError(f"{what} is not a whole gzip file: {path} ({error}). Fetch or make it again.") from None
+    if not data.strip():
+        raise UserError(f"{what} is empty: {path}")
+    return data
+
+
+def decode(data: bytes, path: Path, what: str) -> str:
+    """UTF-8 text (a byte-order mark is dropped).
+
+    Raises:
+        UserError: the bytes are not UTF-8; names the line.
+    """
+    for name, marks in _OTHER_MARKS.items():
+        if data.startswith(marks):
+            raise UserError(f"{what} is not UTF-8 but {name.upper()}: {path}. Save it as UTF-8 (iconv -f {name}).")
+    if data.startswith(_GZIP):
+        again = "gzipped twice" if path.suffix.lower() == ".gz" else "gzipped, and its name does not end in .gz"
+        raise UserError(f"{what} is {again}: {path}. Gunzip it once.")
+    if data.startswith(_ZIP):
+        raise UserError(f"{what} is a zip archive or an Excel file: {path}. Unpack it, or save it as CSV.")
+    data = data.removeprefix(codecs.BOM_UTF8)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{what} is not UTF-8: {path}, line {line}, byte 0x{data[error.start]:02x}. "
+            "Save it as UTF-8 (for example: iconv -f latin1 -t utf-8)."
+        ) from None
+
+
+def read_rows(path: Path, what: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """Column names and rows of a CSV, JSONL or parquet file (missing cells are None or "").
+
+    Raises:
+        UserError: see `read_bytes`, `decode`; or the content is not of its format.
+    """
+    path = Path(path)
+    ending = file_format(path)
+    data = read_bytes(path, what)
+    if ending == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            # Without threads: a process that ends right after it has used them was once seen to abort.
+            with pq.ParquetFile(io.BytesIO(data)) as file:
+                names = file.schema_arrow.names
+                _refuse_repeated(names, path, what)
+                return names, file.read(use_threads=False).to_pylist()
+        # ValueError: a text that is not UTF-8; OverflowError: a date that Python does not have.
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            message = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"{what} is not a whole parquet file: {path} ({message})") from None
+    text = decode(data, path, what)
+    if ending == ".jsonl":
+        return _jsonl_rows(text, path, what)
+    return _csv_rows(text, path, what)
+
+
+def _refuse_repeated(names: Sequence[str], path: Path, what: str) -> None:
+    repeated = _repeated(names)
+    if repeated:
+        raise UserError(f"{what}: {path} has the column {shown(repeated[0])!r} more than once")
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are distinct: of equal ones Python's reader keeps the last and says nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"the key {shown(_repeated(name for name, _ in pairs)[0])!r} stands twice")
+    return found
+
+
+def _jsonl_rows(text: str, path: Path, what: str) -> tuple[list[str], list[dict[str, Any]]]:
+    names: dict[str, None] = {}
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, object_pairs_hook=_json_object)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{what}: {path}, line {number} is not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{what}: {path}, line {number} is not a JSON object")
+        if "\\ud" in line.lower():
+            try:
+                json.dumps(row, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"{what}: {path}, line {number} has half of a character (a lone \\uD800 to \\uDFFF escape)"
+                ) from None
+        names.update(dict.fromkeys(row))
+        rows.append(row)
+    return list(names), rows
+
+
+def _csv_rows(text: str, path: Path, what: str) -> tuple[list[str], list[dict[str, Any]]]:
+    if "\0" in text:
+        raise UserError(f"{what}: {path} has a NUL byte in it; it is not a CSV text file")
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[dict[str, Any]] = []
+    names: list[str] | None = None
+    try:
+        for cells in reader:
+            if not cells:
+                continue
+            if names is None:
+                names = [cell.strip() for cell in cells]
+                wrong = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
+                if wrong:
+                    raise UserError(
+                        f"{what}: {path} parts its columns with {wrong!r}; a CSV file here has commas. Save it with "
+                        "commas, or as JSONL or parquet."
+                    )
+                _refuse_repeated(names, path, what)
+                continue
+            if len(cells) != len(names):
+                raise UserError(
+                    f"{what}: {path}, line {reader.line_num}: {len(cells)} cells for {len(names)} columns "
+                    "(a comma inside a text needs quotes around it)"
+                )
+            rows.append(dict(zip(names, cells, strict=True)))
+    except csv.Error as error:
+        raise UserError(f"{what}: {path}, line {reader.line_num}: not a CSV file ({error})") from None
+    return names or [], rows
+
+
+def cell_text(value: Any) -> str:
+    """A cell as stripped text; None and NaN are "" (but the words None and NaN in a text stay)."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(value).strip()
+
+
+def summary(title: str, problems: Sequence[str]) -> str:
+    """A message that names the first of several problems, and how many there are."""
+    lines = [f"{title}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
+    lines += [f"  - {problem}" for problem in problems[:_SHOWN_PROBLEMS]]
+    if len(problems) > _SHOWN_PROBLEMS:
+        lines.append(f"  - ... and {len(problems) - _SHOWN_PROBLEMS} more")
+    return "\n".join(lines)
+
+
+# --- writing -------------------------------------------------------------------------------
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV whole or not at all."""
+    with atomic_file(Path(path)) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+        plain = csv.writer(stream, lineterminator="\n")
+        # Python before 3.13 leaves a carriage return without quotes, and it would read as the end of the row.
+        quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in itertools.chain([header], rows):
+            (quoted if any("\r" in cell for cell in row if isinstance(cell, str)) else plain).writerow(row)

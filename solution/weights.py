@@ -1,0 +1,109 @@
+"""The store of trained folds: `weights/<ranker>/fold_k/` and its files. No other module opens them.
+
+A fold's folder holds the ranker's adapter and head, `log.csv` of its training, and two files of this module:
+`ranker.json` (what the fold was made from and the settings it was trained with) and `metrics.json` (what its
+training measured).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from solution.errors import UserError
+from solution.files import MANIFEST, read_json, read_manifest, sweep_leftovers, write_json, write_manifest
+from solution.learning.log import LOG
+from solution.progress import say
+from solution.workdir import Workdir
+
+KIND = "fold's weights"
+_RECORD, _METRICS = "ranker.json", "metrics.json"
+TIMINGS = (_METRICS, LOG)
+"""A fold's files that say nothing of what it answers."""
+NOT_THE_MODEL = (MANIFEST, _METRICS, _RECORD)
+"""A fold's files that say how it was trained: a model made of the fold does not take them along."""
+
+
+class FoldRecord(TypedDict):
+    """`ranker.json` of a fold.
+
+    `about`: ranker, family, role, fold, folds, and the hashes of questions, contexts, settings and wording; `config`
+    and `retrieval`: the settings, as JSON holds them (`retrieval` is None where the ranker reads no contexts).
+    """
+
+    about: dict[str, Any]
+    config: dict[str, Any]
+    retrieval: dict[str, Any] | None
+
+
+def trained_folders(workdir: Workdir, ranker: str) -> list[Path]:
+    """The folders of a ranker's folds that have a record, in the order of their names."""
+    return [path.parent for path in sorted((workdir.weights / ranker).glob(f"fold_*/{_RECORD}"))]
+
+
+def record_path(folder: Path) -> Path:
+    """`ranker.json` of a fold, for messages about its settings."""
+    return folder / _RECORD
+
+
+def read_record(folder: Path, remedy: str) -> FoldRecord:
+    """`ranker.json` of a fold.
+
+    Raises:
+        UserError: it is missing or not JSON.
+    """
+    record: FoldRecord = read_json(record_path(folder), "the file of the ranker's settings", remedy)
+    return record
+
+
+def has_metrics(folder: Path) -> bool:
+    return (folder / _METRICS).is_file()
+
+
+def read_metrics(folder: Path, remedy: str) -> dict[str, Any]:
+    """`metrics.json` of a fold: score, seconds, memory, losses.
+
+    Raises:
+        UserError: it is missing or not JSON.
+    """
+    metrics: dict[str, Any] = read_json(folder / _METRICS, "the fold's metrics", remedy)
+    return metrics
+
+
+def write_record(folder: Path, record: FoldRecord) -> None:
+    write_json(record_path(folder), record)
+
+
+def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    write_json(folder / _METRICS, metrics)
+
+
+def close_folder(folder: Path, key: str) -> None:
+    """Write the manifest of a ranker's fold, whose other files are all written; `key` names what it was made from."""
+    write_manifest(folder, KIND, key=key)
+
+
+def check_folder(folder: Path, remedy: str) -> Sequence[str]:
+    """The names of a ranker's files in a fold's folder.
+
+    Raises:
+        UserError: the folder or a file is missing or changed.
+    """
+    return list(read_manifest(folder, KIND, remedy)["files"])
+
+
+def key_of_whole_folder(folder: Path, kind: str = KIND) -> str | None:
+    """The key that a fold's folder was closed with; None where it is missing or not whole (which is told).
+
+    What a killed run left beside it is removed.
+    """
+    if folder.parent.is_dir():
+        sweep_leftovers(folder.parent, folder.name)
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        return str(read_manifest(folder, kind, "").get("key"))
+    except UserError as error:
+        say(f"{error} -> training it again")
+        return None
