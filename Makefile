@@ -1,6 +1,6 @@
 # make demo    the whole pipeline on the built-in exam
 # make test    the tests
-# make lint    ruff and mypy
+# make lint    ruff, mypy and the layers of setup.cfg
 # make clean   remove .venv, demo_run and caches (never oof/ and weights/)
 #
 # Each makes .venv first, and again when the lists of packages change. Another Python: make PYTHON=/path/to/python3.12
@@ -25,6 +25,7 @@ test: $(READY)
 lint: $(READY)
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m mypy
+	$(VENV)/bin/lint-imports --no-logo
 
 # The two faiss packages share a folder: the other one leaves before this one is installed.
 $(READY): setup.cfg constraints.txt requirements-demo.txt
