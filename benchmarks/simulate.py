@@ -23,7 +23,7 @@ from solution import metrics
 from solution.config import TuneSettings
 from solution.ensemble.blend import Recipe, blend
 from solution.ensemble.candidates import Problem, candidates
-from solution.ensemble.honest import choose, chosen_credits, estimate_interval, fit_all
+from solution.ensemble.nested import choose, chosen_credits, estimate_interval, fit_all
 
 STRENGTHS = (1.2, 1.0, 0.8, 0.5, 0.3)
 FRESH = 20_000

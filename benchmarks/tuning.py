@@ -23,9 +23,9 @@ from threadpoolctl import threadpool_limits
 
 from solution import metrics
 from solution.ensemble.blend import blend
-from solution.ensemble.exact import exact_weights, polish_weights
-from solution.ensemble.fast import Evaluator
-from solution.ensemble.search import Journal, sample_weights, starting_points
+from solution.ensemble.evaluator import Evaluator
+from solution.ensemble.line_search import exact_weights, polish_weights
+from solution.ensemble.search import TrialJournal, sample_weights, starting_points
 
 
 def answers_of(
@@ -88,7 +88,7 @@ def measure(count: int, rankers: int, trials: int) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for sampler in ("tpe", "cma"):
         with tempfile.TemporaryDirectory() as folder:
-            journal = Journal(Path(folder) / "tune.journal")
+            journal = TrialJournal(Path(folder) / "tune.journal")
             start = time.perf_counter()
             found = sample_weights(evaluator, starts, trials, 0, sampler, journal, "benchmark")  # type: ignore[arg-type]
             told[f"{sampler}_seconds"] = round(time.perf_counter() - start, 2)

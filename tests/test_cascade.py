@@ -14,10 +14,10 @@ from solution import metrics
 from solution.config import TuneSettings
 from solution.ensemble.blend import Recipe
 from solution.ensemble.candidates import Problem
-from solution.ensemble.cascade import Plan, Point, doubt, living, refine, unsure
+from solution.ensemble.cascade import CascadePlan, Point, doubt, living, refine, unsure
 from solution.ensemble.costs import Cost, measured_cost
 from solution.ensemble.frontier import _honest, _specs, _stages_reached, _thresholds, plan_cascade
-from solution.ensemble.honest import nested
+from solution.ensemble.nested import fit_nested
 from solution.ensemble.record import load_ensemble, read_stages
 from solution.ensemble.table import print_cascade
 from solution.ensemble.tune import run_tune
@@ -50,8 +50,8 @@ def equal(part: Problem) -> Recipe:
     return Recipe(part.equal())
 
 
-def planned(problem: Problem, limit: float | None = None, fit: Any = equal) -> Plan:
-    answers, folds = nested(problem, fit)
+def planned(problem: Problem, limit: float | None = None, fit: Any = equal) -> CascadePlan:
+    answers, folds = fit_nested(problem, fit)
     return plan_cascade(problem, fit(problem), folds, answers, fit, COSTS, 500, 0, limit)
 
 
@@ -77,11 +77,11 @@ def play(point: Point, problem: Problem) -> tuple[float, float]:
 
 
 @pytest.fixture(scope="module")
-def plan() -> Plan:
+def plan() -> CascadePlan:
     return planned(simulated(3000, 0, SIGNALS))
 
 
-def test_the_frontier_runs_from_the_cheapest_ranker_to_all_of_them(plan: Plan) -> None:
+def test_the_frontier_runs_from_the_cheapest_ranker_to_all_of_them(plan: CascadePlan) -> None:
     assert plan.order == ("cheap", "middle", "costly")
     first, last = plan.points[0], plan.points[-1]
     assert first.note == "cheap alone" and first.seconds_per_question == pytest.approx(0.001)
@@ -94,7 +94,7 @@ def test_the_frontier_runs_from_the_cheapest_ranker_to_all_of_them(plan: Plan) -
     assert all(point.low <= point.map3 <= point.high for point in plan.points)
 
 
-def test_half_the_time_keeps_nearly_all_of_the_score(plan: Plan) -> None:
+def test_half_the_time_keeps_nearly_all_of_the_score(plan: CascadePlan) -> None:
     whole = plan.points[-1]
     cheaper = [point for point in plan.points if point.seconds_per_question <= 0.6 * whole.seconds_per_question]
     best = max(cheaper, key=lambda point: point.map3)
@@ -102,13 +102,13 @@ def test_half_the_time_keeps_nearly_all_of_the_score(plan: Plan) -> None:
     assert gained > 0.85, (best, whole)
 
 
-def test_the_whole_point_is_the_nested_estimate(plan: Plan) -> None:
+def test_the_whole_point_is_the_nested_estimate(plan: CascadePlan) -> None:
     problem = simulated(3000, 0, SIGNALS)
-    answers, _ = nested(problem, equal)
+    answers, _ = fit_nested(problem, equal)
     assert plan.points[-1].map3 == pytest.approx(metrics.map_at_k(answers, problem.answers), abs=1e-6)
 
 
-def test_new_questions_score_and_cost_what_the_frontier_says(plan: Plan) -> None:
+def test_new_questions_score_and_cost_what_the_frontier_says(plan: CascadePlan) -> None:
     fresh = simulated(20_000, 99, SIGNALS)
     for point in plan.points:
         score, seconds = play(point, fresh)

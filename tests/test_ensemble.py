@@ -14,12 +14,12 @@ from solution import metrics
 from solution.config import TuneSettings
 from solution.ensemble.blend import Recipe, Stacker, apply_recipe, blend, sharpen, terms
 from solution.ensemble.candidates import Problem, candidates
-from solution.ensemble.exact import best_on_segment, exact_weights, polish_weights
-from solution.ensemble.fast import Evaluator
-from solution.ensemble.honest import added_values, choose, chosen_credits, error_correlation, nested
+from solution.ensemble.evaluator import Evaluator
+from solution.ensemble.line_search import best_on_segment, exact_weights, polish_weights
+from solution.ensemble.nested import added_values, choose, chosen_credits, error_correlation, fit_nested
 from solution.ensemble.record import load_ensemble, read_recipe
 from solution.ensemble.search import (
-    Journal,
+    TrialJournal,
     fewer_rankers,
     fit_temperature,
     greedy_weights,
@@ -331,7 +331,7 @@ def test_a_killed_search_goes_on_to_the_same_result(tmp_path, sampler):
     table, exists, answers = simulate(100, [1, 0.5, 0.2])
     evaluator = Evaluator(table, exists, answers)
     starts = starting_points(evaluator)
-    whole = Journal(tmp_path / "whole" / "tune.journal")
+    whole = TrialJournal(tmp_path / "whole" / "tune.journal")
     once = sample_weights(evaluator, starts, 30, 5, sampler, whole, "s")
     assert np.array_equal(once, sample_weights(evaluator, starts, 30, 5, sampler))
 
@@ -347,11 +347,11 @@ def test_a_killed_search_goes_on_to_the_same_result(tmp_path, sampler):
                 raise Killed
             return super().value(weights)
 
-    stopped = Journal(tmp_path / "stopped" / "tune.journal")
+    stopped = TrialJournal(tmp_path / "stopped" / "tune.journal")
     with pytest.raises(Killed):
         sample_weights(Dying(table, exists, answers), starts, 30, 5, sampler, stopped, "s")
     stopped.close()
-    again = Journal(tmp_path / "stopped" / "tune.journal")
+    again = TrialJournal(tmp_path / "stopped" / "tune.journal")
     assert again.worker == 0 and len(again.study("s").trials) == 17
     rest = Dying(table, exists, answers)
     rest.left = 30 + len(starts) - 17  # what was finished is not evaluated again
@@ -369,16 +369,16 @@ def test_a_journal_cut_anywhere_goes_on_to_the_same_result(tmp_path, sampler):
     evaluator = Evaluator(table, exists, answers)
     starts = starting_points(evaluator)
     path = tmp_path / "tune.journal"
-    journal = Journal(path)
+    journal = TrialJournal(path)
     once = sample_weights(evaluator, starts, 6, 5, sampler, journal, "s")
     journal.close()
     whole = path.read_bytes()
     for cut in np.random.default_rng(0).integers(1, len(whole), 12):
         path.write_bytes(whole[:cut])
-        journal = Journal(path)
+        journal = TrialJournal(path)
         assert np.array_equal(once, sample_weights(evaluator, starts, 6, 5, sampler, journal, "s"))
         journal.close()
-        Journal(path).close()
+        TrialJournal(path).close()
         assert path.read_bytes().endswith(b"\n")
 
 
@@ -386,7 +386,7 @@ def test_two_workers_share_a_search(tmp_path):
     table, exists, answers = simulate(100, [1, 0.5, 0.2])
     evaluator = Evaluator(table, exists, answers)
     starts = starting_points(evaluator)
-    first, second = Journal(tmp_path / "tune.journal"), Journal(tmp_path / "tune.journal")
+    first, second = TrialJournal(tmp_path / "tune.journal"), TrialJournal(tmp_path / "tune.journal")
     assert (first.worker, second.worker) == (0, 1)
     sample_weights(evaluator, starts, 12, 0, "tpe", second, "s")  # all by the second: the first finds it done
     found = sample_weights(evaluator, starts, 12, 0, "tpe", first, "s")
@@ -396,9 +396,9 @@ def test_two_workers_share_a_search(tmp_path):
 
 
 def test_old_journals_go_unless_somebody_works_on_them(tmp_path):
-    old, busy = Journal(tmp_path / "old.journal"), Journal(tmp_path / "busy.journal")
+    old, busy = TrialJournal(tmp_path / "old.journal"), TrialJournal(tmp_path / "busy.journal")
     old.close()
-    new = Journal(tmp_path / "new.journal")
+    new = TrialJournal(tmp_path / "new.journal")
     assert sorted(path.name for path in tmp_path.glob("*.journal")) == ["busy.journal", "new.journal"]
     busy.close()
     new.close()
@@ -406,7 +406,7 @@ def test_old_journals_go_unless_somebody_works_on_them(tmp_path):
 
 def test_a_corrupt_journal_is_begun_anew(tmp_path):
     (tmp_path / "tune.journal").write_text("{not json\nat all\n")
-    journal = Journal(tmp_path / "tune.journal")
+    journal = TrialJournal(tmp_path / "tune.journal")
     assert journal.study("s").trials == []
 
 
@@ -462,7 +462,7 @@ def test_nested_never_fits_on_the_fold_it_scores():
         seen.append({int(np.flatnonzero((table[0] == row).all(axis=1))[0]) for row in part.table[0]})
         return Recipe({"r00": len(seen) / 10, "r01": 1 - len(seen) / 10})  # other weights for each fold
 
-    result, recipes = nested(problem, fit)
+    result, recipes = fit_nested(problem, fit)
     for fold in range(4):
         held_out = problem.folds == fold
         assert seen[fold].isdisjoint(np.flatnonzero(held_out).tolist())

@@ -10,11 +10,11 @@ import numpy as np
 
 from solution.config import CandidateName, TuneSettings
 from solution.ensemble.blend import Blend, Recipe, apply_recipe, sharpen
-from solution.ensemble.exact import exact_weights
-from solution.ensemble.fast import Evaluator
+from solution.ensemble.evaluator import Evaluator
+from solution.ensemble.line_search import exact_weights
 from solution.ensemble.search import (
-    Journal,
     Sampler,
+    TrialJournal,
     best_of,
     fewer_rankers,
     fit_temperature,
@@ -102,7 +102,7 @@ class Candidate:
 def candidates(
     problem: Problem,
     settings: TuneSettings,
-    journal: Journal | None = None,
+    journal: TrialJournal | None = None,
     key: str = "",
     searches: dict[str, dict[str, float]] | None = None,
 ) -> list[Candidate]:

@@ -135,7 +135,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CascadePlan:
     """The frontier of score against time, cheapest first.
 
     Attributes:

@@ -11,9 +11,9 @@ import numpy as np
 from solution import metrics
 from solution.ensemble.blend import Recipe
 from solution.ensemble.candidates import Fit, Problem
-from solution.ensemble.cascade import By, Plan, Point, Stage, doubt, living, refine
+from solution.ensemble.cascade import By, CascadePlan, Point, Stage, doubt, living, refine
 from solution.ensemble.costs import Cost
-from solution.ensemble.honest import nested
+from solution.ensemble.nested import fit_nested
 from solution.errors import UserError
 
 _ALIVE = (0.0, 0.02, 0.05, 0.1)
@@ -98,7 +98,7 @@ def plan_cascade(
     samples: int,
     seed: int,
     limit: float | None = None,
-) -> Plan:
+) -> CascadePlan:
     """Find the frontier of MAP@3 against seconds a question.
 
     Every figure is cross-fitted: recipes and thresholds come from the other folds, and so does the choice of the
@@ -126,7 +126,7 @@ def plan_cascade(
     for count in range(1, len(order)):
         part = _only(problem, order[:count])
         recipes.append(fit(part))
-        blend, own = nested(part, fit)
+        blend, own = fit_nested(part, fit)
         blends.append(blend)
         parts.append(own)
     recipes.append(recipe)
@@ -192,7 +192,7 @@ def plan_cascade(
         if each.map3 > best or number == len(points) - 1:  # what looked better before it was judged is left out
             kept.append(each)
             best = max(best, each.map3)
-    return Plan(tuple(order), tuple(kept), _choose(kept, limit))
+    return CascadePlan(tuple(order), tuple(kept), _choose(kept, limit))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from solution.config import MAX_FOLDS, CandidateName
 from solution.ensemble.blend import Blend, Recipe, Stacker
-from solution.ensemble.cascade import By, Plan, Stage
+from solution.ensemble.cascade import By, CascadePlan, Stage
 from solution.errors import UserError
 from solution.files import content_hash, read_json
 from solution.probabilities import Merge
@@ -90,7 +90,7 @@ class _PointRecord(_Part):
 
 
 class _CascadeRecord(_Part):
-    """See `cascade.Plan`; `stages` are those of the chosen point."""
+    """See `cascade.CascadePlan`; `stages` are those of the chosen point."""
 
     order: list[str] = Field(min_length=2)
     stages: list[_StageRecord] = Field(min_length=1)
@@ -118,7 +118,7 @@ class Ensemble(_Part):
     candidates: list[dict[str, Any]]
     """Each blend that competed: its recipe, nested score, gain over equal weights, in-sample score."""
     added_value: dict[str, dict[str, float] | None]
-    """Of each ranker in what ships, see `honest.added_values`."""
+    """Of each ranker in what ships, see `nested.added_values`."""
     error_correlation: list[list[float | None]]
     """Of the rankers' credits, rows and columns as `rankers`."""
     cascade: _CascadeRecord | None = None
@@ -177,7 +177,7 @@ def recipe_record(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def plan_record(plan: Plan) -> dict[str, Any]:
+def plan_record(plan: CascadePlan) -> dict[str, Any]:
     """A cascade as JSON holds it."""
 
     def stage(each: Stage) -> dict[str, Any]:

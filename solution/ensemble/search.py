@@ -1,4 +1,4 @@
-"""Searches for weights: the smooth surrogate's optimum, greedy selection, Optuna's samplers. See also `exact`."""
+"""Searches for weights: the smooth surrogate's optimum, greedy selection, Optuna's samplers. See also `line_search`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from solution.ensemble.blend import FLOOR
-from solution.ensemble.fast import Evaluator
+from solution.ensemble.evaluator import Evaluator
 from solution.progress import say
 
 Sampler = Literal["tpe", "cma"]
@@ -138,7 +138,7 @@ def fit_temperature(probabilities: np.ndarray, exists: np.ndarray, answers: np.n
 # --- Optuna --------------------------------------------------------------------------------
 
 
-class Journal:
+class TrialJournal:
     """The studies of one tuning run in one Optuna journal file, so that a stopped search goes on where it was.
 
     Several processes may work on the same file: each takes the lowest free worker's number, which is part of its
@@ -229,7 +229,7 @@ def sample_weights(
     trials: int,
     seed: int,
     sampler: Sampler = "tpe",
-    journal: Journal | None = None,
+    journal: TrialJournal | None = None,
     name: str = "weights",
 ) -> np.ndarray:
     """The best weights that an Optuna sampler finds in `trials` points after the fixed ones.

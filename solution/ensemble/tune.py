@@ -14,7 +14,8 @@ from solution.ensemble.blend import Recipe
 from solution.ensemble.candidates import Candidate, Fit, Problem, candidates
 from solution.ensemble.costs import Cost, measured_cost
 from solution.ensemble.frontier import plan_cascade
-from solution.ensemble.honest import (
+from solution.ensemble.imported import is_imported
+from solution.ensemble.nested import (
     Choice,
     added_values,
     choose,
@@ -23,9 +24,8 @@ from solution.ensemble.honest import (
     estimate_interval,
     fit_all,
 )
-from solution.ensemble.imported import is_imported
 from solution.ensemble.record import plan_record, recipe_record, record_hash
-from solution.ensemble.search import Journal
+from solution.ensemble.search import TrialJournal
 from solution.ensemble.table import Row, random_row, score_row
 from solution.errors import UserError
 from solution.files import SCHEMA, content_hash, write_json
@@ -89,7 +89,7 @@ def run_tune(
         choice = Choice("single", f"single: {names[0]} is the only ranker")
     else:
         key = content_hash(oof.files, names, seed)
-        journal = Journal(workdir.cache / "tune" / f"{key}.journal") if settings.trials > 0 else None
+        journal = TrialJournal(workdir.cache / "tune" / f"{key}.journal") if settings.trials > 0 else None
         rivals = candidates(problem, settings, journal, key, searches)
         if settings.choose not in ("auto", *(rival.name for rival in rivals)):
             raise UserError(

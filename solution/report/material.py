@@ -13,9 +13,9 @@ import numpy as np
 from solution import oof
 from solution.config import TuneSettings
 from solution.ensemble.candidates import Problem, candidates
-from solution.ensemble.honest import nested
+from solution.ensemble.nested import fit_nested
 from solution.ensemble.record import load_ensemble
-from solution.ensemble.search import Journal
+from solution.ensemble.search import TrialJournal
 from solution.errors import UserError
 from solution.exam import ContextPassage, Contexts, context_key
 from solution.files import content_hash
@@ -133,9 +133,9 @@ def nested_answers(workdir: Workdir, record: dict[str, Any], table: oof.Oof) -> 
     )
     key = content_hash(table.files, names, settings.seed)
     path = workdir.cache / "tune" / f"{key}.journal"
-    journal = Journal(path) if choice in ("tuned", "tuned_cma") and settings.trials and path.exists() else None
+    journal = TrialJournal(path) if choice in ("tuned", "tuned_cma") and settings.trials and path.exists() else None
     (rival,) = [each for each in candidates(problem, settings, journal, key) if each.name == choice]
-    answers, _ = nested(problem, rival.fit)
+    answers, _ = fit_nested(problem, rival.fit)
     if journal is not None:
         journal.close()
     return answers

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from solution.ensemble.fast import Evaluator
+from solution.ensemble.evaluator import Evaluator
 
 _LINES = 200
 """Parallel lines through the triangle of three rankers' weights: 0.005 apart."""

@@ -19,7 +19,7 @@ error above its mean."""
 _DRAWS = 20_000
 
 
-def nested(
+def fit_nested(
     problem: Problem, fit: Fit, advance: Callable[[], None] = lambda: None
 ) -> tuple[np.ndarray, dict[int, Recipe]]:
     """Each fold's questions answered by a recipe that was fitted on the other folds.
@@ -164,7 +164,7 @@ def added_values(
     The other rankers keep the proportions that were fitted with it (nothing is fitted again).
 
     Args:
-        recipes: fold -> recipe, from `nested`.
+        recipes: fold -> recipe, from `fit_nested`.
         credits: float [n], the candidate's nested credits.
 
     Returns:
@@ -221,6 +221,6 @@ def fit_all(
     parts: dict[str, dict[int, Recipe]] = {}
     for rival in rivals:
         recipes[rival.name] = rival.fit(problem)
-        answers[rival.name], parts[rival.name] = nested(problem, rival.fit)
+        answers[rival.name], parts[rival.name] = fit_nested(problem, rival.fit)
         advance()
     return recipes, answers, parts
