@@ -29,7 +29,7 @@ from solution.retrieval import bm25, lexical
 from solution.retrieval import places as places_module
 from solution.retrieval.bm25 import Words, bm25s_library
 from solution.retrieval.contexts import column
-from solution.retrieval.contexts.build import build_contexts, build_views
+from solution.retrieval.contexts.build import build_contexts, build_views, open_views
 from solution.retrieval.contexts.comparison import compare, explain, table
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.fusion import Ranking, distinct, fuse
@@ -461,6 +461,29 @@ def test_a_ranker_reads_several_contexts_in_training_and_submission(config, buil
     _, answers = run_submission(workdir, three, tmp_path / "s.csv")
     for name, values in expected.items():
         np.testing.assert_allclose(answers[name], values, atol=1e-5)
+
+
+def test_views_are_opened_by_their_keys_and_nothing_is_searched(config, workdir, monkeypatch):
+    names = ["dense", "lexical", "fused"]
+    views = build_views(QUESTIONS, config, names, workdir)
+    keys = {name: contexts.key for name, contexts in views.items()}
+    for module in (places_module, column):
+        monkeypatch.setattr(module, "Embedder", None)
+    elsewhere = changed(config, corpus="/nowhere/corpus.jsonl")
+    opened = open_views(QUESTIONS, elsewhere, names, keys, workdir)
+    assert [(name, made.key, made.hash) for name, made in opened.items()] == [
+        (name, made.key, made.hash) for name, made in views.items()
+    ]
+    assert open_views(QUESTIONS, config, ["fused", "dense"], dict.fromkeys(names, keys["fused"]), workdir)["dense"]
+    (workdir / "cache" / f"contexts-{keys['lexical']}.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=f"contexts {keys['lexical']} .* are gone or corrupt"):
+        open_views(QUESTIONS, config, names, keys, workdir)
+    # What is not stored is made from the questions.
+    exam = replace(QUESTIONS, extra={"context": ["one", "two", "three", ""]})
+    own = {"source": "column"}
+    for settings in ({"source": "none"}, {**own, "option_scores": []}, {**own, "embedder": ""}):
+        plain = open_views(exam, changed(config, **settings), ["fused"], {}, workdir)["fused"]
+        assert [len(found) for found in plain.passages] == ([0] * 4 if settings["source"] == "none" else [1, 1, 1, 0])
 
 
 # --- the report ----------------------------------------------------------------------------

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from solution.config import ContextView, RetrievalConfig
+from solution.errors import UserError
 from solution.exam import ContextPassage, Contexts
 from solution.questions import Questions
-from solution.retrieval.contexts.cache import ContextCache
+from solution.retrieval.contexts.cache import ContextCache, is_stored, stored_contexts
 from solution.retrieval.contexts.column import column_contexts
 from solution.retrieval.contexts.option_scores import option_table, sentence_scores
 from solution.retrieval.dense import as_cosines
@@ -95,6 +96,35 @@ def build_views(
         same = next((other for other in made if config.view(other) == own), None)
         made[view] = build_contexts(questions, own, workdir) if same is None else made[same]
     return made
+
+
+def open_views(
+    questions: Questions,
+    config: RetrievalConfig,
+    views: Collection[ContextView],
+    keys: Mapping[ContextView, str],
+    workdir: Path,
+) -> dict[ContextView, Contexts]:
+    """The contexts that `build_views` has made of these questions and settings, here or in another process.
+
+    Each is opened once, by its key: corpus, embedder and indexes are not looked at. Contexts that are not stored (see
+    `cache.is_stored`) are made from the questions, without a search or a model, and need no key.
+
+    Args:
+        keys: `Contexts.key` of each view.
+
+    Raises:
+        UserError: contexts are not in the cache any more, or not whole; or the column `context` is missing.
+    """
+    if not is_stored(config):
+        return build_views(questions, config, views, workdir)
+    opened: dict[str, Contexts] = {}
+    for key in dict.fromkeys(keys[view] for view in views):
+        contexts = stored_contexts(workdir, key, questions.ids)
+        if contexts is None:
+            raise UserError(f"the contexts {key} in {workdir / 'cache'} are gone or corrupt; run the command again")
+        opened[key] = contexts
+    return {view: opened[keys[view]] for view in views}
 
 
 def _from_index(searcher: Searcher, reranker: Reranker | None) -> Contexts:

@@ -1,4 +1,4 @@
-"""Contexts as they are kept in `WORKDIR/cache`."""
+"""Contexts as they are stored in `WORKDIR/cache`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,23 @@ _METADATA = b"solution"
 _VERSION = 1  # of the way queries are made
 
 
-# --- on disk -------------------------------------------------------------------------------
+def is_stored(config: RetrievalConfig) -> bool:
+    """Whether contexts of these settings are stored: those that a search or a model made.
+
+    Others are made from the questions alone, at once: source none has no passages, and source column without option
+    scores has only the text of the column.
+    """
+    if config.source == "column":
+        return bool(config.option_scores and config.embedder.strip())
+    return config.source == "index"
 
 
 def stored_contexts(workdir: Path, key: str, ids: Sequence[str]) -> Contexts | None:
-    """The contexts of this key in the cache, in the order of `ids`; None when they are not there or not whole."""
+    """The contexts of this key (`Contexts.key`) in the cache, in the order of `ids`.
+
+    Nothing is hashed but the file itself, whatever the source of the contexts was. None when it is not there or not
+    whole.
+    """
     path = _path(workdir, key)
     return _read(path, key, ids) if path.exists() else None
 

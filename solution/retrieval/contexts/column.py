@@ -11,7 +11,7 @@ from solution.errors import UserError
 from solution.exam import ContextPassage, Contexts, passage_text
 from solution.progress import say
 from solution.questions import Questions
-from solution.retrieval.contexts.cache import ContextCache
+from solution.retrieval.contexts.cache import ContextCache, is_stored
 from solution.retrieval.contexts.option_scores import option_table, sentence_scores
 from solution.retrieval.corpus import Document
 from solution.retrieval.embedding import Embedder
@@ -42,7 +42,7 @@ def column_contexts(questions: Questions, config: RetrievalConfig, workdir: Path
     ]
     contexts = Contexts(list(questions.ids), passages)
     contexts.key = contexts.hash
-    if not config.option_scores or not config.embedder.strip():
+    if not is_stored(config):
         return contexts
     try:
         embedder = Embedder(config.embedder, workdir / "cache")
