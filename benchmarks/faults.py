@@ -69,7 +69,7 @@ JOURNALS = ("cache/tune/", "cache/submission/", "logs/")
 PRELOAD = """
     bm25s cmaes faiss numpy optuna pandas peft pyarrow.parquet safetensors.torch scipy.optimize scipy.sparse.csgraph
     sentence_transformers sklearn.feature_extraction.text torch transformers transformers.models.auto
-    transformers.models.bert.modeling_bert transformers.models.bert.tokenization_bert solution.cli.verbs
+    transformers.models.bert.modeling_bert transformers.models.bert.tokenization_bert solution.cli.app
     solution.ensemble.table solution.ensemble.tune solution.inference.submit solution.rankers.multiple_choice
     solution.retrieval.contexts.build solution.learning.loop solution.training.run
 """

@@ -1,6 +1,6 @@
 """python -m solution VERB"""
 
-from solution.cli.verbs import app
+from solution.cli.app import app
 
 if __name__ == "__main__":
     app(prog_name="python -m solution")

@@ -362,7 +362,7 @@ def test_the_command_tunes(built):
     (configs / "retrieval.yaml").write_text(f"corpus: {config.corpus}\nembedder: {MINILM}\n")
     code = (
         "import solution.retrieval.approximate as a, solution.retrieval.index_tuning as t\n"
-        "a._FEWEST = t.FEWEST = 100\nfrom solution.cli.verbs import app\napp(prog_name='python -m solution')"
+        "a._FEWEST = t.FEWEST = 100\nfrom solution.cli.app import app\napp(prog_name='python -m solution')"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from solution.cli.verbs import app
+from solution.cli.app import app
 from solution.doctor.examine import examine
 from solution.doctor.report import Finding, Report
 from solution.inference.schedule import START_SECONDS

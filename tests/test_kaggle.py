@@ -45,7 +45,7 @@ def test_a_bundle_holds_what_the_ensemble_uses(bundle: Path, finished: Path) -> 
         "requirements.txt",
         "README.md",
         "sample.csv",
-        "solution/cli/verbs.py",
+        "solution/cli/app.py",
         "solution/demo/exam.csv",
         "configs/tiny.yaml",
         "weights/ensemble.json",
@@ -106,7 +106,7 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(finished: Path, tmp_path: Pa
 def test_wrong_arguments_are_refused(finished: Path, arguments: tuple[str, ...], expected: str) -> None:
     from typer.testing import CliRunner
 
-    from solution.cli.verbs import app
+    from solution.cli.app import app
 
     before = os.getcwd()
     os.chdir(finished)

@@ -256,7 +256,7 @@ def test_refused(merged_bert, tiny, tmp_path, monkeypatch):
 def test_command(merged_bert, tmp_path):
     from typer.testing import CliRunner
 
-    from solution.cli.verbs import app
+    from solution.cli.app import app
 
     workdir, _, _ = merged_bert
     words = [

@@ -129,8 +129,8 @@ def parse(words: list[str]) -> dict[str, Any]:
     """The parameters of a command, parsed by the real parser of `train_fold.py` or `python -m solution`."""
     from typer.main import get_command
 
+    from solution.cli.app import app
     from solution.cli.train_fold import train_fold_app
-    from solution.cli.verbs import app
 
     if words[0] == "train_fold.py":
         return get_command(train_fold_app).make_context("train_fold.py", words[1:]).params

@@ -21,6 +21,7 @@ from solution.memory import parse_memory
 submit_app = typer.Typer(**APP_SETTINGS)  # type: ignore[arg-type]
 
 
+# More than seven parameters, and many lines: each parameter is an option of the command line.
 @submit_app.command()
 @command
 def submit(

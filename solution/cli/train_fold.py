@@ -29,6 +29,7 @@ from solution.workdir import Workdir
 train_fold_app = typer.Typer(**APP_SETTINGS)  # type: ignore[arg-type]
 
 
+# More than seven parameters: each is an option of the command line.
 @train_fold_app.command()
 @command
 def train_fold(

@@ -1,0 +1,90 @@
+"""`python -m solution`: the verbs, in the order in which they are used, and what each is called.
+
+A verb is a function of a module here (about retrieval, the ensemble, Kaggle, ...) and a line at the end of this file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from solution import __version__
+from solution.cli import demo, doctor, ensemble, kaggle, merge, retrieval
+from solution.cli.options import APP_SETTINGS
+
+_HELP = """LLM Science Exam: rank the options of science questions.
+
+Two steps are scripts of their own: python train_fold.py (between folds and tune) and python submit.py (after tune);
+each has --help too.
+"""
+INDEX_TUNE = "index tune"
+
+
+class Verbs(TyperGroup):
+    """The verbs, one of which is two words: `index tune`.
+
+    Typer would have `index` be a group for that, and a group takes no arguments of its own: `index key.path=value`.
+    """
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb's name, its command and the words that are left for it."""
+        if args[:1] == ["index"]:
+            place = first_argument(args)
+            if args[place : place + 1] == ["tune"]:
+                args = [INDEX_TUNE, *args[1:place], *args[place + 1 :]]
+        return super().resolve_command(ctx, args)
+
+
+def first_argument(words: list[str]) -> int:
+    """The position of the first word behind the verb that is neither an option nor an option's value.
+
+    Every option of `index` and `index tune` but --help has a value.
+    """
+    place = 1
+    while place < len(words) and words[place].startswith("--"):
+        alone = "=" in words[place] or words[place] in ("--help", "--")
+        place += 1 if alone else 2
+    return place
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit()
+
+
+app = typer.Typer(cls=Verbs, help=_HELP, no_args_is_help=True, **APP_SETTINGS)  # type: ignore[arg-type]
+
+
+@app.callback()
+def _options_of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+reranker_app = typer.Typer(help="The cross-encoder that puts retrieved passages into order.", no_args_is_help=True)
+
+
+@reranker_app.callback()
+def _a_group_of_one_verb() -> None:
+    """With a callback Typer asks for the verb's name, though there is one verb only."""
+
+
+app.command("index")(retrieval.index)
+app.command(INDEX_TUNE, short_help="Try the kinds of dense index on this corpus.")(retrieval.index_tune)
+app.command("contexts")(retrieval.contexts)
+app.command("folds")(ensemble.folds)
+app.command("tune", short_help="Find the ensemble's weights from the OOF files.")(ensemble.tune)
+app.command("report", short_help="Write what tune found as one HTML page.")(ensemble.report)
+app.command("import-oof", short_help="Add another program's out-of-fold probabilities.")(ensemble.import_oof)
+app.command("merge", short_help="Write a trained fold as a stand-alone model.")(merge.merge)
+app.command("bundle", short_help="Make a folder with all that a Kaggle kernel needs.")(kaggle.bundle)
+app.command("doctor", short_help="Tell whether machine and working folder are fit.")(doctor.doctor)
+app.command("demo", short_help="Run the whole pipeline on the built-in exam.")(demo.demo)
+app.add_typer(reranker_app, name="reranker")
+reranker_app.command("train", short_help="Train the reranker of each fold; show its gain.")(retrieval.reranker_train)

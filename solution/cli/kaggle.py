@@ -1,0 +1,66 @@
+"""The verb bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from solution.cli.options import (
+    CONFIGS,
+    HERE,
+    ConfigsOption,
+    WorkdirOption,
+)
+from solution.command import command
+from solution.errors import UserError
+from solution.kaggle.bundle import COMPETITION, NAME, USER, make_bundle
+from solution.kaggle.check import check_bundle
+from solution.kaggle.wheels import PLATFORM, PYTHON, Wheels
+from solution.workdir import Workdir
+
+
+# More than seven parameters: each is an option of the command line.
+@command
+def bundle(
+    output: Annotated[Path | None, typer.Option(help="The folder to write.")] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Only try a bundle: install it and submit, in a new environment, offline."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the data set and the kernel, as in their addresses.")] = "",
+    user: Annotated[str, typer.Option(help="Your name on Kaggle.")] = "",
+    competition: Annotated[str, typer.Option(help="Whose test.csv the kernel answers.")] = "",
+    wheels: Annotated[Path | None, typer.Option(help="A folder with the packages' wheels, in place of pip.")] = None,
+    no_wheels: Annotated[bool, typer.Option("--no-wheels", help="The kernel has all packages.")] = False,
+    skip: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="Packages that the kernel has, with what only they need: torch.")
+    ] = "",
+    python: Annotated[str, typer.Option(help="The kernel's Python. Default: 3.12, Kaggle's.")] = "",
+    platform: Annotated[str, typer.Option(help="The kernel's platform tag. Default: manylinux_2_35_x86_64.")] = "",
+    no_models: Annotated[bool, typer.Option("--no-models", help="Leave the base models out.")] = False,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Put all that a Kaggle kernel without a network needs into a folder: wheels, program, weights, index, models.
+
+    Its README says how to upload it. Packages come in the versions that are installed here.
+    """
+    if (output is None) == (check is None):
+        raise UserError("give either --output DIR (make a bundle) or --check DIR (try one)")
+    if check is not None:
+        for step, seconds in check_bundle(check).seconds.items():
+            print(f"{step:24} {seconds:7.1f} s")
+        print(f"{check}: installed without a network, and all questions of its sample answered")
+        return
+    skipped = [part.strip() for part in skip.split(",") if part.strip()]
+    packages = Wheels(wheels, no_wheels, skipped, python or PYTHON, platform or PLATFORM)
+    folder = Workdir.existing(workdir)
+    assert output is not None
+    names = (name or NAME, user or USER, competition or COMPETITION)
+    sizes = make_bundle(folder, output, configs, packages, *names, with_models=not no_models)
+    for part, size in sizes.items():
+        if size:
+            print(f"{part:10} {size / 1e6:12,.1f} MB")
+    print(f"{'together':10} {sum(sizes.values()) / 1e6:12,.1f} MB in {output}; its README.md says how to upload it")

@@ -1,0 +1,170 @@
+"""Verbs about retrieval: index, index tune, contexts, reranker train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from solution.cli.options import (
+    CONFIGS,
+    HERE,
+    ConfigsOption,
+    CorpusOption,
+    Overrides,
+    QuestionsOption,
+    WorkdirOption,
+    read_exam,
+    read_settings,
+)
+from solution.command import command
+from solution.config import Run
+from solution.errors import UserError
+from solution.exam import Contexts
+from solution.folds import taken_back_when_refused
+from solution.questions import Questions
+from solution.retrieval.contexts.build import build_contexts
+from solution.retrieval.contexts.comparison import compare, table
+from solution.retrieval.contexts.comparison import explain as explain_contexts
+from solution.retrieval.gold import Gold
+from solution.retrieval.index import build_index
+from solution.retrieval.index_tuning import tune_index
+from solution.retrieval.lexical import build_lexical
+from solution.retrieval.reranker.training import summary, train_reranker
+from solution.workdir import Workdir
+
+
+@command
+def index(
+    overrides: Overrides = None,
+    corpus: CorpusOption = None,
+    questions: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Cut the corpus into passages, embed them and build the index.
+
+    `index tune` (see its --help) then measures the kinds of dense index on these passages.
+    """
+    del questions  # not used: scripts may give index, contexts and train_fold.py the same options
+    run = _settings_with_index(configs, overrides, corpus)
+    retrieval, folder = run.retrieval, Workdir.open(workdir)
+    wanted = set(retrieval.retrievers).union(*(ranker.contexts for ranker in run.rankers))
+    if "dense" in wanted or retrieval.uses_vectors:
+        print(f"{len(build_index(retrieval, folder.root).passages)} passages in the index")
+    if "lexical" in wanted:
+        print(f"{len(build_lexical(retrieval, folder.root).passages)} passages in the lexical index")
+
+
+@command
+def index_tune(
+    overrides: Overrides = None,
+    corpus: CorpusOption = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="The exam whose questions are searched for. Default: passages.")
+    ] = None,
+    queries: Annotated[int, typer.Option(help="How many of them.", min=1)] = 1000,
+    recall: Annotated[float, typer.Option(help="What the settings must reach.", min=0, max=1)] = 0.98,
+    kinds: Annotated[str | None, typer.Option(help="Only these kinds, separated by commas.")] = None,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Try the kinds of dense index on the corpus's passages and print what each finds, needs and takes.
+
+    The index itself is built first where it is missing.
+    """
+    run = _settings_with_index(configs, overrides, corpus)
+    folder = Workdir.open(workdir)
+    exam = None if questions is None else read_exam(questions, folder)
+    tune_index(run.retrieval, folder, exam, queries, recall, kinds)
+
+
+def _settings_with_index(configs: Path, overrides: list[str] | None, corpus: str | None) -> Run:
+    run = read_settings(configs, overrides, corpus)
+    if run.retrieval.source != "index":
+        raise UserError(f"retrieval.source is {run.retrieval.source!r}: no index is used (set retrieval.source=index)")
+    return run
+
+
+# More than seven parameters: each is an option of the command line.
+@command
+def contexts(
+    overrides: Overrides = None,
+    questions: QuestionsOption = None,
+    corpus: CorpusOption = None,
+    show: Annotated[int, typer.Option(help="Print the contexts of the first N questions.", min=0)] = 0,
+    explain: Annotated[
+        str | None, typer.Option(metavar="ID", help="Tell how the passages of one question were found.")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Measure the recall of retrievers and query forms on this exam.")
+    ] = False,
+    gold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="For --report: a column that begins the ids or titles of a question's right passages (a module, an "
+            "article). Default: passages that contain the answer's text.",
+        ),
+    ] = None,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Retrieve the passages that the rankers will read."""
+    if gold is not None and not report:
+        raise UserError("--gold says what --report judges by; give both")
+    run = read_settings(configs, overrides, corpus)
+    if report and run.retrieval.source != "index":
+        raise UserError(f"--report compares searches, and retrieval.source is {run.retrieval.source!r}")
+    # To look at contexts needs a folder in which some were made: a wrong name is refused, not made a new folder.
+    looks = show > 0 or report or explain is not None
+    exam = read_exam(questions, Workdir.existing(workdir) if looks else Workdir.at(workdir))
+    folder = Workdir.open(workdir)
+    if explain is not None and explain not in exam.ids:
+        raise UserError(f"--explain {explain}: no question has this id")
+    if report:
+        judged = Gold(exam, gold)
+        _print_lines(table(compare(exam, run.retrieval, judged, folder.root), judged, len(exam)))
+    if explain is not None:
+        _print_lines(explain_contexts(exam, exam.ids.index(explain), run.retrieval, folder.root))
+    # --report and --explain are answers of their own: contexts follow them only where --show asks for some.
+    if show > 0 or not (report or explain is not None):
+        _print_contexts(exam, build_contexts(exam, run.retrieval, folder.root), show)
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _print_contexts(exam: Questions, contexts: Contexts, show: int) -> None:
+    print(f"contexts of {len(exam)} questions, {sum(map(len, contexts.passages)) / len(exam):.1f} passages each")
+    for row in range(min(show, len(exam))):
+        print(f"\n{exam.ids[row]}: {exam.prompts[row]}")
+        for place, passage in enumerate(contexts.passages[row], 1):
+            source = f"{passage.score:.3f} {passage.retriever} [{passage.id}] {passage.title}"
+            print(f"  {place:2} {source}: {passage.text[:120]}")
+
+
+@command
+def reranker_train(
+    overrides: Overrides = None,
+    fold: Annotated[int | None, typer.Option(help="Only the reranker of this fold, from 0. Default: all.")] = None,
+    questions: QuestionsOption = None,
+    corpus: CorpusOption = None,
+    configs: ConfigsOption = CONFIGS,
+    workdir: WorkdirOption = HERE,
+) -> None:
+    """Train the reranker of each fold on the other folds' questions and passages retrieved for them; show its gain.
+
+    What is finished is not done again; a run that was killed goes on from its last checkpoint.
+    """
+    run = read_settings(configs, overrides, corpus)
+    exam = read_exam(questions, Workdir.at(workdir))
+    folder = Workdir.open(workdir)
+    folds = range(run.ensemble.folds) if fold is None else [fold]
+    with taken_back_when_refused(folder):
+        train_reranker(run, exam, folder, folds)
+    _print_lines(summary(folder, folds))
