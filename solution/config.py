@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 else:
     FamilyName = Literal[tuple(FAMILIES)]
 MAX_FOLDS = 100
+SCORE_TEMPERATURE = 0.05
+"""Makes scores between 0 and 1, as cosines are, into probabilities."""
 
 
 def _once(names: list[Any], what: str) -> list[Any]:
@@ -204,7 +206,7 @@ class RankerConfig(Settings):
     retrieval_prior: bool = False
     """Trained families: start from the option score (times a learnt scale) and learn what it misses. A small encoder
     with a new head learns little from a few hundred questions without it."""
-    temperature: float = Field(0.05, gt=0)
+    temperature: float = Field(SCORE_TEMPERATURE, gt=0)
     """Of the softmax over a `similarity` or `longest` score, and at the start over a retrieval prior."""
     seed: int = Field(0, ge=0, le=2**31 - 1)
 

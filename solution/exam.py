@@ -72,14 +72,7 @@ class Exam:
 
     def hidden(self) -> Exam:
         """The same exam with its answers taken out: what `predict` is given."""
-        blank = Questions(
-            self.questions.ids,
-            self.questions.prompts,
-            self.questions.options,
-            np.full(len(self), -1, dtype=np.int64),
-            {name: values for name, values in self.questions.extra.items() if name != "answer"},
-        )
-        return Exam(blank, self.passages, self.option_scores)
+        return Exam(self.questions.without_answers(), self.passages, self.option_scores)
 
 
 def is_question(exam: Exam, row: int) -> bool:

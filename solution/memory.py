@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from solution.errors import UserError
@@ -103,16 +104,43 @@ class PeakAnonymous:
         self.peak = max(self.peak, self._now())
 
 
-def free_on_machine() -> int | None:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
+@dataclass(frozen=True)
+class MainMemory:
+    """Main memory that this process may use, in bytes.
+
+    Attributes:
+        total: of the machine, or its smallest limit.
+        available: what the machine and each limit still leave; negative where a limit is exceeded.
+    """
+
+    total: int
+    available: int
 
 
-def free_in_limits() -> Iterator[int]:
-    """What the limits of this process (`ulimit -v`, `ulimit -d`) leave."""
+def main_memory(root: Path = Path("/")) -> MainMemory | None:
+    """The main memory within all limits: of the machine, of this process (`ulimit`) and of its control groups.
+
+    Args:
+        root: where `proc` and `sys` lie.
+
+    Returns:
+        None where the system tells nothing.
+    """
+    bounds = [*_of_machine(root), *_of_process(), *_of_cgroups(root)]
+    if not bounds:
+        return None
+    return MainMemory(min(bound.total for bound in bounds), min(bound.available for bound in bounds))
+
+
+def _of_machine(root: Path) -> Iterator[MainMemory]:
+    with contextlib.suppress(OSError, KeyError):
+        lines = (line.split() for line in (root / "proc/meminfo").read_text().splitlines())
+        kib = {words[0]: int(words[1]) for words in lines if len(words) > 1}
+        yield MainMemory(1024 * kib["MemTotal:"], 1024 * kib["MemAvailable:"])
+
+
+def _of_process() -> Iterator[MainMemory]:
+    """The limits of `ulimit -v` and `ulimit -d`."""
     try:
         import resource
     except ImportError:
@@ -120,30 +148,56 @@ def free_in_limits() -> Iterator[int]:
     for limit, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
         soft, _ = resource.getrlimit(limit)
         if soft != resource.RLIM_INFINITY:
-            yield soft - 1024 * (status_kib(used) or 0)
+            with contextlib.suppress(OSError):
+                yield MainMemory(soft, soft - 1024 * (status_kib(used) or 0))
 
 
-def free_in_cgroup() -> int | None:
-    """What the cgroups (version 1 or 2) of this process leave, file caches counted as free."""
-    names = {  # version -> files of the limit and of the use, the caches' name in memory.stat
-        "": ("memory.max", "memory.current", "inactive_file"),
-        "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    }
-    found = []
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, inside = line.split(":", 2)
-            if controllers not in names:
-                continue
-            limit_name, used_name, cache_name = names[controllers]
-            root = Path("/sys/fs/cgroup") / controllers
-            group = root / inside.lstrip("/")
-            # In a container the group's own path may be hidden, and its files lie at the root.
-            for folder in [group, *group.parents]:
-                if folder != root and root not in folder.parents:
-                    break
+@dataclass(frozen=True)
+class _CgroupFiles:
+    """The names of a control group's files: its limit, its use, and in `memory.stat` the file caches."""
+
+    limit: str
+    used: str
+    caches: str
+
+
+_VERSION_1 = _CgroupFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_VERSION_2 = _CgroupFiles("memory.max", "memory.current", "inactive_file")
+
+
+def _of_cgroups(root: Path) -> Iterator[MainMemory]:
+    """The limits of this process's control groups (version 1 or 2) up to the root; file caches count as available."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, inside = line.split(":", 2)
+        top = root / "sys/fs/cgroup"
+        if not controllers:
+            names = _VERSION_2
+        elif "memory" in controllers.split(","):
+            names, top = _VERSION_1, top / "memory"
+        else:
+            continue
+        # In a container the group's path may be hidden: then only the files at the top are there.
+        group = top / inside.lstrip("/")
+        for folder in [group, *group.parents]:
+            if folder.is_relative_to(top):
                 with contextlib.suppress(OSError, ValueError):
-                    limit, used = int((folder / limit_name).read_text()), int((folder / used_name).read_text())
-                    stat = dict(entry.split() for entry in (folder / "memory.stat").read_text().splitlines())
-                    found.append(limit - used + int(stat.get(cache_name, 0)))
-    return min(found, default=None)
+                    yield _of_cgroup(folder, names)
+
+
+def _of_cgroup(folder: Path, names: _CgroupFiles) -> MainMemory:
+    """One control group's limit.
+
+    Raises:
+        OSError: it has no such files.
+        ValueError: it sets no limit (`max`).
+    """
+    limit, used = int((folder / names.limit).read_text()), int((folder / names.used).read_text())
+    caches = 0
+    with contextlib.suppress(OSError):
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        caches = int(stat.get(names.caches, 0))
+    return MainMemory(limit, limit - used + caches)

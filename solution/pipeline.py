@@ -77,7 +77,7 @@ def held_out_rows(
     samples, seed = run.ensemble.tune.bootstrap_samples, run.ensemble.tune.seed
     for config in run.rankers:
         if config.name not in answers:
-            ranker = TrainedRanker(workdir, config.name, record["about"][config.name], [])
+            ranker = TrainedRanker.read(workdir, config.name, record["about"][config.name], [])
             exams = ranker_exams([ranker], held_out, workdir)[config.name]
             answers[config.name] = predict_folds(ranker, exams, workdir)
     blendable = [config.name for config in run.rankers if config.role == "ranker"]
@@ -100,7 +100,7 @@ def predict_folds(ranker: TrainedRanker, exams: Sequence[Any], workdir: Workdir)
     Args:
         exams: the questions with each of the ranker's contexts, see `ranker_exams`.
     """
-    folders = ranker.folders if ranker.config.folds_differ else ranker.folders[:1]
+    folders = ranker.asked_folders
     total = np.zeros(exams[0].questions.exists().shape, dtype=np.float64)
     with watched(ranker.name, len(exams[0])) as watch:
         model = make_ranker(ranker.config, workdir.cache)

@@ -58,6 +58,19 @@ class Questions:
                 table[row, column] = option != ""
         return table
 
+    def option_lengths(self, width: int | None = None) -> np.ndarray:
+        """Float64 [n, width or max_options]: the characters of each option, 0 where there is none."""
+        table = np.zeros((len(self), width or self.max_options))
+        for row, options in enumerate(self.options):
+            table[row, : len(options)] = [len(option) for option in options]
+        return table
+
+    def without_answers(self) -> Questions:
+        """The same questions, every answer unknown."""
+        unknown = np.full(len(self), -1, dtype=np.int64)
+        extra = {name: values for name, values in self.extra.items() if name != "answer"}
+        return Questions(self.ids, self.prompts, self.options, unknown, extra)
+
     def subset(self, rows: Sequence[int] | np.ndarray) -> Questions:
         """The questions at these positions, in the order given (or where a bool array [n] is true)."""
         rows = positions(rows)

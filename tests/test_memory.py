@@ -23,15 +23,17 @@ from pipeline import ROOT, run
 
 from solution.config import RankerConfig
 from solution.device import out_of_memory
+from solution.doctor.examined import Examined
+from solution.doctor.machine import machine
 from solution.errors import UserError
 from solution.exam import Exam
 from solution.inference.child import MEMORY
 from solution.inference.memory import available_memory, hold_gpu_to, watched
 from solution.inference.outline import Outline, gpu_workspace, plan_ranker
-from solution.inference.plan import MIB
+from solution.inference.plan import MIB, RESERVE
 from solution.inference.trained import read_ensemble
 from solution.learning.adapters import bits_per_parameter
-from solution.memory import parse_memory, status_kib
+from solution.memory import MainMemory, main_memory, parse_memory, status_kib
 from solution.models import check_model, locate_model
 from solution.rankers.families import make_ranker
 from solution.workdir import Workdir
@@ -200,6 +202,73 @@ def test_limits_of_the_process_are_seen():
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         free, limited, nothing = pool.submit(limited_memory, 1 << 30).result()
     assert free > limited and 0.3 * (1 << 30) < limited <= 1 << 30 and nothing < 0
+
+
+GIB = 1 << 30
+
+
+def system(root: Path, own_group: str, groups: dict[str, dict[str, str]]) -> Path:
+    """A tree of a system with 64 GiB, 40 of them available, and control groups: their folder -> its files."""
+    proc = root / "proc"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text(f"MemTotal: {64 << 20} kB\nMemFree: 1 kB\nMemAvailable: {40 << 20} kB\nHuge: 0\n")
+    (proc / "self" / "cgroup").write_text(own_group)
+    for folder, files in groups.items():
+        place = root / "sys" / "fs" / "cgroup" / folder
+        place.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (place / name).write_text(text)
+    return root
+
+
+def version_1(limit: float, used: float, caches: float = 0) -> dict[str, str]:
+    stat = f"cache 1\ninactive_file 7\ntotal_inactive_file {int(caches * GIB)}\n"
+    amounts = {"memory.limit_in_bytes": str(int(limit * GIB)), "memory.usage_in_bytes": str(int(used * GIB))}
+    return {**amounts, "memory.stat": stat}
+
+
+def version_2(limit: float | None, used: float, caches: float = 0) -> dict[str, str]:
+    maximum = "max\n" if limit is None else f"{int(limit * GIB)}\n"
+    stat = f"anon 1\ninactive_file {int(caches * GIB)}\n"
+    return {"memory.max": maximum, "memory.current": f"{int(used * GIB)}\n", "memory.stat": stat}
+
+
+@pytest.mark.parametrize(
+    ("own_group", "groups", "total", "available"),
+    [
+        ("", {}, 64, 40),
+        # Version 2: the smallest room on the way up counts, and a group without a limit is passed over.
+        ("0::/a/b\n", {"a/b": version_2(8, 3, 1)}, 8, 6),
+        ("0::/a/b\n", {"a/b": version_2(8, 3), "a": version_2(16, 14, 1)}, 8, 3),
+        ("0::/a/b/c\n", {"a/b/c": version_2(None, 3), "a/b": version_2(16, 10), "a": version_2(32, 2)}, 16, 6),
+        ("0::/a\n", {"a": version_2(200, 1), "other": version_2(1, 1)}, 64, 40),
+        ("0::/a\n", {"a": version_2(2, 3)}, 2, -1),
+        # In a container the own group is hidden, and its files lie at the top.
+        ("0::/docker/abc\n", {".": version_2(4, 1)}, 4, 3),
+        ("0::/../..\n", {".": version_2(4, 1)}, 4, 3),
+        # Version 1: its own folder, and a limit so high that it is none.
+        ("4:memory:/a/b\n3:cpu:/c\n", {"memory/a/b": version_1(8, 2, 1), "memory/a": version_1(6, 5)}, 6, 1),
+        ("4:memory:/a\n", {"memory/a": version_1(2**33 - 1, 2), "memory": version_1(2**33 - 1, 9)}, 64, 40),
+        ("4:cpu,memory:/x\n", {"memory": version_1(8, 2)}, 8, 6),
+        ("1:cpu:/a\n0::/a\n", {"a": {}, "cpu/a": version_2(1, 1)}, 64, 40),
+        # Both versions at once.
+        ("4:memory:/a\n0::/a\n", {"memory/a": version_1(8, 2), "unified/a": version_2(1, 1)}, 8, 6),
+    ],
+)
+def test_the_smallest_limit_of_the_control_groups_counts(tmp_path, own_group, groups, total, available):
+    memory = main_memory(system(tmp_path, own_group, groups))
+    assert memory == MainMemory(total * GIB, available * GIB)
+
+
+def test_the_doctor_and_a_ranker_see_the_same_memory(monkeypatch):
+    memory = MainMemory(9 * GIB, 5 * GIB)
+    monkeypatch.setattr("solution.inference.memory.main_memory", lambda: memory)
+    monkeypatch.setattr("solution.doctor.machine.main_memory", lambda: memory)
+    assert available_memory() == 5 * GIB - RESERVE
+    found = next(
+        each for each in machine(Examined(Path(), Path("configs"), None, None, [])) if each.subject == "memory"
+    )
+    assert (found.state, found.found) == ("ok", "5.0 of 9.0 GiB available")
 
 
 def test_a_budget_is_a_gpus_limit(monkeypatch):

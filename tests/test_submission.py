@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,9 +36,10 @@ from solution.inference.journal import Journal
 from solution.inference.limits import Limits, parse_duration
 from solution.inference.outputs import submission_report
 from solution.inference.schedule import fitting, reading
-from solution.inference.turns import longest_options
+from solution.inference.trained import TrainedRanker
 from solution.inference.wire import exam_record, read_exam_record
 from solution.rankers.base import alive_only
+from solution.rankers.untrained import longest_options
 
 # --- limits --------------------------------------------------------------------------------
 
@@ -115,12 +115,7 @@ def engine_of(exam: Exam, tmp_path: Path, recipes: dict[frozenset[str], Recipe] 
     """Two rankers: `a` says what `passage` scores, `b` what `sentence` scores."""
     kinds = {"a": "passage", "b": "sentence"}
     rankers = {
-        name: SimpleNamespace(
-            name=name,
-            config=RankerConfig(name=name, family="similarity", option_score=kind),  # type: ignore[arg-type]
-            folders=[],
-            retrieval=None,
-        )
+        name: TrainedRanker(name, RankerConfig(name=name, family="similarity", option_score=kind), [])  # type: ignore[arg-type]
         for name, kind in kinds.items()
     }
     engine = Engine(
@@ -351,10 +346,7 @@ def neural_engine(finished: Path, tmp_path: Path, limits: Limits, **models: tupl
         questions=(exam := tiny_exam(10)).questions,
         recipe=Recipe(dict.fromkeys(configs, 1 / len(configs))),
         recipes={},
-        rankers={
-            name: SimpleNamespace(name=name, config=config, folders=places, retrieval=None)
-            for name, config in configs.items()
-        },
+        rankers={name: TrainedRanker(name, config, places) for name, config in configs.items()},
         costs=dict.fromkeys(configs, Cost(0.3, fold_seconds=0.1)),
         order=list(configs),
         journal=Journal(tmp_path / "journal"),
@@ -608,7 +600,8 @@ def test_the_deadline_cuts(work: Path) -> None:
 
 def test_what_was_cut_short_is_told(tmp_path: Path) -> None:
     engine = engine_of(exam_of(), tmp_path)
-    engine.rankers["b"] = SimpleNamespace(config=SimpleNamespace(folds_differ=True), folders=[tmp_path] * 3)
+    trained = RankerConfig(name="b", family="causal", model=str(tmp_path))
+    engine.rankers["b"] = TrainedRanker("b", trained, [tmp_path] * 3)
     engine.turns["a"].state = "finished"
     turn = engine.turns["b"]
     turn.state, turn.reason = "partial", "the deadline came"

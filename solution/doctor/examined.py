@@ -10,9 +10,8 @@ from typing import Any
 
 from solution.config import RankerConfig, RetrievalConfig, Run, needs_contexts
 from solution.config_files import load_run
-from solution.ensemble.imported import FAMILY
 from solution.ensemble.record import load_ensemble
-from solution.inference.trained import read_ensemble
+from solution.inference.trained import imported_rankers, read_ensemble
 from solution.kaggle.kernel import find_place, kernel_root
 from solution.questions import Questions, read_questions
 from solution.retrieval.embedding import Embedder
@@ -81,6 +80,4 @@ class Examined:
 
 
 def trained_rankers(workdir: Workdir, overrides: Sequence[str]) -> list[Any]:
-    ensemble = load_ensemble(workdir)
-    imported = [name for name in ensemble["rankers"] if ensemble["about"][name].get("family") == FAMILY]
-    return read_ensemble(workdir, overrides, [name for name in imported if ensemble["weights"][name] > 0])[1]
+    return read_ensemble(workdir, overrides, imported_rankers(load_ensemble(workdir)))[1]

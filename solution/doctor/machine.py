@@ -6,11 +6,11 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 from solution.device import choose_device, cpu_has_bfloat16
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, State
+from solution.memory import main_memory
 from solution.packages import installed, python_range, requirements
 
 GIB = 1 << 30
@@ -27,15 +27,7 @@ def machine(examined: Examined) -> Iterator[Finding]:
         f"{here}, allowed is {allowed}",
         "" if fits else "Install one of these and run `make` again.",
     )
-    total, available = _memory()
-    little = available < _LITTLE_MEMORY
-    yield Finding(
-        "machine",
-        "memory",
-        "warning" if little else "ok",
-        f"{available / GIB:.1f} of {total / GIB:.1f} GiB available",
-        "End other programs, or lower predict_tokens_per_batch and tokens_per_batch." if little else "",
-    )
+    yield _memory_finding()
     folder = examined.workdir.root
     there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.is_dir())
     free = shutil.disk_usage(there).free
@@ -55,16 +47,18 @@ def machine(examined: Examined) -> Iterator[Finding]:
         yield Finding("machine", "working folder", "error", f"{folder} is read-only", "Use another --workdir.")
 
 
-def _memory() -> tuple[int, int]:
-    """The bytes of main memory, in all and available, within the limit of this process's control group."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.split()[1:2]}
-    total, available = values["MemTotal"], values["MemAvailable"]
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdigit():
-        total = min(total, int(text))
-        available = min(available, int(text) - int(used.read_text()))
-    return total, max(available, 0)
+def _memory_finding() -> Finding:
+    memory = main_memory()
+    if memory is None:
+        return Finding("machine", "memory", "ok", "this system does not tell how much is available")
+    little = memory.available < _LITTLE_MEMORY
+    return Finding(
+        "machine",
+        "memory",
+        "warning" if little else "ok",
+        f"{max(memory.available, 0) / GIB:.1f} of {memory.total / GIB:.1f} GiB available",
+        "End other programs, or lower predict_tokens_per_batch and tokens_per_batch." if little else "",
+    )
 
 
 def device_found(examined: Examined) -> Iterator[Finding]:

@@ -30,7 +30,7 @@ def submission(examined: Examined, report: Report) -> Iterator[Finding]:
     known = True
     for ranker in sorted(examined.trained, key=lambda each: order.index(each.name)):
         config = ranker.config
-        folders = ranker.folders if config.folds_differ else ranker.folders[:1]
+        folders = ranker.asked_folders
         here = str(choose_device(config.precision)) if config.has_model else ""
         seconds, load, why = _measured(folders, here)
         share = shares.get(ranker.name, 0.0)

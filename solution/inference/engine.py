@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from solution import __version__
+from solution.config import SCORE_TEMPERATURE
 from solution.ensemble.blend import Recipe, apply_recipe
 from solution.ensemble.cascade import Stage, doubt, living, refine, unsure
 from solution.ensemble.costs import Cost
@@ -25,7 +26,7 @@ from solution.inference.journal import Journal
 from solution.inference.limits import Limits
 from solution.inference.plan import SAMPLE, Plan, print_plans, text_sizes
 from solution.inference.schedule import START_SECONDS
-from solution.inference.turns import Turn, asked_folders, longest_options
+from solution.inference.turns import Turn
 from solution.inference.wire import exam_record, questions_record
 from solution.memory import resident_kib
 from solution.probabilities import masked_softmax
@@ -33,6 +34,7 @@ from solution.progress import progress_bar, say
 from solution.questions import Questions
 from solution.rankers.base import predict_part
 from solution.rankers.families import make_ranker
+from solution.rankers.untrained import longest_options
 from solution.suggestions import running_arguments
 from solution.weights import TIMINGS
 
@@ -183,7 +185,7 @@ class Engine:
         if kind is None:
             return False
         table = np.nan_to_num(scores[kind][:, : self.exists.shape[1]])
-        self.baseline = masked_softmax(table / 0.05, self.exists)
+        self.baseline = masked_softmax(table / SCORE_TEMPERATURE, self.exists)
         self.baseline_kind = f"retrieval's {kind} similarity"
         self.note(f"baseline: {self.baseline_kind}")
         return True
@@ -282,7 +284,7 @@ class Engine:
         turn, width = self.turns[ranker.name], self.exists.shape[1]
         exam, exam_hash = self._exam(ranker.name)
         own = content_hash(__version__, ranker.config.hash(), exam_hash)
-        folders = asked_folders(ranker)
+        folders = ranker.asked_folders
         speed = self.costs[ranker.name].fold_seconds
         batches = []
         for fold, folder in enumerate(folders):
@@ -398,7 +400,7 @@ class Engine:
         rows = np.argsort(-sizes, kind="stable")[: min(at_once, SAMPLE)].tolist()
         return {
             "config": ranker.config.model_dump(mode="json"),
-            "folders": [str(folder.resolve()) for folder in asked_folders(ranker)],
+            "folders": [str(folder.resolve()) for folder in ranker.asked_folders],
             "questions": at_once,
             "exam": exam_record([exam.subset(rows) for exam in views]),
         }
@@ -476,7 +478,7 @@ class Engine:
         for name, turn in self.turns.items():
             if turn.state not in ("partial", "skipped"):
                 continue
-            folds = len(asked_folders(self.rankers[name])) if name in self.rankers else 1
+            folds = len(self.rankers[name].asked_folders) if name in self.rankers else 1
             asked, whole = int(turn.planned.sum()), int((turn.folds >= folds).sum())
             partly = int(turn.answered.sum()) - whole
             told = [f"{name} answered {whole} of {asked or len(self.questions)} questions"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from solution.device import free_memory
 from solution.inference.plan import MIB, RESERVE, Plan
-from solution.memory import PeakMemory, free_in_cgroup, free_in_limits, free_on_machine, resident_kib
+from solution.memory import PeakMemory, main_memory, resident_kib
 from solution.progress import say
 
 TOLERANCE = 64 * MIB  # that may stay allocated on a GPU: workspaces of its libraries
@@ -32,9 +32,11 @@ def available_memory(budget: int | None = None, held: int = 0) -> int:
         free, total = torch.cuda.mem_get_info()
         free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return min(free, total if budget is None else budget) - (0 if budget is None else RESERVE)
-    there = [] if budget is None else [budget - held - 1024 * (resident_kib() or 0)]
-    there += [limit for limit in (free_on_machine(), free_in_cgroup(), *free_in_limits()) if limit is not None]
-    return min(there, default=0) - RESERVE
+    memory = main_memory()
+    amounts = [] if memory is None else [memory.available]
+    if budget is not None:
+        amounts.append(budget - held - 1024 * (resident_kib() or 0))
+    return min(amounts, default=0) - RESERVE
 
 
 def hold_gpu_to(budget: int | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,84 +26,118 @@ class WeightsError(UserError):
     """A ranker's weights are missing, changed or not those that the ensemble was tuned with."""
 
 
+@dataclass
 class TrainedRanker:
-    """One ranker of the ensemble as it lies on disk: its settings and the folders of its folds.
+    """One ranker of the ensemble as it lies on disk.
 
     Attributes:
-        lost: what is wrong with folds that are left out; `folders` has the others.
-
-    Args:
-        partly: whether a ranker some of whose folds are not usable goes on with the others.
-
-    Raises:
-        WeightsError: its folders are not usable, or its model is not there.
-        UserError: an override is wrong.
+        name: of the ranker and of its folder.
+        config: the settings it was trained with, and those of the command line.
+        folders: of its usable folds, at least one.
+        retrieval: what its contexts are made by; None: it reads none.
+        lost: a message for each fold that is not usable.
     """
 
-    def __init__(self, workdir: Workdir, name: str, about: dict[str, Any], overrides: Overrides, partly: bool = False):
-        self.name = name
+    name: str
+    config: RankerConfig
+    folders: list[Path]
+    retrieval: RetrievalConfig | None = None
+    lost: list[str] = field(default_factory=list)
+
+    @property
+    def asked_folders(self) -> list[Path]:
+        """Of the folds that answer: all of them, or the first where they would all say the same."""
+        return self.folders if self.config.folds_differ else self.folders[:1]
+
+    @classmethod
+    def read(
+        cls, workdir: Workdir, name: str, about: dict[str, Any], overrides: Overrides, partly: bool = False
+    ) -> TrainedRanker:
+        """The ranker in the working folder, its files checked.
+
+        Args:
+            about: what the ensemble file says of the ranker.
+            overrides: of the command line, those of other owners among them.
+            partly: whether a ranker some of whose folds are not usable goes on with the others.
+
+        Raises:
+            WeightsError: its folders are not usable, or its model is not there.
+            UserError: an override is wrong.
+        """
         again = suggest("train_fold", "--all-folds", "--ranker", name)
         remedy = f"Train it again, with the exam, corpus and settings that it was trained with: {again}"
-        self.folders: list[Path] = []
-        self.lost: list[str] = []
-        stored = []
+        folders, records, lost = [], [], []
         for fold in range(int(about["folds"])):
             folder = workdir.fold_weights(name, fold)
             try:
-                stored.append(self._facts(folder, about, remedy))
-                self.folders.append(folder)
+                records.append(_checked_record(folder, about, remedy))
+                folders.append(folder)
             except WeightsError as error:
                 if not partly:
                     raise
-                self.lost.append(str(error))
-        if not stored:
-            raise WeightsError(self.lost[0])
-        values, retrieval = stored[0]["config"], stored[0]["retrieval"]
-        source = record_path(self.folders[0])
-
-        self.config: RankerConfig = check_settings(RankerConfig, values, source, name, settings_of(overrides, name))
-        self.retrieval: RetrievalConfig | None = None
-        if retrieval is not None:
+                lost.append(str(error))
+        if not records:
+            raise WeightsError(lost[0])
+        first, source = records[0], record_path(folders[0])
+        config = check_settings(RankerConfig, first["config"], source, name, settings_of(overrides, name))
+        retrieval = None
+        if first["retrieval"] is not None:
             changes = settings_of(overrides, "retrieval")
-            self.retrieval = check_settings(RetrievalConfig, retrieval, source, "retrieval", changes)
-            self._check_reranker(workdir, stored[0]["about"].get("reranker"), remedy)
-        if self.config.has_model:
+            retrieval = check_settings(RetrievalConfig, first["retrieval"], source, "retrieval", changes)
+            _check_reranker(workdir, name, retrieval, first["about"].get("reranker"), remedy)
+        if config.has_model:
             try:
-                check_model(self.config.model, workdir.cache, self.config.revision)
+                check_model(config.model, workdir.cache, config.revision)
             except UserError as error:
                 raise WeightsError(str(error)) from None
+        return cls(name, config, folders, retrieval, lost)
 
-    @staticmethod
-    def _facts(folder: Path, about: dict[str, Any], remedy: str) -> FoldRecord:
-        """What stands in the `ranker.json` of a fold whose files are whole."""
-        try:
-            check_folder(folder, remedy)
-            facts = read_record(folder, remedy)
-        except (UserError, OSError) as error:
-            raise WeightsError(str(error)) from None
-        if facts["about"]["config"] != about["config"] or facts["about"]["contexts"] != about["contexts"]:
-            raise WeightsError(
-                f"the weights in {folder} (settings {facts['about']['config']}, contexts "
-                f"{facts['about']['contexts']}) are not those that the ensemble was tuned with (settings "
-                f"{about['config']}, contexts {about['contexts']}). Run again, with the --configs of its rankers: "
-                f"{suggest('tune')}"
-            )
-        return facts
 
-    def _check_reranker(self, workdir: Workdir, key: str | None, remedy: str) -> None:
-        """Refuse contexts by another reranker than those that the ranker was trained and tuned on."""
-        if key is None or self.retrieval is None or self.retrieval.reranker is None:
-            return
-        if Reranker(self.retrieval.reranker, workdir.root).key != key:
-            raise WeightsError(
-                f"the ranker {self.name} was trained on contexts of another reranker than the one in "
-                f"{workdir.weights / 'reranker'}. {remedy}"
-            )
+def _checked_record(folder: Path, about: dict[str, Any], remedy: str) -> FoldRecord:
+    """`ranker.json` of a fold whose files are whole and that the ensemble was tuned with.
+
+    Raises:
+        WeightsError: they are not.
+    """
+    try:
+        check_folder(folder, remedy)
+        record = read_record(folder, remedy)
+    except (UserError, OSError) as error:
+        raise WeightsError(str(error)) from None
+    if record["about"]["config"] != about["config"] or record["about"]["contexts"] != about["contexts"]:
+        raise WeightsError(
+            f"the weights in {folder} (settings {record['about']['config']}, contexts "
+            f"{record['about']['contexts']}) are not those that the ensemble was tuned with (settings "
+            f"{about['config']}, contexts {about['contexts']}). Run again, with the --configs of its rankers: "
+            f"{suggest('tune')}"
+        )
+    return record
+
+
+def _check_reranker(workdir: Workdir, name: str, retrieval: RetrievalConfig, key: str | None, remedy: str) -> None:
+    """Refuse contexts by another reranker than those that the ranker was trained and tuned on."""
+    if key is None or retrieval.reranker is None:
+        return
+    if Reranker(retrieval.reranker, workdir.root).key != key:
+        raise WeightsError(
+            f"the ranker {name} was trained on contexts of another reranker than the one in "
+            f"{workdir.weights / 'reranker'}. {remedy}"
+        )
 
 
 def settings_of(overrides: Overrides, owner: str) -> Overrides:
     """The settings of the command line that are the owner's, without its name."""
     return [(path[1:], value) for path, value in overrides if path[0] == owner and len(path) > 1]
+
+
+def used_rankers(ensemble: Mapping[str, Any]) -> list[str]:
+    """The names of the rankers that have a weight."""
+    return [name for name in ensemble["rankers"] if ensemble["weights"][name] > 0]
+
+
+def imported_rankers(ensemble: Mapping[str, Any]) -> list[str]:
+    """Of the rankers that have a weight those whose answers come from another program."""
+    return [name for name in used_rankers(ensemble) if ensemble["about"][name].get("family") == FAMILY]
 
 
 def read_ensemble(
@@ -124,14 +159,13 @@ def read_ensemble(
     """
     ensemble = load_ensemble(workdir)
     changes = parse_overrides(overrides)
-    used = [name for name in ensemble["rankers"] if ensemble["weights"][name] > 0]
+    used, imported = used_rankers(ensemble), imported_rankers(ensemble)
     unknown = [".".join(path) for path, _ in changes if path[0] not in (*used, "retrieval") or len(path) < 2]
     if unknown:
         raise UserError(
             f"unknown setting {unknown[0]}; here a setting begins with retrieval. or a ranker's name "
             f"({', '.join(used)}), as in {used[0]}.predict_tokens_per_batch=8192"
         )
-    imported = [name for name in used if ensemble["about"][name].get("family") == FAMILY]
     lacking = [name for name in imported if name not in added]
     if lacking:
         raise UserError(
@@ -147,7 +181,8 @@ def read_ensemble(
         if name in imported:
             continue
         try:
-            trained.append(TrainedRanker(workdir, name, ensemble["about"][name], changes, partly=faults is not None))
+            about = ensemble["about"][name]
+            trained.append(TrainedRanker.read(workdir, name, about, changes, partly=faults is not None))
         except WeightsError as error:
             if faults is None:
                 raise

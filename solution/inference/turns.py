@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from solution.inference.plan import Plan
-from solution.probabilities import masked_softmax
-from solution.questions import Questions
 
 State = Literal["waiting", "finished", "partial", "failed", "skipped", "unused", "imported"]
 
@@ -53,17 +50,3 @@ class Turn:
     def table(self) -> np.ndarray:
         """The mean over the folds, float32 [n, width]; 0 where nothing was answered."""
         return (self.total / np.maximum(self.folds, 1)[:, None]).astype(np.float32)
-
-
-def asked_folders(ranker: Any) -> list[Path]:
-    """Of the folds that are asked."""
-    return ranker.folders if ranker.config.folds_differ else ranker.folders[:1]
-
-
-def longest_options(questions: Questions) -> np.ndarray:
-    """The baseline that needs nothing: the longest option first, float32 [n, width]."""
-    exists = questions.exists()
-    lengths = np.zeros(exists.shape)
-    for row, options in enumerate(questions.options):
-        lengths[row, : len(options)] = [len(option) for option in options]
-    return masked_softmax(lengths / lengths.max(axis=1, keepdims=True), exists)

@@ -41,7 +41,6 @@ def plan_all(job: dict[str, Any], tell: Tell) -> list[Any]:
     # Imported here: it loads torch, and `main` must first tie this process to its parent.
     from solution.inference.outline import plan_memory
 
-
     available, plans, own = available_memory(job["memory"], job["held"]), [], time.monotonic()
     for record in job["to_plan"]:
         config = RankerConfig.model_validate(record["config"])

@@ -8,16 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import solution
 from solution.demo.exam import EXAM
-from solution.ensemble.imported import FAMILY
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.files import atomic_folder, link_or_copy, read_manifest, write_json, write_manifest
 from solution.files import write_text as write
-from solution.inference.trained import read_ensemble
+from solution.inference.trained import imported_rankers, read_ensemble
 from solution.kaggle.base_models import base_models
 from solution.kaggle.items import Item, folder_items
 from solution.kaggle.kernel import BUNDLE, COMPETITION, is_bundle
@@ -140,9 +137,7 @@ def _check_names(name: str, user: str, competition: str, wheels: Wheels) -> None
 
 def _trained_rankers(workdir: Workdir) -> list[Any]:
     """The rankers that the ensemble uses (`inference.submit.TrainedRanker`), their weights checked."""
-    ensemble = load_ensemble(workdir)
-    used = [name for name in ensemble["rankers"] if ensemble["weights"][name] > 0]
-    imported = [name for name in used if ensemble["about"][name].get("family") == FAMILY]
+    imported = imported_rankers(load_ensemble(workdir))
     if imported:
         say(
             f"note: the ensemble uses {', '.join(imported)}, imported from another program: in the kernel its answers "
@@ -202,9 +197,7 @@ def _sample(workdir: Workdir) -> Questions:
     """A few questions without their answers, to try the bundle on: the exam's own where it is there."""
     places = [workdir.root / "test.csv", workdir.root / "questions.csv", EXAM]
     questions = read_questions(next(path for path in places if path.is_file()))
-    sample = questions.subset(range(min(SAMPLE, len(questions))))
-    sample.answers = np.full(len(sample), -1, dtype=np.int64)
-    return sample
+    return questions.subset(range(min(SAMPLE, len(questions)))).without_answers()
 
 
 def _check_room(items: Sequence[Item], output: Path) -> None:

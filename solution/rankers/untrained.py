@@ -10,6 +10,7 @@ import numpy as np
 from solution.config import RankerConfig
 from solution.exam import Exam
 from solution.probabilities import masked_softmax
+from solution.questions import Questions
 
 
 class _Untrained:
@@ -37,9 +38,11 @@ class LongestRanker(_Untrained):
     """Always the longest option: what a guesser who knows how exams are written would score."""
 
     def predict(self, exam: Exam) -> np.ndarray:
-        exists = exam.questions.exists()
-        lengths = np.zeros(exists.shape)
-        for row, options in enumerate(exam.questions.options):
-            lengths[row, : len(options)] = [len(option) for option in options]
-        share = lengths / lengths.max(axis=1, keepdims=True)
-        return masked_softmax(share / self.config.temperature, exists)
+        return longest_options(exam.questions, self.config.temperature)
+
+
+def longest_options(questions: Questions, temperature: float = 1.0) -> np.ndarray:
+    """The longer an option of its question, the more probable: float32 [n, max_options]."""
+    lengths = questions.option_lengths()
+    share = lengths / lengths.max(axis=1, keepdims=True)
+    return masked_softmax(share / temperature, questions.exists())

@@ -187,10 +187,7 @@ class Builder:
         marks = [self._row(row, f"{row['name']} (baseline)") for row in rows]
         questions = self.material.questions
         if questions is not None and "longest" not in there:
-            lengths = np.zeros(self.oof.exists.shape)
-            for row, options in enumerate(questions.options):
-                lengths[row, : len(options)] = [len(option) for option in options]
-            marks.append(self._plain("longest option (baseline)", lengths))
+            marks.append(self._plain("longest option (baseline)", questions.option_lengths(self.oof.exists.shape[1])))
         for read in self.material.reads[:1]:
             kinds = sorted(read.contexts.option_scores)
             if "similarity" not in there and kinds:
