@@ -6,12 +6,10 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from solution.errors import UserError
+from solution.errors import UserError, lacks_memory
 
 if TYPE_CHECKING:
     import torch
-
-_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc", "bad allocation")
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,7 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory could not be had, on a GPU or for a tensor on the CPU."""
     import torch
 
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    # On a CPU PyTorch and its libraries raise plain RuntimeErrors.
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in text for sign in _NO_MEMORY)
+    # On a CPU PyTorch and its libraries raise plain RuntimeErrors: only their words tell.
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, (RuntimeError, MemoryError)) and lacks_memory(error)
+    )

@@ -21,8 +21,14 @@ class UserError(Exception):
         return cls(f"{title} ({len(problems)} problems):\n" + "\n".join(f"  - {p}" for p in listed + more))
 
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
 _SYSTEM = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO))
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says, by its kind or in its words, that memory could not be had."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY)
 
 
 def explanation(error: BaseException) -> str | None:
@@ -36,7 +42,7 @@ def explanation(error: BaseException) -> str | None:
         return text
     if isinstance(error, OSError):
         return f"{error.strerror or error}: {error.filename}" if error.filename else text
-    if isinstance(error, MemoryError) or any(words in text.lower() for words in _OUT_OF_MEMORY):
+    if lacks_memory(error):
         return (
             "the memory is not enough" + (f" ({text.splitlines()[0]})" if text else "") + ". What was finished is "
             "kept. Free memory, or lower what a batch takes: predict_tokens_per_batch, training.tokens_per_batch, "

@@ -102,6 +102,61 @@ def test_a_score_depends_on_no_other_pair(tiny):
     assert np.ptp(together[2] - np.array(one.priors) / 0.2) > 1e-3
 
 
+@pytest.fixture
+def published(tiny, tmp_path) -> str:
+    """A cross-encoder that others have trained."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(3)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny("bert"), num_labels=1)
+    torch.nn.init.normal_(model.classifier.weight)
+    model.save_pretrained(tmp_path / "published")
+    AutoTokenizer.from_pretrained(tiny("bert")).save_pretrained(tmp_path / "published")
+    return str(tmp_path / "published")
+
+
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def failing(model: CrossEncoder, calls: set[int]) -> list[int]:
+    """Let memory run out at the batches of these numbers; returns the sizes of all batches tried."""
+    real, sizes = model.scores, []
+
+    def scores(items):
+        sizes.append(len(items))
+        if len(sizes) - 1 in calls:
+            raise OUT_OF_MEMORY
+        return real(items)
+
+    model.scores = scores
+    return sizes
+
+
+def test_batches_are_halved_when_memory_runs_out(published, capsys):
+    settings = tiny_settings(published, training={"epochs": 0}, predict_tokens_per_batch=200)
+    lists = learnable(10)
+    wanted = CrossEncoder(settings, Path("unused")).score(lists)
+    for calls in ({0}, {2}, {0, 2}):
+        model = CrossEncoder(settings, Path("unused"))
+        sizes = failing(model, calls)
+        for scores, expected in zip(model.score(lists), wanted, strict=True):
+            np.testing.assert_allclose(scores, expected, atol=1e-5)
+        assert sum(size for number, size in enumerate(sizes) if number not in calls) == 60  # none twice
+        assert sizes[max(calls) + 1] < max(sizes)
+        assert "the reranker: out of memory, going on with batches of" in capsys.readouterr().err
+        before = len(sizes)
+        model.score(lists)
+        assert max(sizes[before:]) <= max(sizes[max(calls) + 1 : before])  # goes on with what fitted
+
+
+def test_not_one_passage_fits(published):
+    model = CrossEncoder(tiny_settings(published, training={"epochs": 0}), Path("unused"))
+    sizes = failing(model, set(range(100)))
+    with pytest.raises(UserError, match="the reranker: .*one passage at a time.*retrieval.reranker.max_tokens"):
+        model.score(learnable(2))
+    assert sizes[-2:] == [1, 1]
+
+
 def test_a_killed_training_goes_on_to_the_same_weights(tiny, tmp_path):
 
     class Counting(CrossEncoder):
@@ -156,19 +211,6 @@ def test_a_question_too_long_keeps_its_end_and_half_the_room(tiny):
     cls, sep = model.tokenizer.cls_token_id, model.tokenizer.sep_token_id
     assert len(sequence) == 32 and sequence[0] == cls and sequence[first - 1] == sequence[-1] == sep
     assert sequence[1 : first - 1] == list(range(125, 140)) and sequence[first:-1] == list(range(200, 214))
-
-
-@pytest.fixture
-def published(tiny, tmp_path) -> str:
-    """A cross-encoder that others have trained."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    torch.manual_seed(3)
-    model = AutoModelForSequenceClassification.from_pretrained(tiny("bert"), num_labels=1)
-    torch.nn.init.normal_(model.classifier.weight)
-    model.save_pretrained(tmp_path / "published")
-    AutoTokenizer.from_pretrained(tiny("bert")).save_pretrained(tmp_path / "published")
-    return str(tmp_path / "published")
 
 
 def test_a_published_cross_encoder_is_used_as_it_is(published, tiny):

@@ -14,19 +14,19 @@ import torch
 from torch import nn
 
 from solution.config import RankerConfig
-from solution.device import Device, choose_device, free_memory, out_of_memory, trim_memory
+from solution.device import Device, choose_device, trim_memory
 from solution.errors import UserError
 from solution.exam import Exam, is_question
 from solution.files import content_hash, read_manifest
 from solution.learning import adapters, distributed
 from solution.learning.adapters import module_state, put_state
-from solution.learning.batches import MAX_PADDING, budget_batches
 from solution.learning.loop import train
 from solution.metrics import map_at_k
 from solution.models import MERGED, load_checkpoint, resolve_model
 from solution.probabilities import masked_softmax
 from solution.progress import progress_bar, say
 from solution.rankers.layout import rotations, spread
+from solution.rankers.scoring import BatchScoring
 
 HEAD = "head.safetensors"
 PRIOR = "prior.safetensors"
@@ -59,11 +59,14 @@ class NeuralRanker:
     """Modules of the base model that are new or must be trained whole (saved with the adapter)."""
     merging: bool = False
     """Take 4-bit weights back to full precision before LoRA is put on them, so that they can be merged."""
+    least_batch = "one question at a time"
+    memory_advice = "Set a smaller max_tokens, quantization (4-bit weights) or, for a causal ranker, stream: true"
     streaming = False
     """Whether the base model's weights stay on disk until they are computed with."""
 
     def __init__(self, config: RankerConfig, cache: Path):
         self.config = config
+        self.title = config.name
         self.cache = cache
         self.device: Device = choose_device(config.precision)
         self.model: Any = None
@@ -76,7 +79,8 @@ class NeuralRanker:
         """That passed in the model, of all `predict` calls."""
         self._train_exam: Exam | None = None
         self._train_priors: np.ndarray | None = None
-        self._batch_tokens: int | None = None  # what memory has shown to be too much already was halved to
+        self.token_limit: int | None = None
+        """Padded tokens that a batch may have since memory ran out; None: it never has."""
 
     # --- given by the family ---
 
@@ -304,66 +308,7 @@ class NeuralRanker:
                 items.append(self._item(exam, priors, row, self.config.passages, order))
         return rows, items
 
-    def _score(self, parts: Sequence[Item], keep: Callable[[Sequence[int], torch.Tensor], None]) -> None:
-        """Score in batches, and hand `keep` the places of each batch with its scores [b, max_options].
-
-        When memory runs out, what is left goes on in batches of half the size, down to single parts.
-
-        Raises:
-            UserError: not even one part fits into the memory, tried twice.
-        """
-        lengths = [self.length(part) for part in parts]
-        budget = self.config.predict_tokens_per_batch
-        if self._batch_tokens is not None:
-            budget = min(budget, self._batch_tokens)
-        batches = distributed.own_batches(lengths, budget, MAX_PADDING)
-        # An empty batch is a pass for the others' sake.
-        passes = [[parts[i] for i in batch or [int(np.argmin(lengths))]] for batch in batches]
-        told = done = 0
-        alone: list[int] | None = None  # the single part that did not fit
-        with progress_bar(sum(map(len, passes)), f"{self.config.name} scoring") as bar:
-
-            def advance(count: int) -> None:
-                nonlocal told
-                told += count
-                bar.advance(count)
-
-            while batches:
-                finished = 0
-                try:
-                    for batch, made in zip(batches, self.batch_scores(passes, advance), strict=True):
-                        keep(batch, made)
-                        finished += 1
-                        done += max(len(batch), 1)
-                    return
-                except (RuntimeError, MemoryError) as error:
-                    # Processes that gather each layer together must keep step.
-                    if not out_of_memory(error) or distributed.shards():
-                        raise
-                # Here, where the error is gone, and with it every tensor of the frames that it came through.
-                advance(done - told)
-                free_memory()
-                left = [batch for batch in batches[finished:] if batch]
-                if not self.ease() and left and len(left[0]) == 1:
-                    if left[0] == alone:
-                        raise UserError(
-                            f"{self.config.name}: the memory is not enough for one question at a time "
-                            f"({lengths[alone[0]]} tokens). Set a smaller max_tokens, quantization (4-bit weights) "
-                            "or, for a causal ranker, stream: true"
-                        )
-                    batches, alone = left, left[0]
-                else:
-                    batches = self._smaller(left, lengths) if left else []
-                passes = [[parts[i] for i in batch] for batch in batches]
-
-    def _smaller(self, batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[list[int]]:
-        """The same in batches of half the size."""
-        widest = max(len(batch) * max(lengths[i] for i in batch) for batch in batches)
-        self._batch_tokens = max(min(widest, self._batch_tokens or widest) // 2, 1)
-        say(f"{self.config.name}: out of memory, going on with batches of {self._batch_tokens} tokens")
-        return budget_batches(lengths, self._batch_tokens, [i for batch in batches for i in batch], MAX_PADDING)
-
-    def ease(self) -> bool:
+    def use_less_memory(self) -> bool:
         """Take less memory from now on, beside that of a batch; False where there is nothing left to do."""
         return False
 
@@ -379,17 +324,15 @@ class NeuralRanker:
         rows, items = self.items(exam)
         parts = [(number, part) for number, item in enumerate(items) for part in self.parts(item)]
         scores = np.zeros((len(items), exists.shape[1]))
-
-        def keep(places: Sequence[int], made: torch.Tensor) -> None:
-            for i, values in zip(places, made.double().cpu().numpy(), strict=False):
-                number, part = parts[i]
-                scores[number, part.encoded.positions] = values[part.encoded.positions]
-
+        scoring = BatchScoring(self, [part for _, part in parts])
         # Layers that FSDP gathers in inference mode could not be trained afterwards.
         without_gradients = torch.no_grad() if distributed.shards() else torch.inference_mode()
         started = time.monotonic()
-        with without_gradients:
-            self._score([part for _, part in parts], keep)
+        with without_gradients, progress_bar(scoring.total, f"{self.config.name} scoring") as bar:
+            for batch, values in scoring.results(bar.advance):  # values: float64 [b, max_options]
+                for i, row in zip(batch, values, strict=True):
+                    number, part = parts[i]
+                    scores[number, part.encoded.positions] = row[part.encoded.positions]
         self.model_seconds += time.monotonic() - started
         trim_memory()
         scores = distributed.sum_tables(scores)

@@ -251,8 +251,8 @@ class StreamedCausalRanker(CausalRanker):
             tokens += more
         yield from self._stream(group, tokens, advance)
 
-    def ease(self) -> bool:
-        """See `NeuralRanker.ease`: fewer tokens pass through the layers together."""
+    def use_less_memory(self) -> bool:
+        """See `NeuralRanker.use_less_memory`: fewer tokens pass through the layers together."""
         tokens = min(self.config.stream_tokens, self._stream_tokens or self.config.stream_tokens)
         self._stream_tokens = tokens // 2
         return self.streaming and tokens > self.config.max_tokens

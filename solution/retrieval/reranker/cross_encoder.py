@@ -15,12 +15,12 @@ from torch import nn
 from solution.config import RerankerSettings
 from solution.errors import UserError
 from solution.files import content_hash
-from solution.learning.batches import MAX_PADDING, budget_batches
 from solution.learning.loop import train
 from solution.progress import progress_bar, say
 from solution.rankers.multiple_choice import EncodedChoices, MultipleChoiceRanker
 from solution.rankers.neural import Item
 from solution.rankers.prompts import share_room, token_ids
+from solution.rankers.scoring import BatchScoring
 from solution.retrieval.reranker.candidates import LabelledList, PassageList
 
 _QUESTIONS_AT_ONCE = 512
@@ -44,10 +44,13 @@ class CrossEncoder(MultipleChoiceRanker):
     """
 
     auto_class = "AutoModelForSequenceClassification"
+    least_batch = "one passage at a time"
+    memory_advice = "Set a smaller retrieval.reranker.max_tokens, or name a smaller retrieval.reranker.model"
 
     def __init__(self, settings: RerankerSettings, cache: Path):
         super().__init__(settings.as_ranker(), cache)
         self.settings = settings
+        self.title = "the reranker"
         self._lists: list[tuple[list[int], list[list[int]], LabelledList]] = []
 
     def _load_base(self, source: str, **options: Any) -> Any:
@@ -191,7 +194,7 @@ class CrossEncoder(MultipleChoiceRanker):
         """For each question float64 [its passages]. A pair's score depends on no other pair.
 
         Raises:
-            UserError: a score is not finite.
+            UserError: a score is not finite, or not even one pair fits into the memory.
         """
         self.build()
         for module in self.modules:
@@ -215,11 +218,8 @@ class CrossEncoder(MultipleChoiceRanker):
             for query, one in zip(queries, lists, strict=True)
             for i in range(len(one.texts))
         ]
-        lengths = [self.length(item) for item in items]
-        batches = budget_batches(lengths, self.config.predict_tokens_per_batch, max_padding=MAX_PADDING)
         scores = np.zeros(len(items))
-        passes = [[items[i] for i in batch] for batch in batches]
-        for batch, values in zip(batches, self.batch_scores(passes, advance), strict=True):
-            scores[batch] = values[:, 0].double().cpu().numpy()
+        for batch, values in BatchScoring(self, items).results(advance):  # values: float64 [b, 1]
+            scores[batch] = values[:, 0]
         ends = np.cumsum([len(one.texts) for one in lists])
         return iter(np.split(scores, ends[:-1]))
