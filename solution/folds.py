@@ -8,7 +8,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from solution.progress import say
 from solution.questions import Questions
 from solution.tables import cell_text
 from solution.workdir import Workdir
+
+_PARTS = ("settings", "fold", "print")
+"""Mappings that every folds file holds."""
 
 
 def group_questions(questions: Questions, group_column: str | None, near_duplicate: float) -> np.ndarray:
@@ -51,11 +54,13 @@ def group_questions(questions: Questions, group_column: str | None, near_duplica
                 left.append(first.setdefault(text, row))
                 right.append(row)
     pairs_left, pairs_right = _near_duplicates(questions.prompts, near_duplicate)
-    graph = coo_matrix((np.ones(len(left) + len(pairs_left)), (left + pairs_left, right + pairs_right)), shape=(n, n))
+    left, right = left + pairs_left, right + pairs_right
+    graph = coo_matrix((np.ones(len(left)), (left, right)), shape=(n, n))
     return connected_components(graph, directed=False)[1]
 
 
 def _near_duplicates(prompts: Sequence[str], threshold: float) -> tuple[list[int], list[int]]:
+    """The rows of the first and of the second prompt of each pair that is nearly the same."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     left: list[int] = []
@@ -79,12 +84,13 @@ def _near_duplicates(prompts: Sequence[str], threshold: float) -> tuple[list[int
     block = int(np.clip(2**24 // len(rows), 16, 1024))
     for start in range(0, len(rows), block):
         product = vectors[start:] @ vectors[start : start + block].T.tocsr()
-        at = np.flatnonzero(product.data >= threshold)
-        one = np.searchsorted(product.indptr, at, side="right") - 1
-        other = product.indices[at]
-        pair = one > other
-        left += rows[start + one[pair]].tolist()
-        right += rows[start + other[pair]].tolist()
+        near = np.flatnonzero(product.data >= threshold)
+        # Line and column of each such entry, both counted from `start`: one half of the symmetric product is enough.
+        lines = np.searchsorted(product.indptr, near, side="right") - 1
+        columns = product.indices[near]
+        below = lines > columns
+        left += rows[start + lines[below]].tolist()
+        right += rows[start + columns[below]].tolist()
     return left, right
 
 
@@ -120,47 +126,69 @@ def assign_folds(
             "ensemble.group_column, or a higher ensemble.near_duplicate."
         )
 
-    def key(group: int) -> str:
-        ids = sorted(questions.ids[row] for row in members[group])
-        return hashlib.sha256(f"{seed}\n{ids[0]}".encode()).hexdigest()
+    def order(group: int) -> tuple[int, str]:
+        first_id = min(questions.ids[row] for row in members[group])
+        return -len(members[group]), hashlib.sha256(f"{seed}\n{first_id}".encode()).hexdigest()
 
-    width = questions.max_options + 1  # the last column counts questions without an answer
-    letters = np.zeros((len(questions), width))
-    letters[np.arange(len(questions)), questions.answers] = 1
-    target = letters.sum(axis=0) / folds
-    counts = np.zeros((folds, width))
-    fold_of = np.full(len(questions), -1, dtype=np.int64)
-
-    def place(rows: list[int], fold: int) -> None:
-        new = [row for row in rows if fold_of[row] < 0]
-        fold_of[new] = fold
-        counts[fold] += letters[new].sum(axis=0)
-
-    open_groups: list[int] = []
-    for group in sorted(members, key=lambda g: (-len(members[g]), key(g))):
-        kept: Counter[int] = Counter()
-        for row in members[group]:
-            if questions.ids[row] in previous:
-                kept[previous[questions.ids[row]]] += 1
-        if not kept:
-            open_groups.append(group)
+    groups_in_order = [members[group] for group in sorted(members, key=order)]
+    balance = _Balance(questions, folds)
+    # First the groups of which questions have a fold already: the others then fill what is lacking.
+    new_groups = []
+    for rows in groups_in_order:
+        placed = {row: previous[questions.ids[row]] for row in rows if questions.ids[row] in previous}
+        if not placed:
+            new_groups.append(rows)
             continue
-        for row in members[group]:
-            if questions.ids[row] in previous:
-                place([row], previous[questions.ids[row]])
-        place(members[group], max(kept, key=lambda fold: (kept[fold], -fold)))
-    for group in open_groups:
-        add = letters[members[group]].sum(axis=0)
-        after = counts + add
-        # Change of the squared distance to balance, of letters and of sizes, if the group went there.
-        cost = ((after - target) ** 2 - (counts - target) ** 2).sum(axis=1)
-        size, new_size = counts.sum(axis=1), after.sum(axis=1)
-        cost += (new_size - target.sum()) ** 2 - (size - target.sum()) ** 2
-        place(members[group], int(np.argmin(cost)))
-    return fold_of
+        for row, fold in placed.items():
+            balance.place([row], fold)
+        counts = Counter(placed.values())
+        balance.place(rows, max(counts, key=lambda fold: (counts[fold], -fold)))
+    for rows in new_groups:
+        balance.place(rows, balance.best_fold(rows))
+    return balance.fold_of
 
 
-def folds_settings(folds: int, group_column: str | None, near_duplicate: float, seed: int) -> dict[str, Any]:
+class _Balance:
+    """Folds while they are filled: what is in each, and what it should hold.
+
+    Attributes:
+        fold_of: int [n], the fold of each question; -1: none yet.
+    """
+
+    def __init__(self, questions: Questions, folds: int):
+        self.fold_of = np.full(len(questions), -1, dtype=np.int64)
+        # [n, letters + 1], a 1 in the column of each question's answer. The last column counts questions without one:
+        # their answer is -1.
+        self._letters = np.zeros((len(questions), questions.max_options + 1))
+        self._letters[np.arange(len(questions)), questions.answers] = 1
+        self._target = self._letters.sum(axis=0) / folds  # [letters + 1]
+        self._counts = np.zeros((folds, self._letters.shape[1]))  # [folds, letters + 1]
+
+    def place(self, rows: list[int], fold: int) -> None:
+        """Put those questions into the fold that are in none."""
+        new = [row for row in rows if self.fold_of[row] < 0]
+        self.fold_of[new] = fold
+        self._counts[fold] += self._letters[new].sum(axis=0)
+
+    def best_fold(self, rows: list[int]) -> int:
+        """The fold in which the questions raise the squared distance to balance least, of letters and of sizes."""
+        before, after = self._counts, self._counts + self._letters[rows].sum(axis=0)
+        cost = ((after - self._target) ** 2 - (before - self._target) ** 2).sum(axis=1)  # [folds]
+        size, new_size = before.sum(axis=1), after.sum(axis=1)
+        cost += (new_size - self._target.sum()) ** 2 - (size - self._target.sum()) ** 2
+        return int(np.argmin(cost))
+
+
+class FoldsSettings(TypedDict):
+    """What folds depend on, as the folds file holds it; see `EnsembleConfig`."""
+
+    folds: int
+    group_column: str | None
+    near_duplicate: float
+    seed: int
+
+
+def folds_settings(folds: int, group_column: str | None, near_duplicate: float, seed: int) -> FoldsSettings:
     return {"folds": folds, "group_column": group_column, "near_duplicate": near_duplicate, "seed": seed}
 
 
@@ -170,7 +198,7 @@ def exam_folds(questions: Questions, ensemble: EnsembleConfig, path: Path) -> np
     return load_or_make_folds(questions, path, settings)
 
 
-def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any]) -> np.ndarray:
+def load_or_make_folds(questions: Questions, path: Path, settings: FoldsSettings) -> np.ndarray:
     """The folds of an exam, int [n], kept in one file so that every step and every machine uses the same.
 
     A question whose prompt or group is no longer what the file was made from counts as new: an id
@@ -183,56 +211,95 @@ def load_or_make_folds(questions: Questions, path: Path, settings: dict[str, Any
     Raises:
         UserError: the file is corrupt, was made with other settings, or parts another exam.
     """
-    remedy = f"Delete {path} (and the OOF files beside it) to make new folds."
-    previous: dict[str, int] = {}
-    known: dict[str, str] = {}
+    fold_by_id: dict[str, int] = {}
+    print_by_id: dict[str, str] = {}
     prints = question_prints(questions, settings["group_column"])
+    # What the file says of these questions.
     if path.exists():
-        stored = read_json(path, "the folds file", remedy)
-        parts = ("settings", "fold", "print")
-        if not isinstance(stored, dict) or not all(isinstance(stored.get(part), dict) for part in parts):
-            raise UserError(f"the folds file is corrupt: {path}. {remedy}")
-        if stored["settings"] != settings:
-            told = ", ".join(
-                f"{name} {stored['settings'].get(name)!r} there and {value!r} now"
-                for name, value in settings.items()
-                if stored["settings"].get(name) != value
-            )
-            raise UserError(
-                f"{path} was made with other settings: {told}. Give the --configs and settings that it was made with. "
-                f"Or begin anew: {remedy}"
-            )
-        previous, known = stored["fold"], stored["print"]
-        bad = [v for v in previous.values() if not isinstance(v, int) or not 0 <= v < settings["folds"]]
-        if bad or stored.get("hash") != content_hash(previous, known):
-            raise UserError(f"the folds file is corrupt: {path}. {remedy}")
-        if known and not any(known.get(id_) == print_ for id_, print_ in prints.items()):
-            raise UserError(
-                f"{path} parts another exam: none of its {len(known)} questions is in this question file. "
-                f"Use another --workdir for each exam. {remedy}"
-            )
-        new = [id_ for id_ in questions.ids if id_ not in known]
-        if new:
-            say(f"note: {len(new)} questions are not in {path} yet and are added to it (first: id {new[0]})")
-        changed = [id_ for id_, print_ in prints.items() if known.get(id_, print_) != print_]
-        if changed:
-            say(f"note: {len(changed)} questions have changed since {path} was made (first: id {changed[0]})")
-        for id_ in changed:
-            previous.pop(id_, None)
-    if previous and all(id_ in previous for id_ in questions.ids):
-        return np.array([previous[id_] for id_ in questions.ids], dtype=np.int64)
+        fold_by_id, print_by_id = _read_folds(path, settings)
+        for id_ in _changed_questions(prints, print_by_id, path):
+            fold_by_id.pop(id_, None)
+    if fold_by_id and all(id_ in fold_by_id for id_ in questions.ids):
+        return np.array([fold_by_id[id_] for id_ in questions.ids], dtype=np.int64)
+    # New questions: groups are formed of all, so that a new one follows the old ones that it is like.
     groups = group_questions(questions, settings["group_column"], settings["near_duplicate"])
-    fold_of = assign_folds(questions, settings["folds"], groups, settings["seed"], previous)
-    largest = np.bincount(groups).max()
-    if largest > len(questions) / settings["folds"]:
-        say(f"note: one group holds {largest} of {len(questions)} questions, more than one fold's share")
-    split = sum(len(set(fold_of[groups == g])) > 1 for g in np.flatnonzero(np.bincount(groups) > 1))
+    fold_of = assign_folds(questions, settings["folds"], groups, settings["seed"], fold_by_id)
+    _tell_odd_groups(groups, fold_of, settings["folds"])
+    # Questions of the file that are not in this exam stay in it.
+    fold_by_id = {**fold_by_id, **{id_: int(fold) for id_, fold in zip(questions.ids, fold_of, strict=True)}}
+    print_by_id = {**print_by_id, **prints}
+    hash_ = content_hash(fold_by_id, print_by_id)
+    write_json(path, {"settings": settings, "fold": fold_by_id, "print": print_by_id, "hash": hash_})
+    return fold_of
+
+
+def _remedy(path: Path) -> str:
+    return f"Delete {path} (and the OOF files beside it) to make new folds."
+
+
+def _read_folds(path: Path, settings: FoldsSettings) -> tuple[dict[str, int], dict[str, str]]:
+    """The fold and the print (see `question_prints`) of each question of a folds file, by its id.
+
+    Raises:
+        UserError: the file is corrupt or was made with other settings.
+    """
+    remedy = _remedy(path)
+    corrupt = UserError(f"the folds file is corrupt: {path}. {remedy}")
+    stored = read_json(path, "the folds file", remedy)
+    if not isinstance(stored, dict) or not all(isinstance(stored.get(part), dict) for part in _PARTS):
+        raise corrupt
+    if stored["settings"] != settings:
+        differences = ", ".join(
+            f"{name} {stored['settings'].get(name)!r} there and {value!r} now"
+            for name, value in settings.items()
+            if stored["settings"].get(name) != value
+        )
+        raise UserError(
+            f"{path} was made with other settings: {differences}. Give the --configs and settings that it was made "
+            f"with. Or begin anew: {remedy}"
+        )
+    folds_there = all(isinstance(fold, int) and 0 <= fold < settings["folds"] for fold in stored["fold"].values())
+    if not folds_there or stored.get("hash") != content_hash(stored["fold"], stored["print"]):
+        raise corrupt
+    return stored["fold"], stored["print"]
+
+
+def _changed_questions(prints: dict[str, str], print_by_id: dict[str, str], path: Path) -> list[str]:
+    """The ids of the questions that are not what the folds file was made from; a note tells them and the new ones.
+
+    Args:
+        prints: of this exam's questions.
+        print_by_id: of those in the file at `path`.
+
+    Raises:
+        UserError: the file has none of the questions.
+    """
+    if print_by_id and not any(print_by_id.get(id_) == print_ for id_, print_ in prints.items()):
+        raise UserError(
+            f"{path} parts another exam: none of its {len(print_by_id)} questions is in this question file. "
+            f"Use another --workdir for each exam. {_remedy(path)}"
+        )
+    new = [id_ for id_ in prints if id_ not in print_by_id]
+    if new:
+        say(f"note: {len(new)} questions are not in {path} yet and are added to it (first: id {new[0]})")
+    changed = [id_ for id_, print_ in prints.items() if print_by_id.get(id_, print_) != print_]
+    if changed:
+        say(f"note: {len(changed)} questions have changed since {path} was made (first: id {changed[0]})")
+    return changed
+
+
+def _tell_odd_groups(groups: np.ndarray, fold_of: np.ndarray, folds: int) -> None:
+    """Notes on a group that is larger than a fold should be, and on groups that lie in several.
+
+    Args:
+        groups, fold_of: int [n].
+    """
+    sizes = np.bincount(groups)
+    if sizes.max() > len(groups) / folds:
+        say(f"note: one group holds {sizes.max()} of {len(groups)} questions, more than one fold's share")
+    split = sum(len(set(fold_of[groups == group])) > 1 for group in np.flatnonzero(sizes > 1))
     if split:
         say(f"note: {split} groups lie in more than one fold, since new questions joined what was parted before")
-    merged = {**previous, **{id_: int(fold) for id_, fold in zip(questions.ids, fold_of, strict=True)}}
-    known = {**known, **prints}
-    write_json(path, {"settings": settings, "fold": merged, "print": known, "hash": content_hash(merged, known)})
-    return fold_of
 
 
 @contextlib.contextmanager
@@ -251,7 +318,7 @@ def taken_back_when_refused(workdir: Workdir) -> Iterator[None]:
 
 
 def already_parted(questions: Questions, path: Path) -> int:
-    """How many of the questions a folds file holds with the same prompt and group; 0 where there is no whole file."""
+    """The number of questions that a folds file holds with the same prompt and group; 0 without a whole file."""
     return int((known_folds(questions, path) >= 0).sum())
 
 
@@ -263,8 +330,8 @@ def known_folds(questions: Questions, path: Path) -> np.ndarray:
     try:
         stored = read_json(path, "the folds file", "")
         known, prints = stored["print"], question_prints(questions, stored["settings"]["group_column"])
-        found = [stored["fold"][id_] if known.get(id_) == print_ else -1 for id_, print_ in prints.items()]
-        return np.array(found, dtype=np.int64)
+        folds = [stored["fold"][id_] if known.get(id_) == print_ else -1 for id_, print_ in prints.items()]
+        return np.array(folds, dtype=np.int64)
     except (UserError, AttributeError, KeyError, TypeError, ValueError):
         return np.full(len(questions), -1, dtype=np.int64)
 

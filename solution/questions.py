@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from solution.errors import UserError
 from solution.files import content_hash
-from solution.tables import cell_text, listed, read_rows, shown, summary, write_csv
+from solution.tables import Row, cell_text, listed, not_a_text, read_rows, shown, summary, write_csv
 
 LETTERS = "ABCDEFGH"
 MIN_OPTIONS, MAX_OPTIONS = 2, len(LETTERS)
@@ -100,6 +99,15 @@ class Questions:
             )
 
 
+def repeated_options(questions: Questions) -> list[str]:
+    """The ids of the questions of which two options are the same text."""
+    filled = [[option for option in options if option] for options in questions.options]
+    return [id_ for id_, options in zip(questions.ids, filled, strict=True) if len(set(options)) < len(options)]
+
+
+# --- letters and ranked answers ------------------------------------------------------------
+
+
 def letter(index: int) -> str:
     """The letter of an option position: 0 -> "A"."""
     return LETTERS[index]
@@ -136,12 +144,7 @@ def kaggle_prediction(ranked: Sequence[str], k: int = 3) -> str:
     return " ".join(ranked[:k])
 
 
-def _no_text(value: Any) -> str | None:
-    """What a cell holds in the place of a text; None where it is a text, a number or nothing."""
-    if isinstance(value, (list, dict, bytes)):
-        return f"a {type(value).__name__}"
-    # JSON's 1e400 is one too: what stood there is lost.
-    return "a number without end" if isinstance(value, float) and math.isinf(value) else None
+# --- reading -------------------------------------------------------------------------------
 
 
 def read_questions(path: str | Path, mended: list[str] | None = None) -> Questions:
@@ -160,7 +163,38 @@ def read_questions(path: str | Path, mended: list[str] | None = None) -> Questio
             the rows' problems are reported together.
     """
     path = Path(path)
-    names, rows = read_rows(path, "the question file")
+    return questions_from_rows(*read_rows(path, "the question file"), path, mended)
+
+
+def questions_from_rows(
+    names: Sequence[str], rows: Sequence[Row], path: Path, mended: list[str] | None = None
+) -> Questions:
+    """The questions of a table in the columns of `read_questions`, which see; `path` names its file in messages."""
+    option_names = _option_columns(names, path)
+    if not rows:
+        raise UserError(f"{path} has a header and no question")
+    reader = _RowReader(option_names, mended)
+    questions = [reader.read(number, row) for number, row in enumerate(rows, 1)]
+    if reader.problems:
+        # Messages on a file's form count its lines; a question may take several, and parquet has none.
+        title = f"{path} is not usable (row 1 is the first question, below the header)"
+        raise UserError(summary(title, reader.problems))
+    extra_names = [name for name in names if name not in ("id", "prompt", "answer", *option_names)]
+    return Questions(
+        ids=[question.id for question in questions],
+        prompts=[question.prompt for question in questions],
+        options=[question.options for question in questions],
+        answers=np.array([question.answer for question in questions], dtype=np.int64),
+        extra={name: [row.get(name) for row in rows] for name in extra_names},
+    )
+
+
+def _option_columns(names: Sequence[str], path: Path) -> list[str]:
+    """The letters that have a column: A, B and those that follow without a gap.
+
+    Raises:
+        UserError: a column is missing, or there is one more than a question may have options.
+    """
     option_names = [name for name in LETTERS if name in names]
     missing = [name for name in ("id", "prompt", "A", "B") if name not in names]
     if missing:
@@ -173,63 +207,83 @@ def read_questions(path: str | Path, mended: list[str] | None = None) -> Questio
         raise UserError(f"{path}: option column {gap} missing while {option_names[-1]} is there")
     if len(option_names) == MAX_OPTIONS and "I" in names:
         raise UserError(f"{path} has an option column I: a question has at most {MAX_OPTIONS} options, A to H")
-    if not rows:
-        raise UserError(f"{path} has a header and no question")
-    extra_names = [name for name in names if name not in ("id", "prompt", "answer", *option_names)]
-    questions = Questions([], [], [], np.full(len(rows), -1, dtype=np.int64), {name: [] for name in extra_names})
-    problems: list[str] = []
-    harmless = problems if mended is None else mended
-    seen: dict[str, int] = {}
-    for number, row in enumerate(rows, 1):
-        id_, prompt = cell_text(row.get("id")), cell_text(row.get("prompt"))
-        options = [cell_text(row.get(name)) for name in option_names]
+    return option_names
+
+
+class _Question(NamedTuple):
+    id: str
+    prompt: str
+    options: list[str]
+    answer: int
+
+
+class _RowReader:
+    """Reads questions row by row and collects the problems of all rows, each with the row that it is in.
+
+    Attributes:
+        problems: what makes the file unusable.
+        mendable: what a submission can do without; the same list as `problems` where it must be right.
+    """
+
+    def __init__(self, option_names: Sequence[str], mended: list[str] | None):
+        self.option_names = option_names
+        self.problems: list[str] = []
+        self.mendable = self.problems if mended is None else mended
+        self._row_of: dict[str, int] = {}
+
+    def read(self, number: int, row: Row) -> _Question:
+        """The question of row `number` (the first is 1), mended where it is wrong."""
+        id_ = cell_text(row.get("id"))
+        where = f"row {number} (id {shown(id_) or 'empty'})"
+        self.problems += [
+            f"{where}: column {name} holds {wrong}, not a text"
+            for name in ("id", "prompt", *self.option_names, "answer")
+            if (wrong := not_a_text(row.get(name)))
+        ]
+        self._check_id(id_, number, where)
+        prompt = cell_text(row.get("prompt"))
+        if not prompt:
+            self.mendable.append(f"{where}: the prompt is empty")
+            prompt = "?"
+        options = self._options(row, where)
+        return _Question(id_, prompt, options, self._answer(row, options, where))
+
+    def _check_id(self, id_: str, number: int, where: str) -> None:
+        if not id_:
+            self.problems.append(f"row {number}: the id is empty")
+        elif "\0" in id_:
+            self.problems.append(f"{where}: the id has a NUL character in it")
+        elif id_ in self._row_of:
+            self.problems.append(f"{where}: the id stands in row {self._row_of[id_]} already")
+        self._row_of.setdefault(id_, number)
+
+    def _options(self, row: Row, where: str) -> list[str]:
+        """The options without the empty ones at the end; one in the middle stays, so that letters keep their place."""
+        options = [cell_text(row.get(name)) for name in self.option_names]
         while options and not options[-1]:
             options.pop()
-        where = f"row {number} (id {shown(id_) or 'empty'})"
-        problems += [
-            f"{where}: column {name} holds {wrong}, not a text"
-            for name in ("id", "prompt", *option_names, "answer")
-            if (wrong := _no_text(row.get(name)))
-        ]
-        if not id_:
-            problems.append(f"row {number}: the id is empty")
-        elif "\0" in id_:
-            problems.append(f"{where}: the id has a NUL character in it")
-        elif id_ in seen:
-            problems.append(f"{where}: the id stands in row {seen[id_]} already")
-        seen.setdefault(id_, number)
-        if not prompt:
-            harmless.append(f"{where}: the prompt is empty")
-            prompt = "?"
         if sum(option != "" for option in options) < MIN_OPTIONS:
-            harmless.append(f"{where}: fewer than {MIN_OPTIONS} options are filled in")
-            options = options or list(option_names)
+            self.mendable.append(f"{where}: fewer than {MIN_OPTIONS} options are filled in")
+            options = options or list(self.option_names)
+        return options
+
+    def _answer(self, row: Row, options: Sequence[str], where: str) -> int:
+        """The index of the right option; -1 where the cell is empty or wrong."""
         answer = cell_text(row.get("answer"))
-        if answer:
-            try:
-                index = letter_index(answer)
-            except ValueError:
-                harmless.append(f"{where}: the answer {shown(answer)!r} is not a letter from A to {LETTERS[-1]}")
-            else:
-                if index < len(options) and options[index]:
-                    questions.answers[number - 1] = index
-                else:
-                    harmless.append(f"{where}: the answer is {letter(index)}, and that option is empty")
-        questions.ids.append(id_)
-        questions.prompts.append(prompt)
-        questions.options.append(options)
-        for name in extra_names:
-            questions.extra[name].append(row.get(name))
-    if problems:
-        # Messages on a file's form count its lines; a question may take several, and parquet has none.
-        raise UserError(summary(f"{path} is not usable (row 1 is the first question, below the header)", problems))
-    return questions
+        if not answer:
+            return -1
+        try:
+            index = letter_index(answer)
+        except ValueError:
+            self.mendable.append(f"{where}: the answer {shown(answer)!r} is not a letter from A to {LETTERS[-1]}")
+            return -1
+        if index < len(options) and options[index]:
+            return index
+        self.mendable.append(f"{where}: the answer is {letter(index)}, and that option is empty")
+        return -1
 
 
-def repeated_options(questions: Questions) -> list[str]:
-    """The ids of the questions of which two options are the same text."""
-    there = [[option for option in options if option] for options in questions.options]
-    return [id_ for id_, options in zip(questions.ids, there, strict=True) if len(set(options)) < len(options)]
+# --- writing -------------------------------------------------------------------------------
 
 
 def write_questions(path: Path, questions: Questions) -> None:

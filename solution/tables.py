@@ -1,4 +1,7 @@
-"""Tables as files: CSV, JSON lines and parquet, read to rows with every problem of the file, and CSV written."""
+"""Tables as files: CSV, JSON lines and parquet read to rows of cells, CSV written, and how messages show them.
+
+Another form of table is a reader from bytes to names and rows, and a line of `_READERS`.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,17 @@ import json
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from solution.errors import UserError
 from solution.files import atomic_file
 
-FORMATS = (".csv", ".jsonl", ".parquet")
+Row = dict[str, Any]
+"""A row's cells by the names of their columns; a missing cell is None or "", or is not there."""
 _SHOWN_PROBLEMS = 8
-# The marks of UTF-32 begin with those of UTF-16.
+# In this order: the marks of UTF-32 begin with those of UTF-16.
 _OTHER_MARKS = {
     "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
     "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
@@ -28,7 +32,7 @@ _OTHER_MARKS = {
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 
 
-# --- reading -------------------------------------------------------------------------------
+# --- a file and its form -------------------------------------------------------------------
 
 
 def file_format(path: Path) -> str:
@@ -46,16 +50,6 @@ def file_format(path: Path) -> str:
             raise UserError(f"{path} is a folder; name a file ({', '.join(FORMATS)}, or one with .gz)")
         raise UserError(f"{path}: unknown file type {ending or '(none)'!r}; use {', '.join(FORMATS)}, or one with .gz")
     return ending
-
-
-def shown(text: str, most: int = 60) -> str:
-    """A text of the user's file as a message holds it: of bounded length, what cannot be seen written as an escape."""
-    text = text if len(text) <= most else text[: most - 3] + "..."
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def listed(names: Sequence[str]) -> str:
-    return ", ".join(map(shown, names[:12])) or "none"
 
 
 def read_bytes(path: Path, what: str) -> bytes:
@@ -110,33 +104,37 @@ def decode(data: bytes, path: Path, what: str) -> str:
         ) from None
 
 
-def read_rows(path: Path, what: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """Column names and rows of a CSV, JSONL or parquet file (missing cells are None or "").
+def read_rows(path: Path, what: str) -> tuple[list[str], list[Row]]:
+    """Column names and rows of a CSV, JSONL or parquet file.
+
+    Args:
+        what: names the file in messages ("the question file").
 
     Raises:
         UserError: see `read_bytes`, `decode`; or the content is not of its format.
     """
     path = Path(path)
-    ending = file_format(path)
-    data = read_bytes(path, what)
-    if ending == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    read = _READERS[file_format(path)]
+    return read(read_bytes(path, what), path, what)
 
-        try:
-            # Without threads: a process that ends right after it has used them was once seen to abort.
-            with pq.ParquetFile(io.BytesIO(data)) as file:
-                names = file.schema_arrow.names
-                _refuse_repeated(names, path, what)
-                return names, file.read(use_threads=False).to_pylist()
-        # ValueError: a text that is not UTF-8; OverflowError: a date that Python does not have.
-        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-            message = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(f"{what} is not a whole parquet file: {path} ({message})") from None
-    text = decode(data, path, what)
-    if ending == ".jsonl":
-        return _jsonl_rows(text, path, what)
-    return _csv_rows(text, path, what)
+
+# --- readers, one a form -------------------------------------------------------------------
+
+
+def _parquet_rows(data: bytes, path: Path, what: str) -> tuple[list[str], list[Row]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # Without threads: a process that ends right after it has used them was once seen to abort.
+        with pq.ParquetFile(io.BytesIO(data)) as file:
+            names = file.schema_arrow.names
+            _refuse_repeated(names, path, what)
+            return names, file.read(use_threads=False).to_pylist()
+    # ValueError: a text that is not UTF-8; OverflowError: a date that Python does not have.
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        message = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{what} is not a whole parquet file: {path} ({message})") from None
 
 
 def _refuse_repeated(names: Sequence[str], path: Path, what: str) -> None:
@@ -151,16 +149,17 @@ def _repeated(names: Iterable[str]) -> list[str]:
 
 def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys are distinct: of equal ones Python's reader keeps the last and says nothing."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    row = dict(pairs)
+    if len(row) < len(pairs):
         raise ValueError(f"the key {shown(_repeated(name for name, _ in pairs)[0])!r} stands twice")
-    return found
+    return row
 
 
-def _jsonl_rows(text: str, path: Path, what: str) -> tuple[list[str], list[dict[str, Any]]]:
-    names: dict[str, None] = {}
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(text.split("\n"), 1):
+def _jsonl_rows(data: bytes, path: Path, what: str) -> tuple[list[str], list[Row]]:
+    names: dict[str, None] = {}  # a set that keeps the order in which the columns are first seen
+    rows: list[Row] = []
+    # Not splitlines: a JSON text may hold other characters that Python takes for the end of a line.
+    for number, line in enumerate(decode(data, path, what).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -181,12 +180,13 @@ def _jsonl_rows(text: str, path: Path, what: str) -> tuple[list[str], list[dict[
     return list(names), rows
 
 
-def _csv_rows(text: str, path: Path, what: str) -> tuple[list[str], list[dict[str, Any]]]:
+def _csv_rows(data: bytes, path: Path, what: str) -> tuple[list[str], list[Row]]:
+    text = decode(data, path, what)
     if "\0" in text:
         raise UserError(f"{what}: {path} has a NUL byte in it; it is not a CSV text file")
     csv.field_size_limit(1 << 30)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     names: list[str] | None = None
     try:
         for cells in reader:
@@ -194,11 +194,11 @@ def _csv_rows(text: str, path: Path, what: str) -> tuple[list[str], list[dict[st
                 continue
             if names is None:
                 names = [cell.strip() for cell in cells]
-                wrong = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
-                if wrong:
+                separator = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
+                if separator:
                     raise UserError(
-                        f"{what}: {path} parts its columns with {wrong!r}; a CSV file here has commas. Save it with "
-                        "commas, or as JSONL or parquet."
+                        f"{what}: {path} parts its columns with {separator!r}; a CSV file here has commas. Save it "
+                        "with commas, or as JSONL or parquet."
                     )
                 _refuse_repeated(names, path, what)
                 continue
@@ -213,11 +213,44 @@ def _csv_rows(text: str, path: Path, what: str) -> tuple[list[str], list[dict[st
     return names or [], rows
 
 
+_READERS: dict[str, Callable[[bytes, Path, str], tuple[list[str], list[Row]]]] = {
+    ".csv": _csv_rows,
+    ".jsonl": _jsonl_rows,
+    ".parquet": _parquet_rows,
+}
+FORMATS = tuple(_READERS)
+
+
+# --- cells and columns ---------------------------------------------------------------------
+
+
 def cell_text(value: Any) -> str:
     """A cell as stripped text; None and NaN are "" (but the words None and NaN in a text stay)."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return str(value).strip()
+
+
+def not_a_text(value: Any) -> str | None:
+    """A name for what a cell holds in the place of a text; None where it holds a text, a number or nothing."""
+    if isinstance(value, (list, dict, bytes)):
+        return f"a {type(value).__name__}"
+    # JSON's 1e400 is read as infinity too: the number that stood there is lost.
+    return "a number without end" if isinstance(value, float) and math.isinf(value) else None
+
+
+# --- in messages ---------------------------------------------------------------------------
+
+
+def shown(text: str, most: int = 60) -> str:
+    """A text of the user's file as a message holds it: of bounded length, what cannot be seen written as an escape."""
+    text = text if len(text) <= most else text[: most - 3] + "..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names of a file's columns, the first twelve, as a message holds them."""
+    return ", ".join(map(shown, names[:12])) or "none"
 
 
 def summary(title: str, problems: Sequence[str]) -> str:
