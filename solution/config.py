@@ -153,7 +153,8 @@ class TrainingSettings(Settings):
         return self
 
 
-RankerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_\-]{0,63}$")]
+RANKER_NAME = r"^[a-z0-9][a-z0-9_\-]{0,63}$"
+RankerName = Annotated[str, Field(pattern=RANKER_NAME)]
 
 
 class RankerConfig(Settings):

@@ -7,7 +7,7 @@ from pathlib import Path
 from solution.cli.options import (
     CONFIGS,
     ConfigsOption,
-    Overrides,
+    OverridesArgument,
     WorkdirOption,
     read_settings,
 )
@@ -18,7 +18,7 @@ from solution.workdir import Workdir
 
 @command
 def demo(
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     workdir: WorkdirOption = Path("demo_run"),
     configs: ConfigsOption = CONFIGS / "demo",
 ) -> None:

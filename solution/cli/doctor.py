@@ -12,7 +12,7 @@ from solution.cli.options import (
     HERE,
     ConfigsOption,
     CorpusOption,
-    Overrides,
+    OverridesArgument,
     WorkdirOption,
 )
 from solution.command import EXIT_USER_ERROR, command
@@ -23,7 +23,7 @@ from solution.workdir import Workdir
 
 @command
 def doctor(
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     questions: Annotated[
         Path | None, typer.Option(help="The questions to answer. Default: WORKDIR/test.csv where there is one.")
     ] = None,

@@ -12,7 +12,7 @@ from solution.cli.options import (
     CONFIGS,
     HERE,
     ConfigsOption,
-    Overrides,
+    OverridesArgument,
     QuestionsOption,
     WorkdirOption,
     named_values,
@@ -35,7 +35,7 @@ from solution.workdir import Workdir
 
 @command
 def folds(
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     questions: QuestionsOption = None,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
@@ -59,7 +59,7 @@ def folds(
 @command
 def import_oof(
     file: Annotated[Path, typer.Argument(help="id and p_A,p_B,... or A,B,...: CSV, JSONL or parquet.")],
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     name: Annotated[str, typer.Option(help="The ranker's name in the ensemble.")] = "",
     normalize: Annotated[bool, typer.Option("--normalize", help="Divide each row by its sum.")] = False,
     questions: QuestionsOption = None,
@@ -86,7 +86,7 @@ def import_oof(
 
 @command
 def tune(
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     seconds_per_question: Annotated[
         float | None,
         typer.Option(min=0, help="What a submission may take: costly rankers read only the questions that need them."),

@@ -9,7 +9,7 @@ import typer
 
 from solution.cli.options import (
     HERE,
-    Overrides,
+    OverridesArgument,
     WorkdirOption,
 )
 from solution.command import command
@@ -23,7 +23,7 @@ def merge(
     ranker: Annotated[str, typer.Option(help="A ranker that was trained with LoRA or QLoRA.")],
     fold: Annotated[int, typer.Option(help="Which of its trained folds, from 0.")],
     output: Annotated[Path, typer.Option(help="The folder to write; it must not be there yet.")],
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     dtype: Annotated[
         Literal["float32", "bfloat16"], typer.Option(help="Of the merged weights; bfloat16 takes half the room.")
     ] = "float32",

@@ -15,7 +15,7 @@ from solution.questions import Questions, read_questions, repeated_options
 from solution.tables import shown, summary
 from solution.workdir import Workdir
 
-Overrides = Annotated[
+OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="key.path=value", help="Settings that take the place of those in the files."),
 ]

@@ -13,7 +13,7 @@ from solution.cli.options import (
     HERE,
     ConfigsOption,
     CorpusOption,
-    Overrides,
+    OverridesArgument,
     QuestionsOption,
     WorkdirOption,
     read_exam,
@@ -38,7 +38,7 @@ from solution.workdir import Workdir
 
 @command
 def index(
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     corpus: CorpusOption = None,
     questions: Annotated[Path | None, typer.Option(hidden=True)] = None,
     configs: ConfigsOption = CONFIGS,
@@ -60,7 +60,7 @@ def index(
 
 @command
 def index_tune(
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     corpus: CorpusOption = None,
     questions: Annotated[
         Path | None, typer.Option(help="The exam whose questions are searched for. Default: passages.")
@@ -91,7 +91,7 @@ def _settings_with_index(configs: Path, overrides: list[str] | None, corpus: str
 # More than seven parameters: each is an option of the command line.
 @command
 def contexts(
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     questions: QuestionsOption = None,
     corpus: CorpusOption = None,
     show: Annotated[int, typer.Option(help="Print the contexts of the first N questions.", min=0)] = 0,
@@ -150,7 +150,7 @@ def _print_contexts(exam: Questions, contexts: Contexts, show: int) -> None:
 
 @command
 def reranker_train(
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     fold: Annotated[int | None, typer.Option(help="Only the reranker of this fold, from 0. Default: all.")] = None,
     questions: QuestionsOption = None,
     corpus: CorpusOption = None,

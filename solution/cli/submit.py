@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from solution.cli.options import APP_SETTINGS, Overrides, named_values, read_exam
+from solution.cli.options import APP_SETTINGS, OverridesArgument, named_values, read_exam
 from solution.command import command
 from solution.errors import UserError
 from solution.files import without_hashing
@@ -25,7 +25,7 @@ submit_app = typer.Typer(**APP_SETTINGS)  # type: ignore[arg-type]
 @submit_app.command()
 @command
 def submit(
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     questions: Annotated[
         Path | None,
         typer.Option(help="The questions to answer. Default: WORKDIR/test.csv, in a Kaggle kernel the competition's."),

@@ -13,7 +13,7 @@ from solution.cli.options import (
     HERE,
     ConfigsOption,
     CorpusOption,
-    Overrides,
+    OverridesArgument,
     QuestionsOption,
     WorkdirOption,
     read_exam,
@@ -33,7 +33,7 @@ train_fold_app = typer.Typer(**APP_SETTINGS)  # type: ignore[arg-type]
 @train_fold_app.command()
 @command
 def train_fold(
-    overrides: Overrides = None,
+    overrides: OverridesArgument = None,
     fold: Annotated[int | None, typer.Option(help="Which fold is left out and scored, from 0.")] = None,
     all_folds: Annotated[bool, typer.Option("--all-folds", help="Every fold in turn.")] = False,
     ranker: Annotated[
