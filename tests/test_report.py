@@ -23,12 +23,15 @@ from solution.folds import exam_with_folds_hash
 from solution.learning.log import TrainingLog
 from solution.oof import write_oof
 from solution.questions import Questions
+from solution.report.blend import headline
 from solution.report.charts import Forest, Mark, ticks
+from solution.report.figures import Figures
 from solution.report.material import gather
 from solution.report.page import render, text
 from solution.report.plots import _folded
 from solution.report.run import write_report
-from solution.report.sections import Builder, Section
+from solution.report.section import Section
+from solution.report.sections import all_sections
 from solution.workdir import Workdir
 
 EVIL = '<script>alert(1)</script> & "quotes" </table> $x_1$ \x00 \u202e Δt≤5 ' + "verylongword" * 30
@@ -85,9 +88,9 @@ def exam(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Questions]:
     return folder, questions
 
 
-def built(exam: tuple[Path, Questions], **options: object) -> tuple[Builder, dict[str, Section]]:
-    builder = Builder(gather(Workdir.open(exam[0]), exam[1]), **options)  # type: ignore[arg-type]
-    return builder, {section.anchor: section for section in builder.sections()}
+def built(exam: tuple[Path, Questions], **options: object) -> tuple[Figures, dict[str, Section]]:
+    figures = Figures(gather(Workdir.open(exam[0]), exam[1]), **options)  # type: ignore[arg-type]
+    return figures, {section.anchor: section for section in all_sections(figures)}
 
 
 class Page(HTMLParser):
@@ -280,17 +283,17 @@ def test_nothing_is_cut_off_in_a_browser(exam, tmp_path):
 
 
 def test_the_blend_is_judged_nested(exam):
-    builder, sections = built(exam)
+    figures, sections = built(exam)
     record = json.loads((exam[0] / "weights" / "ensemble.json").read_text())
     stored = next(each for each in record["candidates"] if each["name"] == record["choice"])
-    own = metrics.map_at_k(builder.material.blended, builder.answers)
+    own = metrics.map_at_k(figures.material.blended, figures.answers)
     assert own == pytest.approx(stored["nested"]["map3"], abs=1e-9)
     assert [mark.label for mark in sections["choice"].charts[0].marks if mark.strong] == [f"{stored['title']} (ships)"]
     shown = {mark.label: mark for mark in sections["scores"].charts[0].marks}
     assert shown["strong"].low < shown["strong"].value < shown["strong"].high
-    assert shown["random guessing"].value == pytest.approx(metrics.expected_random_map(builder.oof.exists.sum(axis=1)))
+    assert shown["random guessing"].value == pytest.approx(metrics.expected_random_map(figures.oof.exists.sum(axis=1)))
     # Option B is the longest everywhere, and the others tie.
-    counts, first = builder.oof.exists.sum(axis=1), builder.answers == 1
+    counts, first = figures.oof.exists.sum(axis=1), figures.answers == 1
     longest = shown["longest option (baseline)"]
     assert longest.value == pytest.approx(np.where(first, 1, (1 / 2 + 1 / 3) / (counts - 1)).mean())
     assert float(longest.cells[0]) == pytest.approx(first.mean(), abs=5e-4)
@@ -309,9 +312,9 @@ def test_a_tuned_blend_is_refitted_without_each_fold(exam, tmp_path):
 
 
 def test_groups_hold_each_question_once_and_score_their_own(exam):
-    builder, sections = built(exam)
-    credits = metrics.credit_at_k(builder.material.blended, builder.answers)
-    order = [exam[1].ids.index(id_) for id_ in builder.oof.ids]
+    figures, sections = built(exam)
+    credits = metrics.credit_at_k(figures.material.blended, figures.answers)
+    order = [exam[1].ids.index(id_) for id_ in figures.oof.ids]
     subjects = np.array(exam[1].extra["subject"])[order]
     expected = {value: (credits[subjects == value].mean(), int((subjects == value).sum())) for value in set(subjects)}
     marks = sections["subject-1"].charts[0].marks
@@ -328,8 +331,8 @@ def test_groups_hold_each_question_once_and_score_their_own(exam):
 
 
 def test_the_worst_questions_come_with_what_was_said_and_read(exam):
-    builder, sections = built(exam)
-    right = builder.material.blended[np.arange(len(builder.answers)), builder.answers]
+    figures, sections = built(exam)
+    right = figures.material.blended[np.arange(len(figures.answers)), figures.answers]
     worst = sections["worst"].worst
     assert len(worst) == 20
     said = []
@@ -337,23 +340,23 @@ def test_the_worst_questions_come_with_what_was_said_and_read(exam):
         letters = [letter for letter, _ in each.options]
         at = letters.index(each.right)
         rows = dict(each.rows)
-        assert list(rows) == ["blend", *builder.material.rankers]
+        assert list(rows) == ["blend", *figures.material.rankers]
         assert all(sum(values) == pytest.approx(1, abs=1e-5) for values in rows.values())
         said.append(rows["blend"][at])
     assert said == pytest.approx(sorted(right)[:20])
-    row = builder.oof.ids.index(dict(worst[0].facts)["id"])
+    row = figures.oof.ids.index(dict(worst[0].facts)["id"])
     (readers, passages), *_ = worst[0].contexts
-    assert readers == ", ".join(builder.material.rankers)
-    own = builder.material.questions.extra["context"][row].strip()
+    assert readers == ", ".join(figures.material.rankers)
+    own = figures.material.questions.extra["context"][row].strip()
     assert [passage.text for passage in passages] == ([own[:400].rstrip() + " …"] if own else [])
 
 
 def test_calibration_of_every_ranker(exam):
-    builder, sections = built(exam)
+    figures, sections = built(exam)
     bars, curves = sections["calibration"].charts
     for mark in bars.marks:
-        table = builder.material.blended if mark.label == "blend" else builder.oof.probabilities[mark.label]
-        assert mark.value == pytest.approx(metrics.calibration_error(table, builder.answers))
+        table = figures.material.blended if mark.label == "blend" else figures.oof.probabilities[mark.label]
+        assert mark.value == pytest.approx(metrics.calibration_error(table, figures.answers))
     assert [panel.title for panel in curves.panels] == [mark.label for mark in bars.marks]
     assert sum(point.share for point in curves.panels[0].series[0].points) == pytest.approx(1)
 
@@ -369,14 +372,14 @@ def test_learning_curves_follow_the_log(exam):
 
 
 def test_the_cascade_is_drawn_when_it_is_there(exam):
-    builder, sections = built(exam)
+    figures, sections = built(exam)
     assert "cascade" not in sections
     plans = [
         {"seconds_per_question": seconds, "map3": score, "low": score - 0.1, "high": score + 0.1, "note": note}
         for seconds, score, note in ((0.01, 0.6, "cheap"), (0.2, 0.7, "half"), (1.0, 0.72, "all"))
     ]
-    builder.record["cascade"] = {"frontier": plans, "chosen": 1}
-    made = {section.anchor: section for section in builder.sections()}["cascade"]
+    figures.record["cascade"] = {"frontier": plans, "chosen": 1}
+    made = {section.anchor: section for section in all_sections(figures)}["cascade"]
     panels, table = made.charts
     assert [(point.x, point.y, point.strong) for point in panels.panels[0].series[0].points] == [
         (0.01, 0.6, False), (0.2, 0.7, True), (1.0, 0.72, False),
@@ -403,9 +406,9 @@ def test_recall_of_the_contexts(finished, tmp_path):  # noqa: F811
 
 
 def left_out(folder: Path, questions: Questions | None) -> dict[str, str]:
-    builder = Builder(gather(Workdir.open(folder), questions))
-    sections = builder.sections()
-    assert "<h2>Not in this report</h2>" in render("t", builder.headline(), sections, "f")
+    figures = Figures(gather(Workdir.open(folder), questions))
+    sections = all_sections(figures)
+    assert "<h2>Not in this report</h2>" in render("t", headline(figures), sections, "f")
     return {section.anchor: section.missing for section in sections if section.missing}
 
 
@@ -432,7 +435,7 @@ def test_old_runs_have_their_losses_in_the_metrics(exam, tmp_path):
         facts = {"loss": [2.0, 1.0], "evaluations": [[1, 0.5], [2, 0.75]], "score_seconds_per_question": 0.25}
         path.with_name("metrics.json").write_text(json.dumps(facts | {"peak_memory_mib": 1234}))
         path.unlink()
-    builder, sections = built((folder, exam[1]))
+    figures, sections = built((folder, exam[1]))
     panels = {(panel.title, panel.y_label): panel for panel in sections["learning"].charts[0].panels}
     assert [point.y for point in panels["strong", "validation MAP@3"].series[0].points] == [0.5, 0.75]
     cells = {mark.label: mark.cells for mark in sections["weights"].charts[0].marks}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from solution.report.charts import Forest, Heat, Mark, Panel, Panels, ticks
-from solution.report.sections import Section, Worst
+from solution.report.section import Section, Worst
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
 """What must not stand in HTML (a carriage return is a line break already)."""

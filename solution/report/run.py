@@ -10,10 +10,12 @@ from solution.errors import UserError
 from solution.files import MANIFEST, atomic_folder, read_manifest, write_manifest, write_text
 from solution.progress import progress_bar, say
 from solution.questions import Questions
+from solution.report.blend import headline
+from solution.report.figures import Figures
 from solution.report.material import gather
 from solution.report.page import render
 from solution.report.plots import require_matplotlib, save
-from solution.report.sections import Builder
+from solution.report.sections import all_sections
 from solution.workdir import Workdir
 
 KIND = "report"
@@ -33,21 +35,21 @@ def write_report(
         questions: the exam; None: what needs it is left out.
         output: a folder that is made, or holds an earlier report.
         by: columns to report by; none: every one that has 2 to 40 values.
-        gold: column of the right passages, see `retrieval.report.Gold`; None: weak labels.
+        gold: column of the right passages, see `retrieval.gold.Gold`; None: weak labels.
 
     Returns:
         The files written.
 
     Raises:
         UserError: matplotlib is missing, the output holds other files, or see `material.gather` and
-            `sections.Builder`.
+            `figures.Figures`.
     """
     require_matplotlib()
     output = output.resolve()
     check_output(output)
     material = gather(workdir, questions)
-    builder = Builder(material, by, gold)
-    sections = builder.sections()
+    figures = Figures(material, by, gold)
+    sections = all_sections(figures)
     for section in sections:
         if section.missing:
             say(f"note: left out: {section.title}: {section.missing}")
@@ -57,7 +59,7 @@ def write_report(
         f"{material.record['questions']}. The plots lie beside this page as PNGs."
     )
     with atomic_folder(output) as temporary:
-        write_text(temporary / PAGE, render("Ensemble report", builder.headline(), sections, footer))
+        write_text(temporary / PAGE, render("Ensemble report", headline(figures), sections, footer))
         with progress_bar(len(charts), "plots") as bar:
             for name, chart in charts.items():
                 save(chart, temporary / f"{name}.png")
