@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 from tiny_models import bert
@@ -21,13 +25,21 @@ CONTEXT_ROWS = "".join(line + f",This is about {line.split(',')[2]}.\n" for line
 LONGEST = {"name": "longest", "family": "longest"}
 
 
-def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path, new: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A command's exit code and output. It runs in a fork of a process that has the libraries; `new`: in a new one."""
     script = {"train": "train_fold.py", "submit": "submit.py"}.get(arguments[0])
-    start = [str(ROOT / script)] if script else ["-m", "solution", arguments[0]]
+    command = [str(ROOT / script)] if script else ["-m", "solution", arguments[0]]
+    return run_python([*command, *arguments[1:]], cwd, new=new, **variables)
+
+
+def run_python(command: list[str], cwd: Path, new: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`run` for a command line of Python itself: a script, or -m and a module."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | variables
     environment.pop("SOLUTION_TRACEBACK", None)
+    if not (new or variables):
+        return forked.run(command, cwd, environment, 300)
     return subprocess.run(
-        [sys.executable, *start, *arguments[1:]], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
     )
 
 
@@ -56,10 +68,29 @@ def tiny_ranker(name: str, model: Path) -> dict:
     }
 
 
+def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """The folder that `build` has filled, once for all of pytest's processes: a test that changes it takes a copy."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / name, root / f"{name}.done"
+    with open(root / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            build(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder in which everything has run: two rankers, three folds, weights, an index and an ensemble."""
-    folder = tmp_path_factory.mktemp("finished")
+    return built_once(tmp_path_factory, "finished", _finish)
+
+
+def _finish(folder: Path) -> None:
     model = bert(folder / "bert")
     (folder / "questions.csv").write_text(HEADER + ROWS)
     (folder / "test.csv").write_text(HEADER + ROWS)
@@ -73,8 +104,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         corpus="corpus.csv",
         top_k=2,
     )
+    # New processes: what forks of one process repeat to the byte might hang on what they share (the seed of hashes).
     for command in (("train", "--all-folds"), ("tune", "tune.choose=equal"), ("submit",)):
-        done = run(*command, cwd=folder)
+        done = run(*command, cwd=folder, new=True)
         assert done.returncode == 0, done.stderr
     assert len((folder / "submission.csv").read_text().splitlines()) == 10
-    return folder

@@ -410,7 +410,7 @@ def again(copy: Path, folder: Path) -> Path:
 
 def test_the_plan_is_shown_and_obeyed(copy, tmp_path):
     there = again(copy, tmp_path / "there")
-    done = run("submit", "--memory", "3GiB", cwd=there)
+    done = run("submit", "--memory", "3GiB", cwd=there, new=True)
     assert done.returncode == 0, done.stderr
     for text in ("weights", "adapters", "activations", "batch, tokens", "peak predicted"):
         assert text in done.stderr
@@ -419,11 +419,12 @@ def test_the_plan_is_shown_and_obeyed(copy, tmp_path):
     assert tiny["planned_memory_mib"] > 0 and tiny["tokens_per_batch"] == 16384
     assert 0 <= tiny["model_memory_mib"] < tiny["peak_memory_mib"]
     there = again(copy, tmp_path / "short")
-    done = run("submit", "--memory", "100MB", "--strict", cwd=there)
+    done = run("submit", "--memory", "100MB", "--strict", cwd=there, new=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "left out: tiny (tiny needs" in done.stderr and "--memory" in done.stderr
     missing = int(re.search(r"give it (\d+) MiB more by --memory", done.stderr)[1])
-    enough = run("submit", "--memory", f"{-(-(10**8) // 2**20) + missing + 64}MiB", "--strict", cwd=there)
+    memory = f"{-(-(10**8) // 2**20) + missing + 64}MiB"
+    enough = run("submit", "--memory", memory, "--strict", cwd=there, new=True)
     assert enough.returncode == 0, enough.stderr
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
-from pipeline import HEADER, ROOT, ROWS, tiny_ranker, write_configs
+from pipeline import HEADER, ROOT, ROWS, run_python, tiny_ranker, write_configs
 from tiny_models import bert
 
 MODEL_PLACE = "/path/to/the/model"
@@ -56,14 +53,11 @@ def test_every_command_runs(tmp_path: Path) -> None:
         (tmp_path / name).write_text(exam)
     for script in ("train_fold.py", "submit.py"):
         shutil.copy(ROOT / script, tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     commands = readme_commands()
     assert len(commands) >= 12
     for command in commands:
         words = shlex.split(command.replace(MODEL_PLACE, str(model)))
-        done = subprocess.run(
-            [sys.executable, *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-        )
+        done = run_python(words[1:], tmp_path)
         assert done.returncode == 0, (command, done.stderr)
     assert yaml.safe_load((tmp_path / "weights" / "ensemble.json").read_text())["rankers"]
     mine = ("my_submission.csv", "my_ranked.jsonl", "my_probabilities.csv")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Browser, find_chromium
-from pipeline import finished, run  # noqa: F401
+from pipeline import run
 
 from solution import metrics
 from solution.config import TuneSettings
@@ -388,7 +388,7 @@ def test_the_cascade_is_drawn_when_it_is_there(exam):
     assert "half (chosen)" in render("t", [], [made], "f")
 
 
-def test_recall_of_the_contexts(finished, tmp_path):  # noqa: F811
+def test_recall_of_the_contexts(finished, tmp_path):
     """The real commands' folder: stored contexts, a real log, a ranker without one."""
     done = run("report", "--output", str(tmp_path / "out"), cwd=finished)
     assert done.returncode == 0, done.stderr

@@ -690,7 +690,7 @@ def test_without_retrieval_the_baseline_stands(work: Path) -> None:
 
 
 def test_a_silent_ranker_is_left_out(work: Path) -> None:
-    done = run("submit", "--ranker-timeout", "0.3s", "--strict", cwd=work)
+    done = run("submit", "--ranker-timeout", "0.3s", "--strict", cwd=work, new=True)
     assert done.returncode == 2, done.stderr
     assert "left out: tiny (--ranker-timeout: it finished no batch in 0.3 s)" in done.stderr
     assert report_of(work)["recipes"] == [{"rankers": ["similarity"], "questions": 72}]

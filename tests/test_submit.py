@@ -142,8 +142,8 @@ def test_metrics_and_oof_say_what_they_were_made_from(finished: Path) -> None:
     assert {"questions", "contexts", "config", "fold", "folds", "ranker"} <= set(about)
 
 
-def test_tune_prints_the_table(finished: Path) -> None:
-    done = run("tune", "tune.choose=equal", cwd=finished)
+def test_tune_prints_the_table(copy: Path) -> None:
+    done = run("tune", "tune.choose=equal", cwd=copy)
     assert done.returncode == 0, done.stderr
     for name in ("tiny", "similarity", "random", "equal weights", "in-sample"):
         assert name in done.stdout
