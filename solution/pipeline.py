@@ -40,8 +40,8 @@ def run_demo(run: Run, workdir: Workdir, configs: str | None = None) -> None:
         say(f"[{(time.monotonic() - started) / 60:4.1f} min] {text}")
 
     train, held_out = read_demo_exam()
-    write_questions(workdir.root / "questions.csv", train)
-    write_questions(workdir.root / "test.csv", held_out)
+    write_questions(workdir.questions, train)
+    write_questions(workdir.test, held_out)
     step(f"{len(train)} questions to train on, {len(held_out)} held out; {run.ensemble.folds} folds")
     step("index, contexts and folds")
     check_models(run.rankers)

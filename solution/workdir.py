@@ -10,7 +10,7 @@ from solution.errors import UserError
 
 @dataclass(frozen=True)
 class Workdir:
-    """A working folder: `oof/`, `weights/`, `logs/` and `cache/` of one exam."""
+    """A working folder: the questions, `oof/`, `weights/`, `logs/` and `cache/` of one exam."""
 
     root: Path
 
@@ -48,6 +48,16 @@ class Workdir:
         if not workdir.root.exists():
             raise UserError(f"--workdir {path} is not there; name the folder that the exam was trained in")
         return workdir
+
+    @property
+    def questions(self) -> Path:
+        """The exam to train on, where no other file is named."""
+        return self.root / "questions.csv"
+
+    @property
+    def test(self) -> Path:
+        """The questions to answer, where no other file is named."""
+        return self.root / "test.csv"
 
     @property
     def cache(self) -> Path:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from solution import tables
 from solution.cli.app import app
 from solution.doctor.examine import examine
 from solution.doctor.report import Finding, Report
+from solution.ensemble import record
 from solution.inference.schedule import START_SECONDS
 
 
@@ -73,6 +78,32 @@ def test_the_time_is_that_of_the_cascade(copy: Path) -> None:
         assert told in next(f.found for f in report.findings if (f.area, f.subject) == ("submission", "tiny"))
         starting = (START_SECONDS + report.plan[1]["load_seconds"]) if chosen else 0.0
         assert report.seconds == pytest.approx(seconds + starting, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("command", "questions"),
+    [(("doctor",), {"questions.csv": 1, "test.csv": 1}), (("bundle", "--no-wheels", "--output", "b"), {"test.csv": 1})],
+)
+def test_the_ensemble_and_the_questions_are_read_once(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], questions: dict[str, int]
+) -> None:
+    reads: Counter[str] = Counter()
+
+    def count(module: ModuleType, function: str) -> None:
+        read = getattr(module, function)
+
+        def counted(path: Path, *more: Any) -> Any:
+            reads[Path(path).name] += 1
+            return read(path, *more)
+
+        monkeypatch.setattr(module, function, counted)
+
+    count(record, "read_json")
+    count(tables, "read_bytes")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert reads["ensemble.json"] == 1
+    assert {name: reads[name] for name in ("questions.csv", "test.csv") if reads[name]} == questions
 
 
 Change = Callable[[Path], object]

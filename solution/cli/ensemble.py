@@ -133,7 +133,7 @@ def report(
 ) -> None:
     """Write what `tune` found as one HTML page and PNGs: scores, weights, calibration, the worst questions."""
     folder = Workdir.existing(workdir)
-    given = questions is not None or (folder.root / "questions.csv").exists()
+    given = questions is not None or folder.questions.exists()
     exam = read_exam(questions, folder) if given else None
     files = write_report(folder, exam, output or folder.root / "report", by or (), gold)
     print(f"{files[0]} and {len(files) - 1} plots beside it")

@@ -15,8 +15,10 @@ from solution.cli.options import (
 )
 from solution.command import command
 from solution.errors import UserError
-from solution.kaggle.bundle import COMPETITION, NAME, USER, make_bundle
+from solution.kaggle.bundle import make_bundle
 from solution.kaggle.check import check_bundle
+from solution.kaggle.kernel import COMPETITION
+from solution.kaggle.upload import NAME, USER, Address
 from solution.kaggle.wheels import PLATFORM, PYTHON, Wheels
 from solution.workdir import Workdir
 
@@ -58,8 +60,8 @@ def bundle(
     packages = Wheels(wheels, no_wheels, skipped, python or PYTHON, platform or PLATFORM)
     folder = Workdir.existing(workdir)
     assert output is not None
-    names = (name or NAME, user or USER, competition or COMPETITION)
-    sizes = make_bundle(folder, output, configs, packages, *names, with_models=not no_models)
+    address = Address(name or NAME, user or USER, competition or COMPETITION)
+    sizes = make_bundle(folder, output, configs, packages, address, with_models=not no_models)
     for part, size in sizes.items():
         if size:
             print(f"{part:10} {size / 1e6:12,.1f} MB")

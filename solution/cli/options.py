@@ -33,10 +33,10 @@ HERE = Path(".")
 APP_SETTINGS = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 
-def read_exam(path: Path | None, workdir: Workdir, default: str = "questions.csv", answers: bool = True) -> Questions:
+def read_exam(path: Path | None, workdir: Workdir, answers: bool = True) -> Questions:
     """The exam; without `answers`, as one that is to be answered, whatever can be ranked is."""
     if path is None:
-        path = workdir.root / default
+        path = workdir.questions if answers else workdir.test
         if not path.exists():
             raise UserError(f"no question file: {path} is not there; name one with --questions FILE")
     mended: list[str] = []

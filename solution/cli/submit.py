@@ -81,8 +81,8 @@ def submit(
     )
     place = find_place(workdir, questions, output, overrides or [])
     folder, output = place.workdir, place.output
-    exam = read_exam(place.questions, folder, "test.csv", answers=False)
-    source = (place.questions or folder.root / "test.csv").resolve()
+    exam = read_exam(place.questions, folder, answers=False)
+    source = (place.questions or folder.test).resolve()
     for path in (output, ranked, probabilities):
         if path is not None and path.resolve() == source:
             raise UserError(f"{path} is the question file; give another output")

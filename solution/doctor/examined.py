@@ -1,83 +1,111 @@
-"""What the doctor looks at, each part read when it is first asked for."""
+"""The parts that the doctor looks at, each read once, when it is first asked for."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from solution.config import RankerConfig, RetrievalConfig, Run, needs_contexts
 from solution.config_files import load_run
 from solution.ensemble.record import load_ensemble
-from solution.inference.trained import imported_rankers, read_ensemble
+from solution.inference.trained import TrainedRanker, imported_rankers, read_rankers
 from solution.kaggle.kernel import find_place, kernel_root
 from solution.questions import Questions, read_questions
 from solution.retrieval.embedding import Embedder
 from solution.workdir import Workdir
 
+Part = TypeVar("Part")
+
+
+class ReadOnce(Generic[Part]):
+    """A part of what is examined. It is read at most once, also where reading fails.
+
+    The check whose subject the part is takes `get()`, so that its error becomes a finding; every other check takes
+    `value`, so that the same error is not told again.
+    """
+
+    def __init__(self, read: Callable[[], Part]):
+        self._read = read
+
+    @functools.cached_property
+    def _outcome(self) -> tuple[Part | None, Exception | None]:
+        try:
+            return self._read(), None
+        except Exception as error:  # noqa: BLE001 - `get` raises it
+            return None, error
+
+    def get(self) -> Part:
+        """The part, or the error that reading it raised."""
+        part, error = self._outcome
+        if error is not None:
+            raise error
+        return part  # type: ignore[return-value]
+
+    @property
+    def value(self) -> Part | None:
+        """The part; None where it cannot be read."""
+        return self._outcome[0]
+
 
 class Examined:
-    """What is looked at; each part is read when it is first asked for, and what is wrong with it is told once."""
+    """The machine's working folder, its settings and its files.
+
+    Attributes:
+        run: the settings.
+        exam: the questions to train on.
+        test_path, test: the questions to answer, and what is wrong with rows that can be ranked all the same.
+        ensemble: `weights/ensemble.json`.
+        trained: the rankers of the ensemble, their weights checked.
+
+    Raises:
+        UserError: in a kernel, see `kaggle.kernel.find_place`.
+    """
 
     def __init__(
         self, workdir: Path, configs: Path, questions: Path | None, corpus: str | None, overrides: Sequence[str]
     ):
-        self.workdir = Workdir(workdir)
-        self.configs, self.corpus, self.overrides = configs, corpus, list(overrides)
-        self.questions = questions
-        self.submit_overrides: list[str] = []
-        self._embedders: dict[str, Any] = {}
+        self.workdir, self.configs, self.questions = Workdir(workdir), configs, questions
+        submit_overrides: list[str] = []
         root = kernel_root()
         if root is not None and workdir == Path() and not self.workdir.ensemble.exists():
             place = find_place(None, questions, None, ())
-            self.workdir, self.questions, self.submit_overrides = place.workdir, place.questions, place.overrides
+            self.workdir, self.questions, submit_overrides = place.workdir, place.questions, place.overrides
+        self.test_path = self.questions or self.workdir.test
+        self.run: ReadOnce[Run] = ReadOnce(lambda: load_run(configs, overrides, corpus=corpus))
+        self.exam: ReadOnce[Questions] = ReadOnce(lambda: read_questions(self.workdir.questions))
+        self.test: ReadOnce[tuple[Questions, list[str]]] = ReadOnce(self._read_test)
+        self.ensemble: ReadOnce[dict[str, Any]] = ReadOnce(lambda: load_ensemble(self.workdir))
+        self.trained: ReadOnce[list[TrainedRanker]] = ReadOnce(lambda: self._read_rankers(submit_overrides))
+        self._embedders: dict[str, Embedder] = {}
 
-    @functools.cached_property
-    def run(self) -> Run | None:
-        """The settings; None where they are wrong, which `settings` tells."""
-        with contextlib.suppress(Exception):
-            return load_run(self.configs, self.overrides, corpus=self.corpus)
-        return None
+    def _read_test(self) -> tuple[Questions, list[str]]:
+        wrong: list[str] = []
+        return read_questions(self.test_path, wrong), wrong
 
-    @functools.cached_property
-    def exam(self) -> Questions | None:
-        with contextlib.suppress(Exception):
-            return read_questions(self.workdir.root / "questions.csv")
-        return None
-
-    @property
-    def test(self) -> Path:
-        return self.questions or self.workdir.root / "test.csv"
-
-    @functools.cached_property
-    def trained(self) -> list[Any]:
-        """The rankers of the ensemble (`inference.submit.TrainedRanker`); none where they have a fault."""
-        with contextlib.suppress(Exception):
-            return trained_rankers(self.workdir, self.submit_overrides)
-        return []
+    def _read_rankers(self, overrides: Sequence[str]) -> list[TrainedRanker]:
+        ensemble = self.ensemble.get()
+        return read_rankers(self.workdir, ensemble, overrides, imported_rankers(ensemble))
 
     @functools.cached_property
     def pairs(self) -> list[tuple[RankerConfig, RetrievalConfig | None]]:
         """The rankers of the settings, then those of the ensemble as they were trained; each with what retrieves."""
-        found: list[tuple[RankerConfig, RetrievalConfig | None]] = []
-        if self.run is not None:
-            retrieval = self.run.retrieval
-            found += [(each, retrieval if needs_contexts(each, retrieval) else None) for each in self.run.rankers]
-        return found + [(each.config, each.retrieval) for each in self.trained]
+        pairs: list[tuple[RankerConfig, RetrievalConfig | None]] = []
+        run = self.run.value
+        if run is not None:
+            pairs += [
+                (ranker, run.retrieval if needs_contexts(ranker, run.retrieval) else None) for ranker in run.rankers
+            ]
+        return pairs + [(ranker.config, ranker.retrieval) for ranker in self.trained.value or ()]
 
     @property
     def by_name(self) -> dict[str, tuple[RankerConfig, RetrievalConfig | None]]:
         """One of each name: the ensemble's where it is in both."""
         return {config.name: (config, retrieval) for config, retrieval in self.pairs}
 
-    def embedder(self, spec: str) -> Any:
-        """Made once: its fingerprint reads the whole model."""
+    def embedder(self, spec: str) -> Embedder:
+        """The embedder of this name, made once: its fingerprint reads the whole model."""
         if spec not in self._embedders:
             self._embedders[spec] = Embedder(spec, self.workdir.cache)
         return self._embedders[spec]
-
-
-def trained_rankers(workdir: Workdir, overrides: Sequence[str]) -> list[Any]:
-    return read_ensemble(workdir, overrides, imported_rankers(load_ensemble(workdir)))[1]

@@ -9,10 +9,8 @@ from typing import Any
 
 from solution import oof
 from solution.config import ContextView, RankerConfig, RetrievalConfig, Run, needs_contexts
-from solution.config_files import load_run
-from solution.doctor.examined import Examined, trained_rankers
+from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, guarded
-from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.exam import context_key
 from solution.files import read_json, read_manifest
@@ -20,7 +18,6 @@ from solution.folds import already_parted, exam_with_folds_hash
 from solution.kaggle.base_models import hub_folder
 from solution.models import locate_model
 from solution.oof import load_oof, part_hash
-from solution.questions import read_questions
 from solution.retrieval import index, lexical
 from solution.retrieval.contexts.build import contexts_key
 from solution.retrieval.corpus import look_at_corpus
@@ -39,7 +36,7 @@ def settings(examined: Examined) -> Iterator[Finding]:
             "--configs",
         )
         return
-    run = load_run(examined.configs, examined.overrides, corpus=examined.corpus)
+    run = examined.run.get()
     names = ", ".join(ranker.name for ranker in run.rankers)
     yield Finding(
         "settings", str(examined.configs), "ok", f"{len(run.rankers)} rankers ({names}), {run.ensemble.folds} folds"
@@ -47,9 +44,14 @@ def settings(examined: Examined) -> Iterator[Finding]:
 
 
 def exam(examined: Examined) -> Iterator[Finding]:
-    path, folds = examined.workdir.root / "questions.csv", examined.workdir.folds
+    yield from _exam_to_train_on(examined)
+    yield from _questions_to_answer(examined)
+
+
+def _exam_to_train_on(examined: Examined) -> Iterator[Finding]:
+    path, folds = examined.workdir.questions, examined.workdir.folds
     if path.exists():
-        exam = read_questions(path)
+        exam = examined.exam.get()
         lacking = int((exam.answers < 0).sum())
         yield Finding(
             "exam",
@@ -77,18 +79,21 @@ def exam(examined: Examined) -> Iterator[Finding]:
             "is not there; it is needed to train, not to submit",
             "" if done else "To train, put it there, or name another: --questions",
         )
-    if examined.questions is not None or examined.test.exists():
-        wrong: list[str] = []
-        questions = read_questions(examined.test, wrong)
+
+
+def _questions_to_answer(examined: Examined) -> Iterator[Finding]:
+    path = examined.test_path
+    if examined.questions is not None or path.exists():
+        questions, wrong = examined.test.get()
         yield Finding(
             "exam",
-            str(examined.test),
+            str(path),
             "warning" if wrong else "ok",
             f"{len(questions)} questions to answer",
             f"Rows are wrong, and are ranked all the same: {'; '.join(wrong[:3])}" if wrong else "",
         )
     else:
-        yield Finding("exam", str(examined.test), "warning", "is not there", "submit.py needs it, or --questions FILE")
+        yield Finding("exam", str(path), "warning", "is not there", "submit.py needs it, or --questions FILE")
 
 
 def models(examined: Examined) -> Iterator[Finding]:
@@ -155,67 +160,77 @@ def _index(folder: Path, kind: str, retrieval: RetrievalConfig) -> Iterator[Find
 
 def weights(examined: Examined) -> Iterator[Finding]:
     for name in examined.by_name:
-        yield from guarded("weights and OOF", name, functools.partial(_ranker, examined.workdir, examined.run, name))
+        yield from guarded(
+            "weights and OOF", name, functools.partial(_ranker, examined.workdir, examined.run.value, name)
+        )
 
 
 def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
     """Weights and OOF files of one ranker: all there, whole, made together, and with the settings of today."""
     again = suggest("train_fold", "--all-folds", "--ranker", name)
-    config = next((each for each in run.rankers if each.name == name), None) if run is not None else None
-    now: dict[str, Any] = {}
+    config = next((ranker for ranker in run.rankers if ranker.name == name), None) if run is not None else None
     if run is not None and config is not None:
-        places = list(range(run.ensemble.folds))
-        now = config.model_dump(mode="json")
-        if needs_contexts(config, run.retrieval):
-            now["retrieval"] = run.retrieval.model_dump(mode="json")
+        wanted = list(range(run.ensemble.folds))
     else:
-        places = [int(path.name.removeprefix("fold_")) for path in sorted((workdir.weights / name).glob("fold_*"))]
-    there = [fold for fold in places if workdir.fold_weights(name, fold).is_dir()]
-    others: dict[str, list[int]] = {}  # what is set otherwise now -> the folds
-    if not there:
+        wanted = [int(path.name.removeprefix("fold_")) for path in sorted((workdir.weights / name).glob("fold_*"))]
+    trained = [fold for fold in wanted if workdir.fold_weights(name, fold).is_dir()]
+    if not trained:
         yield Finding("weights and OOF", name, "warning", "not trained yet", again)
         return
-    kept = ("questions", "contexts", "config")
     files: dict[str, None] = {}
-    for fold in there:
-        folder = workdir.fold_weights(name, fold)
-        files |= dict.fromkeys(check_folder(folder, f"Train it again: {again}"))
-        stored = read_record(folder, f"Train it again: {again}")
-        if now and now != _settings_of(stored):
-            changed = _changed(_settings_of(stored), now)
-            others.setdefault(", ".join(changed[:3]) + (" ..." if len(changed) > 3 else ""), []).append(fold)
-        elif config is not None and stored["about"]["config"] != config.hash():
-            others.setdefault("this version of the program has more of them", []).append(fold)
-        part = workdir.oof_part(name, fold)
-        if not part.is_file():
-            if workdir.oof.is_dir():  # without any it is a place to submit from
-                yield Finding("weights and OOF", name, "warning", f"fold {fold} has weights and no OOF file", again)
-            continue
-        told = oof.read_oof(part).about
-        other = [key for key in kept if told[key] != stored["about"][key]]
-        if other:
-            found = f"fold {fold}: weights and OOF file were made with other {', '.join(other)}"
-            yield Finding("weights and OOF", name, "error", found, again)
-    for settings, folds in others.items():
-        found = f"fold {', '.join(map(str, folds))}: trained with other settings than those of now: {settings}"
+    folds_by_difference: dict[str, list[int]] = {}
+    for fold in trained:
+        folder, remedy = workdir.fold_weights(name, fold), f"Train it again: {again}"
+        files |= dict.fromkeys(check_folder(folder, remedy))
+        record = read_record(folder, remedy)
+        if run is not None and config is not None and (difference := _difference(record, config, run.retrieval)):
+            folds_by_difference.setdefault(difference, []).append(fold)
+        yield from _oof_part(workdir, name, fold, record, again)
+    for difference, folds in folds_by_difference.items():
+        found = f"fold {', '.join(map(str, folds))}: trained with other settings than those of now: {difference}"
         yield Finding("weights and OOF", name, "warning", found, f"To train again: {again}")
-    lacking = [fold for fold in places if fold not in there]
+    complete = len(trained) == len(wanted)
     yield Finding(
         "weights and OOF",
         name,
-        "warning" if lacking else "ok",
-        f"{len(there)} of {len(places)} folds trained, hashes checked: {', '.join(files)} in each fold_* of "
+        "ok" if complete else "warning",
+        f"{len(trained)} of {len(wanted)} folds trained, hashes checked: {', '.join(files)} in each fold_* of "
         f"{workdir.weights / name}",
-        again if lacking else "",
+        "" if complete else again,
     )
 
 
-def _settings_of(stored: FoldRecord) -> dict[str, Any]:
-    """A fold's settings; one that its version of this program did not know is what it is by default."""
-    made = RankerConfig.model_validate(stored["config"]).model_dump(mode="json")
-    if stored["retrieval"] is not None:
-        made["retrieval"] = RetrievalConfig.model_validate(stored["retrieval"]).model_dump(mode="json")
-    return made
+def _oof_part(workdir: Workdir, name: str, fold: int, record: FoldRecord, again: str) -> Iterator[Finding]:
+    """Whether a trained fold has its OOF file, made of the same questions, contexts and settings."""
+    path = workdir.oof_part(name, fold)
+    if not path.is_file():
+        if workdir.oof.is_dir():  # without any it is a place to submit from
+            yield Finding("weights and OOF", name, "warning", f"fold {fold} has weights and no OOF file", again)
+        return
+    about = oof.read_oof(path).about
+    other = [key for key in ("questions", "contexts", "config") if about[key] != record["about"][key]]
+    if other:
+        found = f"fold {fold}: weights and OOF file were made with other {', '.join(other)}"
+        yield Finding("weights and OOF", name, "error", found, again)
+
+
+def _difference(record: FoldRecord, config: RankerConfig, retrieval: RetrievalConfig) -> str:
+    """The names of the first settings of now that differ from those of a trained fold; "" where none does."""
+    now = config.model_dump(mode="json")
+    if needs_contexts(config, retrieval):
+        now["retrieval"] = retrieval.model_dump(mode="json")
+    changed = _changed(_settings_of(record), now)
+    if changed:
+        return ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
+    return "" if record["about"]["config"] == config.hash() else "this version of the program has more of them"
+
+
+def _settings_of(record: FoldRecord) -> dict[str, Any]:
+    """A fold's settings; one that its version of this program did not know has its default."""
+    settings = RankerConfig.model_validate(record["config"]).model_dump(mode="json")
+    if record["retrieval"] is not None:
+        settings["retrieval"] = RetrievalConfig.model_validate(record["retrieval"]).model_dump(mode="json")
+    return settings
 
 
 def _changed(before: Any, now: Any, prefix: str = "") -> list[str]:
@@ -223,15 +238,15 @@ def _changed(before: Any, now: Any, prefix: str = "") -> list[str]:
     if not isinstance(before, dict) or not isinstance(now, dict):
         return [] if before == now else [prefix.removesuffix(".")]
     names = sorted({*before, *now})
-    return [each for name in names for each in _changed(before.get(name), now.get(name), f"{prefix}{name}.")]
+    return [path for name in names for path in _changed(before.get(name), now.get(name), f"{prefix}{name}.")]
 
 
 def oof_files(examined: Examined) -> Iterator[Finding]:
     import numpy as np
 
-    workdir, exam = examined.workdir, examined.exam
+    workdir, exam = examined.workdir, examined.exam.value
     if not any(workdir.oof.glob("*/fold_*.parquet")):
-        return  # told with each ranker
+        return  # each ranker's own check tells this
     table = load_oof(workdir)
     yield Finding(
         "weights and OOF", "all OOF files", "ok", f"{', '.join(table.probabilities)}: of the same questions and folds"
@@ -242,10 +257,10 @@ def oof_files(examined: Examined) -> Iterator[Finding]:
     fold_of = stored.get("fold") if isinstance(stored, dict) else None
     if not isinstance(fold_of, dict):
         raise UserError(f"the folds file is corrupt: {workdir.folds}. Delete it (and the OOF files beside it).")
-    made_of = next(iter(table.about.values()))["questions"]
+    trained_on = next(iter(table.about.values()))["questions"]
     if all(id_ in fold_of for id_ in exam.ids):
         folds = np.array([fold_of[id_] for id_ in exam.ids], dtype=np.int64)
-        if exam_with_folds_hash(exam, folds) == made_of:
+        if exam_with_folds_hash(exam, folds) == trained_on:
             yield Finding(
                 "weights and OOF", "questions", "ok", "the OOF files are of questions.csv and its folds as they are"
             )
@@ -261,7 +276,7 @@ def oof_files(examined: Examined) -> Iterator[Finding]:
 
 def contexts(examined: Examined) -> Iterator[Finding]:
     """Whether the rankers would read from today's index and settings what they were trained with."""
-    exam, workdir = examined.exam, examined.workdir
+    exam, workdir = examined.exam.value, examined.workdir
     keys: dict[tuple[str, ContextView], str] = {}
     for name, (config, retrieval) in examined.by_name.items():
         folder = workdir.fold_weights(name, 0)
@@ -293,7 +308,7 @@ def ensemble_file(examined: Examined) -> Iterator[Finding]:
             "ensemble", str(workdir.ensemble), "warning", "not tuned yet: submit.py would stop", suggest("tune")
         )
         return
-    ensemble = load_ensemble(workdir)
+    ensemble = examined.ensemble.get()
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in ensemble["weights"].items() if weight > 0)
     estimate = ensemble["estimate"]
     told = (
@@ -306,4 +321,4 @@ def ensemble_file(examined: Examined) -> Iterator[Finding]:
         yield Finding("ensemble", "OOF files", "warning", f"{changed[0]} has changed since tuning", suggest("tune"))
     elif not all(path.is_file() for path in files.values()):
         yield Finding("ensemble", "OOF files", "ok", "not all here; they are needed to tune, not to submit")
-    trained_rankers(workdir, examined.submit_overrides)  # raises what submit.py would refuse
+    examined.trained.get()  # raises what submit.py would refuse

@@ -9,26 +9,24 @@ from solution.device import choose_device
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, Report
 from solution.ensemble.costs import measured_cost
-from solution.ensemble.record import load_ensemble
 from solution.inference.schedule import ensemble_points, expected_seconds
-from solution.questions import read_questions
 from solution.weights import read_metrics
 
 
 def submission(examined: Examined, report: Report) -> Iterator[Finding]:
     """What each ranker would do, and the time, without a deadline; the plan is put into the report."""
-    if not examined.trained:
+    ensemble, trained = examined.ensemble.value, examined.trained.value
+    if ensemble is None or not trained:
         return  # told by ensemble_file
-    ensemble = load_ensemble(examined.workdir)
     weights, cascade = ensemble["weights"], ensemble.get("cascade")
     used = [name for name, weight in weights.items() if weight > 0]
     costs = {name: measured_cost(examined.workdir, name, ensemble["about"][name]) for name in used}
     point, stages = ensemble_points(ensemble, costs)[cascade["chosen"] if cascade else -1]
     shares = {stage.ranker: stage.share for stage in stages}
     order = [*shares, *(name for name in used if name not in shares)]
-    count = len(read_questions(examined.test, [])) if examined.test.exists() else None
+    count = len(examined.test.get()[0]) if examined.test_path.exists() else None
     known = True
-    for ranker in sorted(examined.trained, key=lambda each: order.index(each.name)):
+    for ranker in sorted(trained, key=lambda each: order.index(each.name)):
         config = ranker.config
         folders = ranker.asked_folders
         here = str(choose_device(config.precision)) if config.has_model else ""

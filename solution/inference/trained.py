@@ -158,6 +158,17 @@ def read_ensemble(
             an imported ranker whose answers are not given.
     """
     ensemble = load_ensemble(workdir)
+    return ensemble, read_rankers(workdir, ensemble, overrides, added, faults)
+
+
+def read_rankers(
+    workdir: Workdir,
+    ensemble: Mapping[str, Any],
+    overrides: Sequence[str],
+    added: Collection[str] = (),
+    faults: dict[str, str] | None = None,
+) -> list[TrainedRanker]:
+    """The rankers of positive weight of an ensemble that `load_ensemble` returned; see `read_ensemble`."""
     changes = parse_overrides(overrides)
     used, imported = used_rankers(ensemble), imported_rankers(ensemble)
     unknown = [".".join(path) for path, _ in changes if path[0] not in (*used, "retrieval") or len(path) < 2]
@@ -187,7 +198,7 @@ def read_ensemble(
             if faults is None:
                 raise
             faults[name] = str(error)
-    return ensemble, trained
+    return trained
 
 
 def ranker_exams(rankers: Sequence[TrainedRanker], questions: Questions, workdir: Workdir) -> dict[str, list[Any]]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import solution
 from solution.demo.exam import EXAM
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
-from solution.files import atomic_folder, link_or_copy, read_manifest, write_json, write_manifest
-from solution.files import write_text as write
-from solution.inference.trained import imported_rankers, read_ensemble
-from solution.kaggle.base_models import base_models
+from solution.files import atomic_folder, link_or_copy, read_manifest, write_json, write_manifest, write_text
+from solution.inference.trained import TrainedRanker, imported_rankers, read_rankers
+from solution.kaggle.base_models import Models, base_models
 from solution.kaggle.items import Item, folder_items
-from solution.kaggle.kernel import BUNDLE, COMPETITION, is_bundle
-from solution.kaggle.upload import SUBMIT, dataset_metadata, kernel_metadata, notebook, readme
+from solution.kaggle.kernel import BUNDLE, is_bundle
+from solution.kaggle.upload import SUBMIT, USER, Address, dataset_metadata, kernel_metadata, notebook, readme
 from solution.kaggle.wheels import Wheels, download, needed_packages, wheel_files
 from solution.packages import faiss_extra, requirements
 from solution.progress import say
@@ -28,12 +25,10 @@ from solution.retrieval.reranker.trained import NAME as RERANKER
 from solution.retrieval.reranker.trained import Reranker
 from solution.workdir import Workdir
 
-NAME, USER = "science-exam-bundle", "your-kaggle-name"
 SAMPLE = 20
+"""Questions to try a bundle on."""
 # www.kaggle.com/docs/datasets, technical specifications: 200 GB a data set, and as much for all private ones together.
 DATASET_BYTES = 200 * 10**9
-_SLUG = re.compile(r"[a-z0-9](-?[a-z0-9])*")
-_NAME_LENGTHS = range(6, 51)  # of a data set's title and slug, by its metadata's documentation
 
 
 def make_bundle(
@@ -41,9 +36,7 @@ def make_bundle(
     output: Path,
     configs: Path,
     wheels: Wheels,
-    name: str = NAME,
-    user: str = USER,
-    competition: str = COMPETITION,
+    address: Address,
     with_models: bool = True,
 ) -> dict[str, int]:
     """Write the bundle of the ensemble in `workdir`, whole or not at all.
@@ -51,8 +44,6 @@ def make_bundle(
     Args:
         output: the folder to write; a bundle that is there is replaced.
         configs: its YAML files are put in, when it is there (what a kernel runs was stored when it was trained).
-        name: the slug of the data set and of the kernel.
-        user: their owner on Kaggle.
         with_models: False: the base models are left out, and come to the kernel on another way.
 
     Returns:
@@ -62,91 +53,109 @@ def make_bundle(
         UserError: no ensemble, weights or index that fit together, a model that cannot be found, a name that Kaggle
             does not take, a folder that would be overwritten, wheels that cannot be had, or a full disk.
     """
-    _check_names(name, user, competition, wheels)
-    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not is_bundle(output))):
-        raise UserError(f"--output {output} is there and is not a bundle; give another folder")
+    # What is asked for, before anything large is read.
+    address.check()
+    wheels.check()
+    _check_output(output)
+
+    # The parts, each checked where it lies.
     rankers = _trained_rankers(workdir)
-    needed = None if wheels.left_out or wheels.folder else needed_packages(wheels)
+    packages = None if wheels.left_out or wheels.folder else needed_packages(wheels)
     items = _weights(workdir, rankers) + _reranker(workdir, rankers) + _indexes(workdir, rankers) + _code(configs)
     if wheels.folder is not None:
         items += wheel_files(wheels.folder)
     models = base_models(workdir, rankers, with_models)
     items += models.items
     _check_room(items, output)
-    with atomic_folder(output) as temporary:
-        for item in items:
-            target = temporary / item.target
-            if item.link:
-                link_or_copy(item.source.resolve(), target)
-            else:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(item.source, target)
-        if needed is not None:
-            download(needed, wheels, temporary / "wheels")
-        write_questions(temporary / "sample.csv", _sample(workdir))
-        write(temporary / "submit.py", SUBMIT)
-        write(temporary / "requirements.txt", "".join(f"{each}\n" for each in requirements(faiss_extra())))
-        write(temporary / "README.md", readme(output, name, user, competition, models, wheels))
-        write_json(temporary / "submission.ipynb", notebook())
-        write_manifest(
-            temporary,
-            BUNDLE,
-            program=solution.__version__,
-            name=name,
-            user=user,
-            competition=competition,
-            python=None if wheels.left_out else wheels.python,
-            skipped=sorted(needed.skipped) if needed else [],
-            models=models.places,
-            missing=models.missing,
-        )
+
+    # The folder, under another name until it is whole.
+    with atomic_folder(output) as folder:
+        _put(items, folder)
+        if packages is not None:
+            download(packages, wheels, folder / "wheels")
+        write_questions(folder / "sample.csv", _sample(workdir))
+        write_text(folder / "submit.py", SUBMIT)
+        write_text(folder / "requirements.txt", "".join(f"{line}\n" for line in requirements(faiss_extra())))
+        write_text(folder / "README.md", readme(output.name, address, models, wheels))
+        write_json(folder / "submission.ipynb", notebook())
+        _write_manifest(folder, address, wheels, models, packages.skipped if packages else ())
         # Kaggle's tool reads these two and uploads neither, so the manifest does not list them.
-        write_json(temporary / "dataset-metadata.json", dataset_metadata(name, user))
-        write_json(temporary / "kernel-metadata.json", kernel_metadata(name, user, competition))
-        sizes = _sizes(temporary)
-    for place, command in models.missing.items():
-        say(f"note: {place} is not in the bundle. Before the upload run, in {output}: {command}")
-    total = sum(sizes.values())
-    if total > DATASET_BYTES:
-        say(
-            f"warning: {total / 1e9:.0f} GB, and Kaggle takes {DATASET_BYTES / 1e9:.0f} GB a data set (and for all "
-            "private ones together): leave the models out with --no-models, upload them as data sets of their own, and "
-            "name their folders as settings in the notebook (RANKER.model=/kaggle/input/...)"
-        )
-    if user == USER:
-        say(f"note: {USER} stands for your name on Kaggle in the two metadata files; give it with --user")
+        write_json(folder / "dataset-metadata.json", dataset_metadata(address))
+        write_json(folder / "kernel-metadata.json", kernel_metadata(address))
+        sizes = _sizes(folder)
+    _tell(output, address, models, sum(sizes.values()))
     return sizes
 
 
-def _check_names(name: str, user: str, competition: str, wheels: Wheels) -> None:
-    if not _SLUG.fullmatch(name) or len(name) not in _NAME_LENGTHS:
-        raise UserError(
-            f"--name {name!r}: Kaggle takes {_NAME_LENGTHS.start} to {_NAME_LENGTHS.stop - 1} small letters and "
-            "digits, with single hyphens between them"
+def _check_output(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not is_bundle(output))):
+        raise UserError(f"--output {output} is there and is not a bundle; give another folder")
+
+
+def _put(items: Sequence[Item], folder: Path) -> None:
+    """Link or copy each file to its place in the bundle's folder."""
+    for item in items:
+        target = folder / item.target
+        if item.link:
+            link_or_copy(item.source.resolve(), target)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(item.source, target)
+
+
+def _write_manifest(
+    folder: Path, address: Address, wheels: Wheels, models: Models, skipped: Collection[str] = ()
+) -> None:
+    """Write what a kernel reads of its bundle (see `kernel.read_bundle`), and the hash of every file.
+
+    Args:
+        skipped: the packages that the bundle leaves to the kernel.
+    """
+    write_manifest(
+        folder,
+        BUNDLE,
+        program=solution.__version__,
+        name=address.name,
+        user=address.user,
+        competition=address.competition,
+        python=None if wheels.left_out else wheels.python,
+        skipped=sorted(skipped),
+        models=models.places,
+        missing=models.missing,
+    )
+
+
+def _tell(output: Path, address: Address, models: Models, size: int) -> None:
+    """Say what is left to do before the upload.
+
+    Args:
+        size: bytes of the whole bundle.
+    """
+    for place, command in models.missing.items():
+        say(f"note: {place} is not in the bundle. Before the upload run, in {output}: {command}")
+    if size > DATASET_BYTES:
+        say(
+            f"warning: {size / 1e9:.0f} GB, and Kaggle takes {DATASET_BYTES / 1e9:.0f} GB a data set (and for all "
+            "private ones together): leave the models out with --no-models, upload them as data sets of their own, and "
+            "name their folders as settings in the notebook (RANKER.model=/kaggle/input/...)"
         )
-    for option, text in (("--user", user), ("--competition", competition)):
-        if not _SLUG.fullmatch(text.lower()):
-            raise UserError(f"{option} {text!r}: give the name as it stands in its address on Kaggle")
-    if not re.fullmatch(r"3\.\d+", wheels.python):
-        raise UserError(f"--python {wheels.python!r}: give the kernel's version as 3.12")
-    if wheels.left_out and (wheels.folder or wheels.skip):
-        raise UserError("--no-wheels leaves all packages out; give neither --wheels nor --skip with it")
-    if wheels.folder and wheels.skip:
-        raise UserError("--skip says what is not downloaded, and --wheels that nothing is; give one of them")
+    if address.user == USER:
+        say(f"note: {USER} stands for your name on Kaggle in the two metadata files; give it with --user")
 
 
-def _trained_rankers(workdir: Workdir) -> list[Any]:
-    """The rankers that the ensemble uses (`inference.submit.TrainedRanker`), their weights checked."""
-    imported = imported_rankers(load_ensemble(workdir))
+def _trained_rankers(workdir: Workdir) -> list[TrainedRanker]:
+    """The rankers that the ensemble uses, their weights checked."""
+    ensemble = load_ensemble(workdir)
+    imported = imported_rankers(ensemble)
     if imported:
         say(
             f"note: the ensemble uses {', '.join(imported)}, imported from another program: in the kernel its answers "
             f"are needed as --add {imported[0]}=FILE (edit the notebook)"
         )
-    return read_ensemble(workdir, [], imported)[1]
+    return read_rankers(workdir, ensemble, [], imported)
 
 
-def _weights(workdir: Workdir, rankers: Sequence[Any]) -> list[Item]:
+def _weights(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
     items = [Item(workdir.ensemble, "weights/ensemble.json")]
     for ranker in rankers:
         for folder in ranker.folders:
@@ -154,16 +163,16 @@ def _weights(workdir: Workdir, rankers: Sequence[Any]) -> list[Item]:
     return items
 
 
-def _reranker(workdir: Workdir, rankers: Sequence[Any]) -> list[Item]:
+def _reranker(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
     """The trained folds of the reranker, where one is used."""
     folders: dict[Path, None] = {}
     for ranker in rankers:
         if ranker.retrieval is not None and ranker.retrieval.reranker is not None:
             folders |= dict.fromkeys(Reranker(ranker.retrieval.reranker, workdir.root).folders)
-    return [item for each in folders for item in folder_items(each, f"weights/{RERANKER}/{each.name}", link=False)]
+    return [item for fold in folders for item in folder_items(fold, f"weights/{RERANKER}/{fold.name}", link=False)]
 
 
-def _indexes(workdir: Workdir, rankers: Sequence[Any]) -> list[Item]:
+def _indexes(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
     """The indexes that the rankers' settings lead to, each checked."""
     found: dict[Path, str] = {}
     for ranker in rankers:
@@ -195,7 +204,7 @@ def _code(configs: Path) -> list[Item]:
 
 def _sample(workdir: Workdir) -> Questions:
     """A few questions without their answers, to try the bundle on: the exam's own where it is there."""
-    places = [workdir.root / "test.csv", workdir.root / "questions.csv", EXAM]
+    places = [workdir.test, workdir.questions, EXAM]
     questions = read_questions(next(path for path in places if path.is_file()))
     return questions.subset(range(min(SAMPLE, len(questions)))).without_answers()
 

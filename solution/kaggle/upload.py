@@ -6,12 +6,54 @@ docs/kernels_metadata.md).
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from dataclasses import dataclass
 from typing import Any
 
+from solution.errors import UserError
 from solution.kaggle.base_models import Models
-from solution.kaggle.kernel import ROOT
+from solution.kaggle.kernel import COMPETITION, ROOT
 from solution.kaggle.wheels import Wheels
+
+NAME, USER = "science-exam-bundle", "your-kaggle-name"
+_SLUG = re.compile(r"[a-z0-9](-?[a-z0-9])*")
+_NAME_LENGTHS = range(6, 51)  # of a data set's title and slug, by its metadata's documentation
+
+
+@dataclass(frozen=True)
+class Address:
+    """The place of a bundle on Kaggle.
+
+    Attributes:
+        name: the slug of the data set and of the kernel.
+        user: their owner.
+        competition: whose questions the kernel answers.
+    """
+
+    name: str = NAME
+    user: str = USER
+    competition: str = COMPETITION
+
+    def check(self) -> None:
+        """Raise `UserError` where Kaggle does not take one of the names."""
+        if not _SLUG.fullmatch(self.name) or len(self.name) not in _NAME_LENGTHS:
+            raise UserError(
+                f"--name {self.name!r}: Kaggle takes {_NAME_LENGTHS.start} to {_NAME_LENGTHS.stop - 1} small letters "
+                "and digits, with single hyphens between them"
+            )
+        for option, text in (("--user", self.user), ("--competition", self.competition)):
+            if not _SLUG.fullmatch(text.lower()):
+                raise UserError(f"{option} {text!r}: give the name as it stands in its address on Kaggle")
+
+    @property
+    def slug(self) -> str:
+        return f"{self.user}/{self.name}"
+
+    @property
+    def title(self) -> str:
+        """The title of which Kaggle makes the slug."""
+        return self.name.replace("-", " ").title()
+
 
 SUBMIT = '''"""Answer the competition's questions: python submit.py (all settings are optional)"""
 
@@ -82,19 +124,15 @@ def notebook() -> dict[str, Any]:
     return {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
 
 
-def _title(name: str) -> str:
-    return name.replace("-", " ").title()
+def dataset_metadata(address: Address) -> dict[str, Any]:
+    return {"title": address.title, "id": address.slug, "licenses": [{"name": "other"}]}
 
 
-def dataset_metadata(name: str, user: str) -> dict[str, Any]:
-    return {"title": _title(name), "id": f"{user}/{name}", "licenses": [{"name": "other"}]}
-
-
-def kernel_metadata(name: str, user: str, competition: str) -> dict[str, Any]:
+def kernel_metadata(address: Address) -> dict[str, Any]:
     """A private notebook with a T4 and no network."""
     return {
-        "id": f"{user}/{name}",
-        "title": _title(name),
+        "id": address.slug,
+        "title": address.title,
         "code_file": "submission.ipynb",
         "language": "python",
         "kernel_type": "notebook",
@@ -102,23 +140,29 @@ def kernel_metadata(name: str, user: str, competition: str) -> dict[str, Any]:
         "enable_gpu": "true",
         "enable_internet": "false",
         "machine_shape": "NvidiaTeslaT4",
-        "dataset_sources": [f"{user}/{name}"],
-        "competition_sources": [competition],
+        "dataset_sources": [address.slug],
+        "competition_sources": [address.competition],
         "kernel_sources": [],
         "model_sources": [],
     }
 
 
-def readme(output: Path, name: str, user: str, competition: str, models: Models, wheels: Wheels) -> str:
+def readme(folder: str, address: Address, models: Models, wheels: Wheels) -> str:
+    """The text of README.md.
+
+    Args:
+        folder: the name of the bundle's folder.
+    """
     lines = [
-        f"# {_title(name)}",
+        f"# {address.title}",
         "",
-        f"Made by `python -m solution bundle` for the competition {competition}. Upload it and run its notebook with",
+        f"Made by `python -m solution bundle` for the competition {address.competition}. "
+        "Upload it and run its notebook with",
         "[Kaggle's tool](https://github.com/Kaggle/kaggle-cli), from the folder that it lies in:",
         "",
         "```",
-        f"kaggle datasets create -p {output.name} --dir-mode zip",
-        f"kaggle kernels push -p {output.name}",
+        f"kaggle datasets create -p {folder} --dir-mode zip",
+        f"kaggle kernels push -p {folder}",
         "```",
         "",
         "A changed bundle: `kaggle datasets version -m MESSAGE`. Submit the notebook on its page when it is done.",

@@ -41,8 +41,22 @@ class Wheels:
     python: str = PYTHON
     platform: str = PLATFORM
 
+    def check(self) -> None:
+        """Raise `UserError` where the attributes do not go together."""
+        if not re.fullmatch(r"3\.\d+", self.python):
+            raise UserError(f"--python {self.python!r}: give the kernel's version as 3.12")
+        if self.left_out and (self.folder or self.skip):
+            raise UserError("--no-wheels leaves all packages out; give neither --wheels nor --skip with it")
+        if self.folder and self.skip:
+            raise UserError("--skip says what is not downloaded, and --wheels that nothing is; give one of them")
+
 
 def needed_packages(wheels: Wheels) -> Closure:
+    """The packages of this program with all that they need, but those that the kernel has.
+
+    Raises:
+        UserError: nothing needs a package that is named as one that the kernel has.
+    """
     needed = closure(requirements(faiss_extra()), wheels.python, wheels.skip)
     unknown = sorted(set(map(canonicalize_name, wheels.skip)) - needed.skipped)
     if unknown:
@@ -79,18 +93,23 @@ def download(needed: Closure, wheels: Wheels, folder: Path) -> None:
 
 def platform_tags(newest: str) -> list[str]:
     """This tag and, of manylinux, all older ones: a wheel for an older C library runs with a newer one (PEP 600)."""
-    found = re.fullmatch(
+    parts = re.fullmatch(
         r"manylinux_2_(\d+)_(\w+)", {"manylinux2014_x86_64": "manylinux_2_17_x86_64"}.get(newest, newest)
     )
-    if not found:
+    if not parts:
         return [newest]
-    minor, machine = int(found[1]), found[2]
-    tags = [f"manylinux_2_{each}_{machine}" for each in range(minor, 4, -1)]
+    minor, machine = int(parts[1]), parts[2]
+    tags = [f"manylinux_2_{older}_{machine}" for older in range(minor, 4, -1)]
     return tags + [f"{name}_{machine}" for name, least in _OLD_TAGS.items() if least <= minor]
 
 
 def wheel_files(folder: Path) -> list[Item]:
-    found = sorted(folder.glob("*.whl"))
-    if not found:
+    """The wheels in a folder.
+
+    Raises:
+        UserError: it holds none.
+    """
+    wheels = sorted(folder.glob("*.whl"))
+    if not wheels:
         raise UserError(f"--wheels {folder} holds no wheel (*.whl)")
-    return [Item(path, f"wheels/{path.name}", link=True) for path in found]
+    return [Item(path, f"wheels/{path.name}", link=True) for path in wheels]

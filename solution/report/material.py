@@ -105,7 +105,7 @@ def gather(workdir: Workdir, questions: Questions | None) -> Material:
         )
     made = Material(record, table, nested_answers(workdir, record, table), None)
     if questions is None:
-        made.missing["questions"] = f"no question file: {workdir.root / 'questions.csv'} (or give --questions FILE)"
+        made.missing["questions"] = f"no question file: {workdir.questions} (or give --questions FILE)"
     else:
         made.questions = _in_order(questions, table, record)
     _read_training(workdir, made)
