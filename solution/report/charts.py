@@ -1,4 +1,4 @@
-"""What is drawn, without how: the page draws it in HTML and SVG, `plots` in PNGs."""
+"""The charts of the report as figures: `page` draws them in HTML and SVG, `plots` in PNGs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Mark:
     """One line of a `Forest`.
 
     Attributes:
-        label: what it is of.
-        value: the figure; None: said in `text` and not drawn.
+        label: name of what the figure is of.
+        value: the figure; None: `text` stands in its place and nothing is drawn.
         low, high: its 95 % interval.
         other: a second figure of the same line, drawn hollow.
         cells: further figures, as the table shows them.
-        strong: whether it is set off.
-        text: takes the place of the figure where there is none.
+        strong: whether the line is set off.
+        text: stands in the place of a figure that is None.
     """
 
     label: str
@@ -40,12 +40,13 @@ class Forest:
 
     Attributes:
         name: of the PNG.
-        title, axis: the figure's name with and without what it is of.
+        title: names the measure and what it is measured on.
+        axis: the measure alone.
         heads: of the label's column and of the further cells.
-        reference: where a line is drawn through all of them, and what it means.
-        other: what the hollow marks are.
-        form: of a figure.
-        bars: drawn from the reference instead of as points.
+        reference: a value at which a line is drawn through all marks, and its meaning.
+        other: meaning of the hollow marks.
+        form: format of a figure.
+        bars: the marks are drawn as bars from the reference, not as points.
     """
 
     name: str
@@ -75,7 +76,7 @@ class Point:
     Attributes:
         low, high: the 95 % interval of y.
         share: of all questions that it stands for: the larger the dot; 0: no dot.
-        strong: whether it is set off.
+        strong: whether the point is set off.
     """
 
     x: float
@@ -122,7 +123,7 @@ class Panel:
     def place(self, x: float) -> float:
         return math.log10(x) if self.log_x else x
 
-    def told(self) -> str:
+    def description(self) -> str:
         """The plot in words, for those who do not see it."""
         parts = []
         for series in self.series:
@@ -154,7 +155,7 @@ class Panels:
 
 @dataclass(frozen=True)
 class Heat:
-    """A symmetric matrix of correlations; None where there is none."""
+    """A symmetric matrix of correlations; a value is None where the correlation is not defined."""
 
     name: str
     title: str
@@ -163,8 +164,8 @@ class Heat:
 
 
 def _span(values: Iterable[float]) -> tuple[float, float]:
-    held = list(values)
-    low, high = min(held), max(held)
+    numbers = list(values)
+    low, high = min(numbers), max(numbers)
     room = 0.06 * (high - low) or 0.05 * max(abs(high), 1.0)
     return low - room, high + room
 

@@ -1,11 +1,12 @@
-"""What the report is made from, read and checked; what is not there is said in a line instead."""
+"""The material of a report, read and checked; `Material.missing` says why a part is not there."""
 
 from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,21 @@ from solution.ensemble.nested import fit_nested
 from solution.ensemble.record import load_ensemble
 from solution.ensemble.search import TrialJournal
 from solution.errors import UserError
-from solution.exam import ContextPassage, Contexts, context_key
+from solution.exam import Contexts, context_key
 from solution.files import content_hash
 from solution.folds import exam_with_folds_hash
 from solution.learning.log import LOG
 from solution.questions import Questions
-from solution.retrieval.contexts.cache import stored_contexts
+from solution.retrieval.contexts.cache import stored_contexts, stored_keys
+from solution.retrieval.contexts.column import own_contexts
 from solution.suggestions import suggest
-from solution.tables import cell_text
 from solution.weights import has_metrics, read_metrics
 from solution.workdir import Workdir
 
 
 @dataclass
 class Curve:
-    """What one fold's training told.
+    """The course of one fold's training.
 
     Attributes:
         loss: of each step from 1.
@@ -44,7 +45,7 @@ class Curve:
 
 @dataclass
 class Read:
-    """Contexts and the rankers that read them; `contexts` is in the order of the OOF table."""
+    """Contexts, in the order of the OOF table, and the names of the rankers that read them."""
 
     rankers: list[str]
     contexts: Contexts
@@ -60,9 +61,9 @@ class Material:
         blended: float32 [n, width]: the shipped blend, each fold by weights that were fitted without it.
         questions: in the order of the OOF table; None when there is no question file.
         reads: the contexts that are still stored.
-        curves: ranker -> fold -> what its training told.
+        curves: ranker -> fold -> the course of its training.
         facts: ranker -> the records of its folds' metrics.json.
-        missing: what is not there -> why.
+        missing: a part that is not there ("questions", "curves", "contexts") -> why.
     """
 
     record: dict[str, Any]
@@ -103,14 +104,14 @@ def gather(workdir: Workdir, questions: Questions | None) -> Material:
             f"the OOF files have changed since {workdir.ensemble} was tuned on them ({names[0]}). "
             f"Tune again: {suggest('tune')}"
         )
-    made = Material(record, table, nested_answers(workdir, record, table), None)
+    material = Material(record, table, nested_answers(workdir, record, table), None)
     if questions is None:
-        made.missing["questions"] = f"no question file: {workdir.questions} (or give --questions FILE)"
+        material.missing["questions"] = f"no question file: {workdir.questions} (or give --questions FILE)"
     else:
-        made.questions = _in_order(questions, table, record)
-    _read_training(workdir, made)
-    _read_contexts(workdir, made)
-    return made
+        material.questions = _in_order(questions, table, record)
+    _read_training(workdir, material)
+    _read_contexts(workdir, material)
+    return material
 
 
 def nested_answers(workdir: Workdir, record: dict[str, Any], table: oof.Oof) -> np.ndarray:
@@ -166,91 +167,95 @@ def _in_order(questions: Questions, table: oof.Oof, record: dict[str, Any]) -> Q
 # --- training ------------------------------------------------------------------------------
 
 
-def _read_training(workdir: Workdir, made: Material) -> None:
+def _read_training(workdir: Workdir, material: Material) -> None:
     lacking = []
-    for name in made.everyone:
-        folds = sorted(set(made.oof.folds.tolist()))
-        made.facts[name] = [
+    folds = sorted(set(material.oof.folds.tolist()))
+    for name in material.everyone:
+        material.facts[name] = [
             read_metrics(folder, "Train that fold again.")
             for folder in (workdir.fold_weights(name, fold) for fold in folds)
             if has_metrics(folder)
         ]
         curves = {fold: curve for fold in folds if (curve := _curve(workdir, name, fold)) is not None}
         if curves:
-            made.curves[name] = curves
-        elif name in made.rankers:
+            material.curves[name] = curves
+        elif name in material.rankers:
             lacking.append(name)
-    if not made.curves:
-        made.missing["curves"] = f"no {LOG} of {', '.join(lacking)}: they were not trained here, or their weights moved"
+    if not material.curves:
+        material.missing["curves"] = (
+            f"no {LOG} of {', '.join(lacking)}: they were not trained here, or their weights moved"
+        )
 
 
 def _curve(workdir: Workdir, name: str, fold: int) -> Curve | None:
     """From `log.csv`, or from the losses that `metrics.json` keeps too; None when the ranker was not trained."""
-    for path in (workdir.fold_weights(name, fold) / LOG, workdir.logs(name, fold) / LOG):
-        if not path.is_file():
-            continue
-        loss, map3 = [], {}
-        try:
-            with open(path, encoding="utf-8", newline="") as stream:
-                for line in csv.DictReader(stream):
-                    loss.append(float(line["loss"]))
-                    if line["map3"]:
-                        map3[int(line["step"])] = float(line["map3"])
-        except (ValueError, KeyError, TypeError, csv.Error):
-            raise UserError(
-                f"the log {path} is corrupt at line {len(loss) + 2}. Train that fold again, or delete the file."
-            ) from None
-        if loss:
-            return Curve(loss, map3)
     folder = workdir.fold_weights(name, fold)
+    for path in (folder / LOG, workdir.logs(name, fold) / LOG):
+        if path.is_file() and (curve := _read_log(path)).loss:
+            return curve
     facts = read_metrics(folder, "Train that fold again.") if has_metrics(folder) else {}
     if not facts.get("loss"):
         return None
     return Curve(list(facts["loss"]), {int(step): float(score) for step, score in facts.get("evaluations", [])})
 
 
+def _read_log(path: Path) -> Curve:
+    """The curve in a `log.csv`.
+
+    Raises:
+        UserError: it is corrupt.
+    """
+    curve = Curve([], {})
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            for line in csv.DictReader(stream):
+                curve.loss.append(float(line["loss"]))
+                if line["map3"]:
+                    curve.map3[int(line["step"])] = float(line["map3"])
+    except (ValueError, KeyError, TypeError, csv.Error):
+        raise UserError(
+            f"the log {path} is corrupt at line {len(curve.loss) + 2}. Train that fold again, or delete the file."
+        ) from None
+    return curve
+
+
 # --- contexts ------------------------------------------------------------------------------
 
 
-def _read_contexts(workdir: Workdir, made: Material) -> None:
-    """Find the stored contexts by the keys in the OOF files; a ranker that reads several has a key made of theirs."""
-    wanted = {name: made.oof.about[name]["contexts"] for name in made.everyone}
-    reading = {name: key for name, key in wanted.items() if key != "none"}
-    if not reading:
-        made.missing["contexts"] = "no ranker reads contexts (or those that do were imported)"
+def _read_contexts(workdir: Workdir, material: Material) -> None:
+    """Read the stored contexts of the keys in the OOF files.
+
+    The key of a ranker that reads several contexts is made of their keys, see `exam.context_key`. Where a ranker's
+    contexts are not stored, the question file's column `context` takes their place, if it is there.
+    """
+    keys = {name: material.oof.about[name]["contexts"] for name in material.everyone}
+    keys = {name: key for name, key in keys.items() if key != "none"}
+    if not keys:
+        material.missing["contexts"] = "no ranker reads contexts (or those that do were imported)"
         return
-    paths = sorted((workdir.cache).glob("contexts-*.parquet"))
-    there = [path.stem.removeprefix("contexts-") for path in paths]
-    by_key: dict[str, list[str]] = {}
-    for name, key in reading.items():
-        for part in [key] if key in there else _parts(key, there):
-            by_key.setdefault(part, []).append(name)
-    for key, names in by_key.items():
-        contexts = stored_contexts(workdir.root, key, made.oof.ids)
+    stored = stored_keys(workdir.root)
+    readers: dict[str, list[str]] = {}
+    for name, key in keys.items():
+        for part in [key] if key in stored else _parts(key, stored):
+            readers.setdefault(part, []).append(name)
+    for key, names in readers.items():
+        contexts = stored_contexts(workdir.root, key, material.oof.ids)
         if contexts is not None:
-            made.reads.append(Read(names, contexts))
-    found = {name for read in made.reads for name in read.rankers}
-    rest = [name for name in reading if name not in found]
-    if rest and made.questions is not None and "context" in made.questions.extra:
-        made.reads.append(Read(rest, _own_column(made.questions)))
-    if not made.reads:
-        made.missing["contexts"] = (
+            material.reads.append(Read(names, contexts))
+    served = {name for read in material.reads for name in read.rankers}
+    rest = [name for name in keys if name not in served]
+    if rest and material.questions is not None and "context" in material.questions.extra:
+        material.reads.append(Read(rest, own_contexts(material.questions)))
+    if not material.reads:
+        material.missing["contexts"] = (
             f"the contexts of {', '.join(rest)} are not in {workdir.cache} any more (or were made elsewhere)"
         )
 
 
-def _parts(key: str, there: Iterable[str]) -> tuple[str, ...]:
-    """Those of the keys there that, two or three together, make this key (see `context_key`)."""
-    keys = list(there)
+def _parts(key: str, stored: Sequence[str]) -> tuple[str, ...]:
+    """Those of the stored contexts' keys of which, two or three together, this key is made."""
     for count in (2, 3):
-        for some in itertools.permutations(keys, count):
-            if context_key(some) == key:
-                return some
+        for parts in itertools.permutations(stored, count):
+            if context_key(parts) == key:
+                return parts
     return ()
-
-
-def _own_column(questions: Questions) -> Contexts:
-    texts = [cell_text(value) for value in questions.extra["context"]]
-    pairs = zip(questions.ids, texts, strict=True)
-    passages = [[ContextPassage(id_, "", text, 1.0, "column")] if text else [] for id_, text in pairs]
-    return Contexts(list(questions.ids), passages)

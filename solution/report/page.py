@@ -11,7 +11,7 @@ from solution.report.charts import Forest, Heat, Mark, Panel, Panels, ticks
 from solution.report.section import Section, Worst
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
-"""What must not stand in HTML (a carriage return is a line break already)."""
+"""Characters that must not stand in HTML (a carriage return has become a line break before)."""
 _COLORS = 6
 # Width, height, and room on the left, at the top, on the right, at the bottom, in the units of the text's 12.
 _LARGE = (360.0, 230.0, 46.0, 22.0, 12.0, 36.0)
@@ -20,7 +20,7 @@ CSS = Path(__file__).with_name("page.css")
 
 
 def text(value: str) -> str:
-    """A text as HTML shows it, whatever it holds."""
+    """A text escaped for HTML, whatever characters it holds."""
     return html.escape(_CONTROL.sub("\ufffd", value.replace("\r\n", "\n").replace("\r", "\n")))
 
 
@@ -33,7 +33,7 @@ def render(title: str, headline: Sequence[tuple[str, str, str]], sections: Seque
     """The whole page.
 
     Args:
-        headline: name, figure and remark of what stands at the top.
+        headline: the cards at the top: name, figure and remark.
     """
     shown = [section for section in sections if not section.missing]
     left_out = [section for section in sections if section.missing]
@@ -77,7 +77,7 @@ def _section(section: Section) -> str:
             parts.append(_heat(chart))
         else:
             parts.append(_panels(chart))
-    parts += [_worst(number, each) for number, each in enumerate(section.worst, 1)]
+    parts += [_worst(number, question) for number, question in enumerate(section.worst, 1)]
     return "\n".join([*parts, "</section>"])
 
 
@@ -104,7 +104,7 @@ def _forest(chart: Forest, caption: bool) -> str:
     if chart.reference is not None and chart.reference[1]:
         value, what = chart.reference
         keys.append(f"dashed: {what} ({chart.form.format(value)})" if value else f"dashed: {what}")
-    key = f'<p class="key">{"".join(f"<span>{text(each)}</span>" for each in keys)}</p>' if keys else ""
+    key = f'<p class="key">{"".join(f"<span>{text(entry)}</span>" for entry in keys)}</p>' if keys else ""
     head = f"<figcaption>{text(chart.title)}</figcaption>" if caption else ""
     return (
         f"<figure>{head}"
@@ -214,48 +214,47 @@ def _svg(panel: Panel, color: dict[str, int], small: bool) -> str:
         if len(series.points) > 1:
             parts.append(f'<path class="curve {shade}" d="M{path}"/>')
         for point in series.points:
-            own = "s1" if point.strong else shade
+            hue = "s1" if point.strong else shade
             if point.low is not None and point.high is not None:
                 ends = f'y1="{y(point.low):.1f}" y2="{y(point.high):.1f}"'
-                parts.append(f'<line class="whisker {own}" x1="{x(point.x):.1f}" x2="{x(point.x):.1f}" {ends}/>')
+                parts.append(f'<line class="whisker {hue}" x1="{x(point.x):.1f}" x2="{x(point.x):.1f}" {ends}/>')
             if point.share or len(series.points) == 1:
                 radius = 2 + 9 * point.share**0.5
                 parts.append(
-                    f'<circle class="point {own}" cx="{x(point.x):.1f}" cy="{y(point.y):.1f}" r="{radius:.1f}"/>'
+                    f'<circle class="point {hue}" cx="{x(point.x):.1f}" cy="{y(point.y):.1f}" r="{radius:.1f}"/>'
                 )
-    return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{text(panel.told())}">{"".join(parts)}</svg>'
-    )
+    label = text(panel.description())
+    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
 # --- questions -----------------------------------------------------------------------------
 
 
-def _worst(number: int, each: Worst) -> str:
-    facts = ", ".join(f"{what} {value}" for what, value in each.facts)
+def _worst(number: int, question: Worst) -> str:
+    facts = ", ".join(f"{what} {value}" for what, value in question.facts)
     options, heads = [], []
-    for letter, option in each.options:
-        shade, told = (' class="right"', " (right)") if letter == each.right else ("", "")
-        options.append(f'<li{shade} dir="auto"><b>{letter}</b> {text(option)}<b>{told}</b></li>')
-        heads.append(f'<th scope="col"{shade}>{letter}{told}</th>')
+    for letter, option in question.options:
+        shade, mark = (' class="right"', " (right)") if letter == question.right else ("", "")
+        options.append(f'<li{shade} dir="auto"><b>{letter}</b> {text(option)}<b>{mark}</b></li>')
+        heads.append(f'<th scope="col"{shade}>{letter}{mark}</th>')
     rows = []
-    for who, values in each.rows:
+    for ranker, values in question.rows:
         cells = "".join(f'<td><span style="--p:{100 * value:.0f}%">{value:.2f}</span></td>' for value in values)
-        rows.append(f'<tr><th scope="row">{name(who)}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row">{name(ranker)}</th>{cells}</tr>')
     contexts = []
-    for readers, passages in each.contexts:
+    for readers, passages in question.contexts:
         items = []
         for passage in passages:
             tag = ' <span class="tag">right passage</span>' if passage.right else ""
             title = text(passage.title or "(no title)")
             items.append(f'<li dir="auto"><b>{title}</b>{tag}<div class="text">{text(passage.text)}</div></li>')
-        told = text(f"{len(passages)} passage{'' if len(passages) == 1 else 's'} read by {readers}")
-        body = f"<details><summary>{told}</summary><ol>{''.join(items)}</ol></details>"
-        contexts.append(body if passages else f"<p>{told}</p>")
+        summary = text(f"{len(passages)} passage{'' if len(passages) == 1 else 's'} read by {readers}")
+        body = f"<details><summary>{summary}</summary><ol>{''.join(items)}</ol></details>"
+        contexts.append(body if passages else f"<p>{summary}</p>")
     label = f"Probabilities of question {number}"
     return (
         f'<article aria-labelledby="worst-{number}"><h3 id="worst-{number}">Question {number}</h3>'
-        f'<p class="facts">{text(facts)}</p><p class="prompt" dir="auto">{text(each.prompt)}</p>'
+        f'<p class="facts">{text(facts)}</p><p class="prompt" dir="auto">{text(question.prompt)}</p>'
         f'<ul class="options">{"".join(options)}</ul>'
         f'<div class="box" tabindex="0" role="region" aria-label="{label}"><table class="said"><thead>'
         f'<tr><th scope="col">probability</th>{"".join(heads)}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

@@ -61,7 +61,7 @@ def _short(label: str) -> str:
 
 
 def _folded(label: str) -> str:
-    """A label of a line of its own: of several lines where it is long, and never cut but beyond all measure."""
+    """A label that has room of its own: folded into lines where it is long, and cut only beyond four lines."""
     return "\n".join(textwrap.wrap(label, _LABEL, max_lines=4, placeholder="…")) or label
 
 
@@ -90,9 +90,9 @@ def _forest(figure: Any, chart: Forest) -> None:
         color = _COLORS[1] if mark.strong else _COLORS[0]
         if mark.strong:
             axes.get_yticklabels()[row].set_fontweight("bold")
-        told = mark.text
+        figure_text = mark.text
         if mark.value is not None:
-            told = chart.form.format(mark.value)
+            figure_text = chart.form.format(mark.value)
             if mark.low is not None and mark.high is not None:
                 axes.plot([mark.low, mark.high], [row, row], color=color, linewidth=4, alpha=0.4, solid_capstyle="butt")
             if chart.bars:
@@ -113,7 +113,7 @@ def _forest(figure: Any, chart: Forest) -> None:
                     linestyle="none",
                 )
                 hollow = True
-        axes.text(1.01, row, told, transform=axes.get_yaxis_transform(), va="center")
+        axes.text(1.01, row, figure_text, transform=axes.get_yaxis_transform(), va="center")
     if axes.get_legend_handles_labels()[1]:
         figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=9)
 
@@ -157,11 +157,11 @@ def _lines(axes: Any, panel: Panel, names: list[str]) -> None:
         label = series.name if names else None
         axes.plot(xs, ys, color=color, linestyle=_DASHES[number], linewidth=1.5, label=label)
         for point in series.points:
-            own = _COLORS[1] if point.strong else color
+            point_color = _COLORS[1] if point.strong else color
             if point.low is not None and point.high is not None:
-                axes.plot([point.x, point.x], [point.low, point.high], color=own, linewidth=2, alpha=0.5)
+                axes.plot([point.x, point.x], [point.low, point.high], color=point_color, linewidth=2, alpha=0.5)
             if point.share or len(series.points) == 1:
-                axes.plot(point.x, point.y, "o", color=own, markersize=3 + 13 * point.share**0.5, alpha=0.8)
+                axes.plot(point.x, point.y, "o", color=point_color, markersize=3 + 13 * point.share**0.5, alpha=0.8)
 
 
 def _heat(figure: Any, chart: Heat) -> None:

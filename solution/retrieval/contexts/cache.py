@@ -42,6 +42,11 @@ def stored_contexts(workdir: Path, key: str, ids: Sequence[str]) -> Contexts | N
     return _read(path, key, ids) if path.exists() else None
 
 
+def stored_keys(workdir: Path) -> list[str]:
+    """The keys of all contexts in the cache, in alphabetical order."""
+    return sorted(path.stem.removeprefix("contexts-") for path in (Path(workdir) / "cache").glob("contexts-*.parquet"))
+
+
 def _path(workdir: Path, key: str) -> Path:
     return Path(workdir) / "cache" / f"contexts-{key}.parquet"
 

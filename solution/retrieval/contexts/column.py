@@ -19,7 +19,16 @@ from solution.retrieval.passages import split_passages
 from solution.retrieval.search import embed_options
 from solution.tables import cell_text
 
-# --- the exam's own column -----------------------------------------------------------------
+
+def own_contexts(questions: Questions) -> Contexts:
+    """The column `context`, which must be there, as contexts: one passage a question, none where it is empty."""
+    pairs = zip(questions.ids, _texts(questions), strict=True)
+    passages = [[ContextPassage(id_, "", text, 1.0, "column")] if text else [] for id_, text in pairs]
+    return Contexts(list(questions.ids), passages)
+
+
+def _texts(questions: Questions) -> list[str]:
+    return [cell_text(value) for value in questions.extra["context"]]
 
 
 def column_contexts(questions: Questions, config: RetrievalConfig, workdir: Path) -> Contexts:
@@ -32,15 +41,11 @@ def column_contexts(questions: Questions, config: RetrievalConfig, workdir: Path
     wrong = [id_ for id_, value in zip(questions.ids, values, strict=True) if isinstance(value, (list, dict))]
     if wrong:
         raise UserError(f"the context of question {wrong[0]} is not a text")
-    texts = [cell_text(value) for value in values]
+    texts = _texts(questions)
     empty = [id_ for id_, text in zip(questions.ids, texts, strict=True) if not text]
     if empty:
         say(f"note: the context is empty in {len(empty)} of {len(questions)} questions (first: id {empty[0]})")
-    passages = [
-        [ContextPassage(id_, "", text, 1.0, "column")] if text else []
-        for id_, text in zip(questions.ids, texts, strict=True)
-    ]
-    contexts = Contexts(list(questions.ids), passages)
+    contexts = own_contexts(questions)
     contexts.key = contexts.hash
     if not is_stored(config):
         return contexts
@@ -56,7 +61,7 @@ def column_contexts(questions: Questions, config: RetrievalConfig, workdir: Path
     cache = ContextCache(questions, config, workdir, about)
     kept = cache.read()
     if kept is None:
-        kept = Contexts(contexts.ids, passages, _column_scores(questions, texts, config, embedder))
+        kept = Contexts(contexts.ids, contexts.passages, _column_scores(questions, texts, config, embedder))
         cache.write(kept)
     kept.key = cache.key
     return kept
