@@ -1,4 +1,4 @@
-"""How a command ends: on an error that the user can mend, one message and exit code 2."""
+"""The end of a command: on an error that the user can mend, one message and exit code 2."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 from solution.errors import explanation
 from solution.learning import distributed
@@ -14,17 +14,18 @@ from solution.suggestions import running_command
 
 EXIT_USER_ERROR = 2
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def command(function: F) -> F:
+def command(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a command: an error with an `explanation` becomes one message on stderr and exit code 2.
 
     Set `SOLUTION_TRACEBACK=1` to see the traceback instead.
     """
 
     @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             with running_command(function.__name__, kwargs):
                 return function(*args, **kwargs)
@@ -41,4 +42,4 @@ def command(function: F) -> F:
             distributed.leave()
             raise SystemExit(EXIT_USER_ERROR) from None
 
-    return run  # type: ignore[return-value]
+    return run

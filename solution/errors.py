@@ -1,4 +1,4 @@
-"""The one kind of error that a user can mend, and how a command ends on it."""
+"""Errors that a user can mend, and the message that a command ends with on one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class UserError(Exception):
 
     @classmethod
     def join(cls, problems: Iterable[str], title: str, most: int | None = None) -> UserError:
-        """One error that lists every problem found, one a line; with `most` only so many, and counts the others."""
+        """One error that lists all problems, one a line; with `most` only so many, and the number of the others."""
         problems = list(problems)
         if len(problems) == 1:
             return cls(problems[0])
@@ -26,7 +26,7 @@ _SYSTEM = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EFBIG, errno.
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says, by its kind or in its words, that memory could not be had."""
+    """True where an error says, by its kind or in its words, that there was not enough memory."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY)
 

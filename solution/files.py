@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, and known by the hash of what they hold."""
+"""Files on disk: written whole or not at all, and known by the hash of their content."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def file_hash(path: Path) -> str:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """An error on a temporary name beside `path` names `path`: the user knows no other."""
+    """Let an error on a temporary name beside `path` name `path`: the user knows no other."""
     try:
         yield
     except OSError as error:
-        told = Path(error.filename) if isinstance(error.filename, (str, os.PathLike)) else Path()
-        for hidden in (told, *told.parents):
+        failed = Path(error.filename) if isinstance(error.filename, (str, os.PathLike)) else Path()
+        for hidden in (failed, *failed.parents):
             if hidden.name.startswith(f".{path.name}.") and hidden.suffix in (".part", ".old"):
-                error.filename, error.filename2 = str(path / told.relative_to(hidden)), None
+                error.filename, error.filename2 = str(path / failed.relative_to(hidden)), None
         raise
 
 
@@ -139,7 +139,7 @@ def read_json(path: Path, what: str, remedy: str) -> Any:
     """Read a JSON file of ours; `what` names it in the singular ("the folds file").
 
     Raises:
-        UserError: it is missing or not JSON; the message names `what` it is and the `remedy`.
+        UserError: it is missing or not JSON; the message has `what` and `remedy` in it.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -166,7 +166,7 @@ def write_manifest(folder: Path, kind: str, **content: Any) -> None:
 
 @contextlib.contextmanager
 def without_hashing() -> Iterator[None]:
-    """Inside it, `read_manifest` looks whether files are there, and not at what they hold."""
+    """Inside it, `read_manifest` checks that files are there, and not their content."""
     token = _hashing.set(False)
     try:
         yield
@@ -175,7 +175,7 @@ def without_hashing() -> Iterator[None]:
 
 
 def hashing() -> bool:
-    """Whether `read_manifest` looks at what files hold."""
+    """True where `read_manifest` checks the content of files."""
     return _hashing.get()
 
 

@@ -1,4 +1,4 @@
-"""What a command shows while it works: progress bars on a terminal, single lines elsewhere."""
+"""News of a command at work, on stderr: progress bars on a terminal, single lines elsewhere."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class Bar:
         self._task = progress.add_task(title, total=total, note="") if progress else None
         self._title, self._total, self._done = title, total, 0
         self._note = ""
-        self._started = self._told = time.monotonic()
+        self._started = self._last_line = time.monotonic()
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
+        """Count `steps` more, with the text that stands behind the count from now on."""
         self._done += steps
         if note is not None:
             self._note = note
@@ -40,8 +41,8 @@ class Bar:
             self._progress.update(self._task, advance=steps, note=self._note)
             return
         now = time.monotonic()
-        if now - self._told >= 60 and self._done < self._total:
-            self._told = now
+        if now - self._last_line >= 60 and self._done < self._total:
+            self._last_line = now
             remaining = (now - self._started) / max(self._done, 1) * (self._total - self._done)
             say(f"{self._title}: {self._done}/{self._total} {self._note} (about {remaining / 60:.1f} min left)")
 

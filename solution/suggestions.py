@@ -1,4 +1,8 @@
-"""The commands that messages tell the user to type: they name the same exam and settings as the command that runs."""
+"""The commands that messages tell the user to type: they name the same exam and settings as the running command.
+
+The running command's arguments are kept in one place of this module, since messages are made far below the command
+line. `command.command` puts them there and takes them away.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +11,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+# The options' defaults on the command line: a suggestion leaves them out.
 _DEFAULTS = {"workdir": ".", "configs": "configs"}
+# The options of the running command that a suggested verb takes too.
 _OPTIONS = {
     "train_fold": ("configs", "workdir", "questions", "corpus"),
     "index": ("configs", "workdir", "corpus"),
     "tune": ("configs", "workdir"),
     "reranker": ("configs", "workdir", "questions", "corpus"),
 }
+# The `key.path=value` arguments that it takes too, by their beginning.
 _SETTINGS: dict[str, str | tuple[str, ...]] = {
     "train_fold": "ensemble.",
     "index": "retrieval.",
     "reranker": ("retrieval.", "ensemble."),
 }
-"""The beginning of the settings on the command line that are repeated too."""
 
-_running: dict[str, Any] = {}
+_running: dict[str, Any] = {}  # the arguments of the running command by name; empty: none runs
 
 
 @contextmanager
 def running_command(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Keep what the running command was called with until it ends."""
+    """Keep the arguments of the command `name` until it ends."""
     # The questions to answer are not those to train on.
     _running.update({key: value for key, value in arguments.items() if (name, key) != ("submit", "questions")})
     try:
@@ -41,12 +47,15 @@ def remember_configs(folder: str | None) -> None:
         _running["configs"] = folder
 
 
-def running_arguments() -> dict[str, Any]:
-    """What the running command was called with, as JSON holds it: for a process that works for this one."""
-    return {
-        name: [str(each) for each in value] if isinstance(value, list) else None if value is None else str(value)
-        for name, value in _running.items()
-    }
+def running_arguments() -> dict[str, str | list[str] | None]:
+    """The running command's arguments as JSON holds them: for a process that works for this one."""
+    return {name: _as_json(value) for name, value in _running.items()}
+
+
+def _as_json(value: Any) -> str | list[str] | None:
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    return None if value is None else str(value)
 
 
 def suggest(verb: str, *more: str) -> str:

@@ -1,4 +1,4 @@
-"""Where a working folder keeps its things; the only place that knows the names."""
+"""The places in a working folder; the only module that knows their names."""
 
 from __future__ import annotations
 

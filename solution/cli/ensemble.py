@@ -16,7 +16,7 @@ from solution.cli.options import (
     QuestionsOption,
     WorkdirOption,
     named_values,
-    positive,
+    not_negative,
     read_exam,
     read_settings,
 )
@@ -101,7 +101,9 @@ def tune(
     """Find the ensemble's weights from the OOF files alone and write WORKDIR/weights/ensemble.json."""
     run = read_settings(configs, overrides)
     folder = Workdir.existing(workdir)
-    speeds = {name: positive(value, f"--seconds {name}") for name, value in named_values(seconds, "--seconds").items()}
+    speeds = {
+        name: not_negative(value, f"--seconds {name}") for name, value in named_values(seconds, "--seconds").items()
+    }
     names = rankers_with_oof(folder, run)
     tuning, groups = run.ensemble.tune, run.ensemble.groups
     record = run_tune(folder, tuning, names, groups, speeds, seconds_per_question, str(configs))

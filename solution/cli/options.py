@@ -33,20 +33,27 @@ HERE = Path(".")
 APP_SETTINGS = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 
-def read_exam(path: Path | None, workdir: Workdir, answers: bool = True) -> Questions:
-    """The exam; without `answers`, as one that is to be answered, whatever can be ranked is."""
+def read_exam(path: Path | None, workdir: Workdir, to_answer: bool = False) -> Questions:
+    """The exam of a command, by default the working folder's, with notes on what is odd in it.
+
+    Args:
+        to_answer: the exam of a submission: every row that can be ranked is, and a warning tells which are wrong.
+
+    Raises:
+        UserError: it is not there, or see `read_questions`.
+    """
     if path is None:
-        path = workdir.questions if answers else workdir.test
+        path = workdir.test if to_answer else workdir.questions
         if not path.exists():
             raise UserError(f"no question file: {path} is not there; name one with --questions FILE")
     mended: list[str] = []
-    exam = read_questions(path, None if answers else mended)
+    exam = read_questions(path, mended if to_answer else None)
     if mended:
         say(summary(f"WARNING: {path} is answered all the same, though rows are wrong", mended))
     if repeated := repeated_options(exam):
         first = ", ".join(map(shown, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
-        told = f"{len(repeated)} of {len(exam)} questions repeat an option"
-        say(f"note: {told}, and equal ones cannot be told apart: {first}")
+        count = f"{len(repeated)} of {len(exam)} questions"
+        say(f"note: {count} repeat an option, and equal ones cannot be told apart: {first}")
     return exam
 
 
@@ -57,25 +64,35 @@ def read_settings(
     ranker: str | None = None,
     config: Path | None = None,
 ) -> Run:
+    """The settings of a command; see `load_run`."""
     return load_run(configs, overrides or (), ranker=ranker, ranker_file=config, corpus=corpus)
 
 
 def named_values(texts: list[str] | None, option: str, form: str = "NAME=SECONDS") -> dict[str, str]:
-    """The texts of an option that may be given several times, parted at the first `=`."""
-    found = {}
+    """The texts of an option that may be given several times, parted at the first `=`.
+
+    Raises:
+        UserError: a text has no name, no `=` or no value.
+    """
+    values = {}
     for text in texts or []:
         name, sign, value = text.partition("=")
         if not (name and sign and value):
             raise UserError(f"{option} {text!r}: give {form}")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
-def positive(text: str, what: str) -> float:
+def not_negative(text: str, option: str) -> float:
+    """The number that an option's value is; infinity is none.
+
+    Raises:
+        UserError: it is another text, or negative.
+    """
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise UserError(f"{what}={text}: give a number that is not negative")
+        raise UserError(f"{option}={text}: give a number that is not negative")
     return value

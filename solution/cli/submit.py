@@ -81,7 +81,7 @@ def submit(
     )
     place = find_place(workdir, questions, output, overrides or [])
     folder, output = place.workdir, place.output
-    exam = read_exam(place.questions, folder, answers=False)
+    exam = read_exam(place.questions, folder, to_answer=True)
     source = (place.questions or folder.test).resolve()
     for path in (output, ranked, probabilities):
         if path is not None and path.resolve() == source:

@@ -60,5 +60,5 @@ def train_fold(
     exam = read_exam(questions, Workdir.at(workdir))
     folder = Workdir.open(workdir)
     with taken_back_when_refused(folder):
-        train_folds(run, exam, folder, range(run.ensemble.folds) if all_folds else [fold])  # type: ignore[list-item]
+        train_folds(run, exam, folder, range(run.ensemble.folds) if fold is None else [fold])
     distributed.finish()
