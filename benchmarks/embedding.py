@@ -185,7 +185,7 @@ def quantised(source: str, backend: str, folder: Path) -> Encode | None:
 def with_workers(options: argparse.Namespace, embedder: Any, folder: Path) -> dict[str, Any]:
     """make_shards with one process and with several, model loading included."""
     from solution.config import RetrievalConfig
-    from solution.retrieval import shards
+    from solution.retrieval import shards, store
 
     corpus = folder / "corpus.jsonl"
     texts = passages(options.corpus, embedder, 4 * options.texts)
@@ -195,7 +195,7 @@ def with_workers(options: argparse.Namespace, embedder: Any, folder: Path) -> di
     facts: dict[str, Any] = {"worker_texts": len(texts)}
     for workers in (1, options.workers):
         target = folder / f"shards-{workers}"
-        shards.write_passages(config, embedder, target / shards.PASSAGES)
+        shards.write_passages(config, embedder, target / store.PASSAGES)
         started = time.perf_counter()
         shards.make_shards(config.model_copy(update={"workers": workers}), embedder, target)
         facts[f"seconds_workers_{workers}"] = round(time.perf_counter() - started, 1)

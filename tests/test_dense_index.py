@@ -247,7 +247,7 @@ def built(embedder, tmp_path_factory) -> tuple[RetrievalConfig, Path]:
 @pytest.fixture
 def listed(built, embedder, tmp_path, monkeypatch) -> tuple[RetrievalConfig, Path, Path]:
     """Settings of another kind, a working folder with its index too, and that index's folder."""
-    monkeypatch.setattr(approximate, "_FEWEST", 100)
+    monkeypatch.setattr(approximate, "FEWEST", 100)
     shutil.copytree(built[1] / "cache", tmp_path / "cache")
     config = built[0].model_copy(update={"index": "ivf_sq8"})
     index = build_index(config, tmp_path, embedder)
@@ -271,7 +271,7 @@ def test_another_kind_is_built_from_the_same_vectors(listed, embedder):
 
 
 def test_a_disk_that_is_full_while_an_index_is_built(built, embedder, tmp_path, monkeypatch):
-    monkeypatch.setattr(approximate, "_FEWEST", 100)
+    monkeypatch.setattr(approximate, "FEWEST", 100)
     monkeypatch.setattr(console, "quiet", True)
     shutil.copytree(built[1] / "cache", tmp_path / "cache")
     config = built[0].model_copy(update={"index": "ivf_sq8"})
@@ -362,7 +362,7 @@ def test_the_command_tunes(built):
     (configs / "retrieval.yaml").write_text(f"corpus: {config.corpus}\nembedder: {MINILM}\n")
     code = (
         "import solution.retrieval.approximate as a, solution.retrieval.index_tuning as t\n"
-        "a._FEWEST = t.FEWEST = 100\nfrom solution.cli.app import app\napp(prog_name='python -m solution')"
+        "a.FEWEST = t.FEWEST = 100\nfrom solution.cli.app import app\napp(prog_name='python -m solution')"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 

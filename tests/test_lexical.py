@@ -37,7 +37,7 @@ from solution.retrieval.gold import Gold, judge
 from solution.retrieval.index import build_index
 from solution.retrieval.lexical import build_lexical, open_lexical
 from solution.retrieval.passages import Passage
-from solution.retrieval.search import Searcher
+from solution.retrieval.search import Indexes, Searcher
 from solution.training.run import train_folds
 from solution.workdir import Workdir
 
@@ -253,10 +253,10 @@ def test_a_lexical_index_is_found_where_the_corpus_is_absent(config, workdir, tm
     assert len(open_lexical(elsewhere, workdir).passages) == len(DOCUMENTS)
     assert build_contexts(QUESTIONS, elsewhere, workdir).key == build_contexts(QUESTIONS, config, workdir).key
     for wrong in ({"corpus": "/nowhere/other.jsonl"}, {"language": "none"}, {"bm25_b": 0.1}):
-        with pytest.raises(UserError, match="no lexical indexes in .* cannot be read"):
+        with pytest.raises(UserError, match="no lexical index of .* cannot be read: the corpus is not there"):
             open_lexical(changed(elsewhere, **wrong), workdir)
     shutil.copytree(only_lexical(workdir), workdir / "cache" / "lexical-copy")
-    with pytest.raises(UserError, match="2 lexical indexes"):
+    with pytest.raises(UserError, match="several lexical indexes .*lexical-copy.*Keep one"):
         open_lexical(elsewhere, workdir)
     with pytest.raises(UserError, match="there is no lexical index of .*python -m solution index"):
         open_lexical(config, tmp_path)
@@ -339,7 +339,7 @@ def test_hybrid_contexts_name_their_finders(config, built):
 
 def test_fusion_of_two_retrievers_is_that_of_their_lists(config, built):
     weighted = changed(config, fusion="weighted", dense_weight=0.25, candidates=4)
-    (_, lists, *_) = Searcher(QUESTIONS, weighted, built).all_rankings()
+    (_, lists, *_) = Searcher(QUESTIONS, weighted, Indexes(weighted, built)).all_rankings()
     assert [(one.retriever, one.query, one.weight) for one in lists] == [
         ("dense", "prompt and options", 0.25), ("lexical", "prompt and options", 0.75),
     ]  # fmt: skip
@@ -353,7 +353,7 @@ def test_fusion_of_two_retrievers_is_that_of_their_lists(config, built):
 @pytest.mark.parametrize("retrievers", [["dense"], ["lexical"], ["dense", "lexical"]])
 def test_a_query_for_each_option(config, built, retrievers):
     each = changed(config, query="prompt_each_option", retrievers=retrievers, option_scores=[], dense_weight=1)
-    lists = Searcher(QUESTIONS, each, built).all_rankings()
+    lists = Searcher(QUESTIONS, each, Indexes(each, built)).all_rankings()
     names = [("A", "B", "C"), ("A", "C", "D"), ("A", "B"), ("A", "B")]
     for own, letters in zip(lists, names, strict=True):
         assert [(one.retriever, one.query) for one in own] == [(r, letter) for r in retrievers for letter in letters]
@@ -381,7 +381,8 @@ def test_each_setting_of_the_fusion_has_its_own_contexts(config, workdir):
         {"drop_similar": 0.9},
     ]
     variants += [{"retrievers": ["lexical"]}, {"retrievers": ["dense"]}, {"retrievers": ["lexical", "dense"]}]
-    about = [Searcher(QUESTIONS, changed(config, **values), workdir).about() for values in variants]
+    settings = [changed(config, **values) for values in variants]
+    about = [Searcher(QUESTIONS, one, Indexes(one, workdir)).about() for one in settings]
     assert all(about.count(one) == 1 for one in about)
     one, two = (build_contexts(QUESTIONS, changed(config, option_scores=[], rrf_k=k), workdir) for k in (60, 1))
     assert one.key != two.key and one.passages[0][0].score < two.passages[0][0].score

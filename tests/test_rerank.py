@@ -29,7 +29,7 @@ from solution.retrieval.reranker.candidates import LabelledList, PassageList, fi
 from solution.retrieval.reranker.cross_encoder import CrossEncoder
 from solution.retrieval.reranker.trained import Reranker
 from solution.retrieval.reranker.training import summary, train_reranker
-from solution.retrieval.search import Searcher
+from solution.retrieval.search import Indexes, Searcher
 from solution.training.run import train_folds
 from solution.workdir import Workdir
 
@@ -337,7 +337,7 @@ def test_each_question_is_reranked_by_models_that_have_not_seen_it(config, workd
 
 def test_reranked_contexts(config, workdir):
     made = build_contexts(QUESTIONS, config, workdir.root)
-    searcher = Searcher(QUESTIONS, config, workdir.root)
+    searcher = Searcher(QUESTIONS, config, Indexes(config, workdir.root))
     candidates = find_candidates(searcher, searcher.all_rankings(), config.reranker, 12)
     for row in (0, 7):
         (fold,) = reranker_of(config, workdir.root).models(QUESTIONS)[row]
@@ -369,7 +369,7 @@ def test_reranked_contexts(config, workdir):
 def test_new_questions_get_the_mean_of_the_folds(config, workdir):
     new = Questions(["n"], ["What melts in volcanoes?"], [["ice", "rock"]], np.array([-1]), {"topic": ["?"]})
     made = build_contexts(new, config, workdir.root)
-    searcher = Searcher(new, config, workdir.root)
+    searcher = Searcher(new, config, Indexes(config, workdir.root))
     (own,) = find_candidates(searcher, searcher.all_rankings(), config.reranker, 12)
     total = np.zeros(12)
     model = CrossEncoder(config.reranker, workdir.cache)
@@ -396,7 +396,8 @@ def test_the_weights_name_the_contexts(config, workdir):
     trained(config, workdir)
     assert (workdir.fold_weights("reranker", 1) / "manifest.json").stat().st_mtime_ns == stamp
     key = Reranker(config.reranker, workdir.root).key
-    searcher, reranker = Searcher(QUESTIONS, config, workdir.root), reranker_of(config, workdir.root)
+    searcher = Searcher(QUESTIONS, config, Indexes(config, workdir.root))
+    reranker = reranker_of(config, workdir.root)
     assert context_inputs(searcher, reranker)["reranker"]["weights"] == key
     shutil.copytree(config.reranker.model, workdir.root / "moved")
     assert Reranker(changed(config, model=str(workdir.root / "moved")).reranker, workdir.root).key == key

@@ -18,9 +18,9 @@ from solution.folds import already_parted, exam_with_folds_hash
 from solution.kaggle.base_models import hub_folder
 from solution.models import locate_model
 from solution.oof import load_oof, part_hash
-from solution.retrieval import index, lexical
 from solution.retrieval.contexts.build import contexts_key
 from solution.retrieval.corpus import look_at_corpus
+from solution.retrieval.places import locate_all
 from solution.suggestions import suggest
 from solution.weights import FoldRecord, check_folder, read_record, record_path
 from solution.workdir import Workdir
@@ -133,16 +133,11 @@ def indexes(examined: Examined) -> Iterator[Finding]:
             continue
         embedder = examined.embedder(retrieval.embedder)
         for view in config.contexts:
-            own = retrieval.view(view)
-            places = []
-            if own.uses_vectors:
-                places.append((index.locate_index(own, root, embedder).folder, index.KIND))
-            if "lexical" in own.retrievers:
-                places.append((lexical.locate_lexical(own, root, embedder).folder, lexical.KIND))
-            for folder, kind in places:
-                if folder not in seen:
-                    seen.add(folder)
-                    yield from guarded("index", folder.name, functools.partial(_index, folder, kind, retrieval))
+            for place in locate_all(retrieval.view(view), root, embedder):
+                if place.folder not in seen:
+                    seen.add(place.folder)
+                    check = functools.partial(_index, place.folder, place.kind.name, retrieval)
+                    yield from guarded("index", place.folder.name, check)
 
 
 def _index(folder: Path, kind: str, retrieval: RetrievalConfig) -> Iterator[Finding]:

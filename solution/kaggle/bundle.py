@@ -20,7 +20,7 @@ from solution.kaggle.wheels import Wheels, download, needed_packages, wheel_file
 from solution.packages import faiss_extra, requirements
 from solution.progress import say
 from solution.questions import Questions, read_questions, write_questions
-from solution.retrieval import index, lexical
+from solution.retrieval.places import find_embedder, locate_all
 from solution.retrieval.reranker.trained import NAME as RERANKER
 from solution.retrieval.reranker.trained import Reranker
 from solution.workdir import Workdir
@@ -178,13 +178,10 @@ def _indexes(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
     for ranker in rankers:
         if ranker.retrieval is None or ranker.retrieval.source != "index":
             continue
-        embedder = index.find_embedder(ranker.retrieval, workdir.root)
+        embedder = find_embedder(ranker.retrieval, workdir.root)
         for view in ranker.config.contexts:
-            config = ranker.retrieval.view(view)
-            if config.uses_vectors:
-                found[index.locate_index(config, workdir.root, embedder).folder] = index.KIND
-            if "lexical" in config.retrievers:
-                found[lexical.locate_lexical(config, workdir.root, embedder).folder] = lexical.KIND
+            for place in locate_all(ranker.retrieval.view(view), workdir.root, embedder):
+                found[place.folder] = place.kind.name
     items = []
     for folder, kind in found.items():
         read_manifest(folder, kind, "Make it: python -m solution index, with the --configs of its rankers.")

@@ -31,7 +31,7 @@ LOADED_UP_TO = 20_000_000
 so many) are loaded into memory, and above `rabitq`, whose codes are mapped (docs/scale.md)."""
 _VERSION = 1  # of the training; another one makes another index
 LISTED = ("ivf_sq8", "ivf_pq", "rabitq", "rabitq_fs")
-_FEWEST = 1000  # passages that lists and codes can be trained on; fewer are searched exactly
+FEWEST = 1000  # passages that lists and codes can be trained on; fewer are searched exactly
 _MOST_LISTS = 32768
 _SAMPLE = 40  # vectors to train on for each list
 _SEED = 0
@@ -46,7 +46,7 @@ def choose_kind(config: RetrievalConfig, rows: int) -> str:
     """The kind of index for so many passages; a corpus too small to train one is searched exactly."""
     if config.index == "auto":
         return "flat" if rows <= EXACT_UP_TO else "rabitq_fs" if rows <= LOADED_UP_TO else "rabitq"
-    return "flat" if config.index in LISTED and rows < _FEWEST else config.index
+    return "flat" if config.index in LISTED and rows < FEWEST else config.index
 
 
 def build_settings(config: RetrievalConfig) -> dict[str, Any]:

@@ -21,14 +21,14 @@ from solution.files import write_json
 from solution.progress import progress_bar
 from solution.retrieval.passages import Passage
 from solution.retrieval.places import remedy_of
-from solution.retrieval.store import Passages
+from solution.retrieval.store import COLUMNS, PASSAGES, Passages
 
 _WORD = re.compile(r"\w+")
 _BLOCK = 256  # passages whose best score stands for them when the k best are sought
 _DATA, _ROWS, _STARTS = "data.csc.index.npy", "indices.csc.index.npy", "indptr.csc.index.npy"
 _PARAMETERS = "params.index.json"
 _VOCABULARY = "vocabulary.parquet"
-FILES = {_DATA, _ROWS, _STARTS, _PARAMETERS, _VOCABULARY, "passages.parquet"}
+FILES = {_DATA, _ROWS, _STARTS, _PARAMETERS, _VOCABULARY, PASSAGES}
 
 
 def bm25s_library() -> Any:
@@ -115,7 +115,7 @@ class LexicalIndex:
         self.key = key
         self._words = words
         remedy = remedy_of(folder)
-        self.passages = Passages(folder / "passages.parquet", remedy)
+        self.passages = Passages(folder / PASSAGES, remedy)
         try:
             self._vocabulary = pq.read_table(folder / _VOCABULARY).column("term").combine_chunks()
             self._bm25 = bm25s_library().BM25.load(folder, mmap=True, load_vocab=False, backend="numpy")
@@ -237,7 +237,7 @@ def _counted(table: Any, vocabulary: _Vocabulary) -> tuple[np.ndarray, np.ndarra
     """How many terms each passage has, and for each pair of term and passage: term, passage, count; by term."""
     flat = array.array("q")
     lengths = []
-    for row in table.select(["id", "title", "text"]).to_pylist():
+    for row in table.select(COLUMNS).to_pylist():
         before = len(flat)
         flat.extend(map(vocabulary.__getitem__, Words.split(passage_text(Passage(**row)))))
         lengths.append(len(flat) - before)

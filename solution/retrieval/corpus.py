@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import hashlib
 import json
@@ -97,13 +98,26 @@ def _readable(spec: str, tell: bool = False) -> list[tuple[str, Path, Kind]]:
 def corpus_fingerprint(spec: str) -> str:
     """The hash of the corpus file's bytes; of several files, of their names and hashes.
 
+    A process reads each file once for it, and again only when its size or time of change differs.
+
     Raises:
         UserError: see `corpus_files`.
     """
     files = corpus_files(spec)
     if len(files) == 1 and not Path(spec).expanduser().is_dir():
-        return file_hash(next(iter(files.values())))
-    return content_hash({name: file_hash(path) for name, path in files.items()})
+        return _hash_once(next(iter(files.values())))
+    return content_hash({name: _hash_once(path) for name, path in files.items()})
+
+
+def _hash_once(path: Path) -> str:
+    about = path.stat()
+    return _hash_of(path.absolute(), about.st_size, about.st_mtime_ns)
+
+
+@functools.cache
+def _hash_of(path: Path, size: int, mtime_ns: int) -> str:
+    """The file's hash. Size and time are there for the cache: a file that was changed is hashed anew."""
+    return file_hash(path)
 
 
 def read_corpus(

@@ -16,7 +16,9 @@ from solution.suggestions import suggest
 def as_cosines(scores: np.ndarray, config: RetrievalConfig) -> np.ndarray:
     """Of unit vectors: cos = 1 - d² / 2."""
     return scores if config.metric == "ip" else 1 + scores / 2
-_SHARD = 4096
+
+
+_VECTORS_AT_ONCE = 4096
 _QUERIES_AT_ONCE = 4096
 _QUERIES_OF_CDIST = 256
 _PAIRS = 2048  # of query and passage, scored together
@@ -150,8 +152,8 @@ class PassageIndex:
             return np.vstack([scores for scores, _ in parts]), np.vstack([rows for _, rows in parts])
         best = np.empty((len(queries), 0))
         places = np.empty((len(queries), 0), dtype=np.int64)
-        for begin in range(0, len(self.vectors), _SHARD):
-            block = _unit(self.vectors[begin : begin + _SHARD])
+        for begin in range(0, len(self.vectors), _VECTORS_AT_ONCE):
+            block = _unit(self.vectors[begin : begin + _VECTORS_AT_ONCE])
             distances = cdist(queries, block, "sqeuclidean")
             scores = np.hstack([best, 1 - distances / 2 if self._metric == "ip" else -distances])
             rows = np.hstack([places, np.broadcast_to(np.arange(begin, begin + len(block)), distances.shape)])

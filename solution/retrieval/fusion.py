@@ -99,6 +99,8 @@ def distinct(passages: Sequence[Titled], threshold: float | None, most: int) -> 
             if len(taken) == most:
                 break
     return taken
+
+
 _PASSAGES_AT_ONCE = 1 << 16  # read together: their texts take some tens of megabytes
 
 

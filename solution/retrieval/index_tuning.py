@@ -1,10 +1,10 @@
-"""What each kind of index would cost and find on the user's own vectors: `python -m solution index tune`."""
+"""Cost and recall of each kind of dense index, measured on the user's own vectors: `python -m solution index tune`."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +14,12 @@ from solution.config import RetrievalConfig
 from solution.errors import UserError
 from solution.progress import progress_bar, say
 from solution.questions import Questions
-from solution.retrieval.approximate import LISTED, Structure, open_parts, write_parts
+from solution.retrieval.approximate import FEWEST, LISTED, Structure, open_parts, write_parts
 from solution.retrieval.dense import PassageIndex
-from solution.retrieval.index import build_index
-from solution.retrieval.places import find_embedder
-from solution.retrieval.search import Searcher, search_depth
+from solution.retrieval.search import Indexes, Searcher, search_depth
 from solution.workdir import Workdir
 
 KINDS = (*LISTED, "hnsw")
-FEWEST = 1000
 _PROBES = (4, 8, 16, 32, 64, 128, 256)
 _RESCORE = (40, 100, 200, 400)
 _EF_SEARCH = (32, 64, 128, 256)
@@ -72,39 +69,51 @@ def measure(
     if len(vectors) < FEWEST:
         say(f"{len(vectors)} passages are too few for anything but the exact search")
         kinds = ()
+    # The exact search first: the others are judged by what it finds.
     flat = PassageIndex(index.passages, vectors, None, _with(config, index="flat"), "")
     flat.search(queries[:1], k)
     started = time.perf_counter()
-    _, exact = flat.search(queries, k)
-    found = [Setting({"index": "flat"}, 1.0, _ms(started, queries), 0.0, 0.0)]
+    _, exact = flat.search(queries, k)  # [q, k]
+    settings = [Setting({"index": "flat"}, 1.0, _ms(started, queries), 0.0, 0.0)]
     for kind in kinds:
         if kind == "hnsw" and len(vectors) > _MOST_OF_HNSW and len(kinds) > 1:
             say(f"hnsw is left out: it is slow to build over {len(vectors)} passages; ask for it with --kinds hnsw")
             continue
         with tempfile.TemporaryDirectory(dir=folder, prefix=".tune-") as name:
-            own = _with(config, index=kind)
-            started = time.perf_counter()
-            structure = write_parts(own, vectors, Path(name))
-            seconds = time.perf_counter() - started
-            size = sum((Path(name) / file).stat().st_size for file in structure.files) / len(vectors)
-            ways = _ways(kind, structure, k)
-            enough: set[int | None] = set()
-            with progress_bar(len(ways), f"searching the {kind} index") as bar:
-                for way in ways:
-                    if way.get("rescore") not in enough:
-                        made = _with(own, **way)
-                        approximate = open_parts(Path(name), structure, made, vectors.shape)
-                        tried = PassageIndex(index.passages, vectors, approximate, made, "")
-                        tried.search(queries, k)  # what is read from a disk the first time is not measured
-                        started = time.perf_counter()
-                        _, rows = tried.search(queries, k)
-                        milliseconds = _ms(started, queries)
-                        recall = recall_at_k(rows, exact)
-                        found.append(Setting({"index": kind, **way}, recall, milliseconds, size, seconds))
-                        if recall >= _ENOUGH:
-                            enough.add(way.get("rescore"))
-                    bar.advance()
-    return found
+            settings += _measure_kind(_with(config, index=kind), index, queries, exact, Path(name))
+    return settings
+
+
+def _measure_kind(
+    config: RetrievalConfig, index: PassageIndex, queries: np.ndarray, exact: np.ndarray, folder: Path
+) -> Iterator[Setting]:
+    """Build the kind of `config` in a folder, and search it in one way after another.
+
+    Args:
+        exact: int [q, k], the rows to be found.
+    """
+    vectors, k = index.vectors, exact.shape[1]
+    started = time.perf_counter()
+    structure = write_parts(config, vectors, folder)
+    seconds = time.perf_counter() - started
+    size = sum((folder / file).stat().st_size for file in structure.files) / len(vectors)
+    ways = _ways(config.index, structure, k)
+    enough: set[int | None] = set()  # values of `rescore` with which a wider search finds no more
+    with progress_bar(len(ways), f"searching the {config.index} index") as bar:
+        for way in ways:
+            if way.get("rescore") not in enough:
+                searched = _with(config, **way)
+                approximate = open_parts(folder, structure, searched, vectors.shape)
+                candidate = PassageIndex(index.passages, vectors, approximate, searched, "")
+                candidate.search(queries, k)  # what is read from a disk the first time is not measured
+                started = time.perf_counter()
+                _, rows = candidate.search(queries, k)
+                milliseconds = _ms(started, queries)
+                recall = recall_at_k(rows, exact)
+                yield Setting({"index": config.index, **way}, recall, milliseconds, size, seconds)
+                if recall >= _ENOUGH:
+                    enough.add(way.get("rescore"))
+            bar.advance()
 
 
 def _with(config: RetrievalConfig, **values: str | int) -> RetrievalConfig:
@@ -178,16 +187,16 @@ def tune_index(
     if wrong:
         raise UserError(f"--kinds {wrong[0]}: choose among {', '.join(KINDS)}")
     k = search_depth(config)
-    embedder = find_embedder(config, folder.root)
-    built = build_index(config, folder.root, embedder)
+    indexes = Indexes(config, folder.root)
     if exam is None:
-        asked = sample_queries(built.vectors, count)
+        queries = sample_queries(indexes.dense.vectors, count)
     else:
-        searcher = Searcher(exam.subset(range(min(count, len(exam)))), config, folder.root)
+        searcher = Searcher(exam.subset(range(min(count, len(exam)))), config, indexes)
         one_each = config.query != "prompt_each_option"
-        asked = searcher.query_vectors(config.query) if one_each else searcher.option_vectors
-    found = measure(config, built, asked, k, chosen, folder.cache)
-    print(f"{len(built.passages)} passages, {len(asked)} {'questions' if exam else 'passages as queries'}")
+        queries = searcher.query_vectors(config.query) if one_each else searcher.option_vectors
+    found = measure(config, indexes.dense, queries, k, chosen, folder.cache)
+    passages = len(indexes.dense.passages)
+    print(f"{passages} passages, {len(queries)} {'questions' if exam else 'passages as queries'}")
     for line in table(found, k):
         print(line)
     best = recommend(found, recall)

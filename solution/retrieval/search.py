@@ -1,4 +1,4 @@
-"""Searching: what each retriever finds for an exam's questions. No reranker is known here."""
+"""Searching: the passages that each retriever ranks highest for an exam's questions. No reranker is known here."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from solution.retrieval.bm25 import LexicalIndex
 from solution.retrieval.dense import PassageIndex, as_cosines
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.fusion import Ranking
-from solution.retrieval.index import build_index, locate_index, open_index
-from solution.retrieval.lexical import build_lexical, locate_lexical, open_lexical
+from solution.retrieval.index import build_index, open_index
+from solution.retrieval.lexical import build_lexical, open_lexical
 from solution.retrieval.passages import token_offsets
-from solution.retrieval.places import find_embedder
+from solution.retrieval.places import DENSE, LEXICAL, IndexPlace, find_embedder, locate
 from solution.retrieval.store import Passages
 from solution.suggestions import suggest
 
@@ -36,27 +36,58 @@ def search_depth(config: RetrievalConfig) -> int:
     return max(config.candidates, config.top_k, reread) if more else max(config.top_k, reread)
 
 
-class Searcher:
-    """The retrievers of `config` and what they find for an exam's questions. Each is opened when it is first needed.
+class Indexes:
+    """The dense and the lexical index of some settings, each sought and opened once, when it is first needed.
+
+    Searchers share them whose settings differ only in how they search: in retrievers, depth, query or option scores.
+
+    Attributes:
+        workdir: the working folder.
 
     Args:
         build: whether an index that is not there may be built (where the corpus can be read).
+        embedder: one made already for `config.embedder`.
+
+    Raises:
+        UserError: the embedder cannot be found; on first use: an index cannot be made or opened.
+    """
+
+    def __init__(self, config: RetrievalConfig, workdir: Path, build: bool = True, embedder: Embedder | None = None):
+        self._config, self.workdir, self._build = config, Path(workdir), build
+        self.embedder = embedder or find_embedder(config, self.workdir)
+
+    @functools.cached_property
+    def dense_place(self) -> IndexPlace:
+        return locate(DENSE, self._config, self.workdir, self.embedder)
+
+    @functools.cached_property
+    def lexical_place(self) -> IndexPlace:
+        return locate(LEXICAL, self._config, self.workdir, self.embedder)
+
+    @functools.cached_property
+    def dense(self) -> PassageIndex:
+        get = build_index if self._build else open_index
+        return get(self._config, self.workdir, self.embedder, self.dense_place)
+
+    @functools.cached_property
+    def lexical(self) -> LexicalIndex:
+        get = build_lexical if self._build else open_lexical
+        return get(self._config, self.workdir, self.embedder, self.lexical_place)
+
+
+class Searcher:
+    """The retrievers of `config`, and the passages that they find for an exam's questions.
+
+    Args:
+        indexes: those of `config`, or of settings that differ only in how they search.
 
     Raises:
         UserError: on first use: an index cannot be made or opened, or the two hold different passages.
     """
 
-    def __init__(
-        self,
-        questions: Questions,
-        config: RetrievalConfig,
-        workdir: Path,
-        build: bool = True,
-        embedder: Embedder | None = None,
-    ):
-        self.questions, self.config = questions, config
-        self.embedder = embedder or find_embedder(config, workdir)
-        self.workdir, self._build = workdir, build
+    def __init__(self, questions: Questions, config: RetrievalConfig, indexes: Indexes):
+        self.questions, self.config, self.indexes = questions, config, indexes
+        self.embedder = indexes.embedder
         self._vectors: dict[str, np.ndarray] = {}
 
     def about(self) -> dict[str, Any]:
@@ -64,13 +95,13 @@ class Searcher:
         config = self.config
         about: dict[str, Any] = {"query": config.query, "top_k": config.top_k}
         if config.uses_vectors:
-            about |= {"index": locate_index(config, self.workdir, self.embedder).key, "backend": config.backend}
+            about |= {"index": self.indexes.dense_place.key, "backend": config.backend}
             about |= search_settings(config)
         if config.retrievers != ["dense"]:
             about["retrievers"] = config.retrievers
         if "lexical" in config.retrievers:
-            about["lexical"] = locate_lexical(config, self.workdir, self.embedder).key
-        if _fuses(self.config):
+            about["lexical"] = self.indexes.lexical_place.key
+        if _fuses(config):
             about |= {"fusion": config.fusion, "rrf_k": config.rrf_k, "dense_weight": config.dense_weight}
         if config.drop_similar is not None:
             about["drop_similar"] = config.drop_similar
@@ -83,28 +114,17 @@ class Searcher:
         """How many passages are sought for each query."""
         return search_depth(self.config)
 
-    @functools.cached_property
-    def dense(self) -> PassageIndex:
-        place = locate_index(self.config, self.workdir, self.embedder)
-        make = build_index if self._build and not place.folder.is_dir() else open_index
-        return make(self.config, self.workdir, self.embedder)
-
-    @functools.cached_property
-    def lexical(self) -> LexicalIndex:
-        place = locate_lexical(self.config, self.workdir, self.embedder)
-        make = build_lexical if self._build and not place.folder.is_dir() else open_lexical
-        return make(self.config, self.workdir, self.embedder)
-
     def passages(self) -> Passages:
         """The passages whose rows the retrievers name."""
-        if self.config.retrievers == ["lexical"]:
-            return self.lexical.passages
-        if "lexical" in self.config.retrievers and not self.lexical.passages.same_ids(self.dense.passages):
+        indexes, retrievers = self.indexes, self.config.retrievers
+        if retrievers == ["lexical"]:
+            return indexes.lexical.passages
+        if "lexical" in retrievers and not indexes.lexical.passages.same_ids(indexes.dense.passages):
             raise UserError(
-                f"the index {self.dense.key} and the lexical index {self.lexical.key} do not hold the same passages; "
-                f"delete the older one in WORKDIR/cache and run `{suggest('index')}`"
+                f"the index {indexes.dense.key} and the lexical index {indexes.lexical.key} do not hold the same "
+                f"passages; delete the older one in WORKDIR/cache and run `{suggest('index')}`"
             )
-        return self.dense.passages
+        return indexes.dense.passages
 
     def query_vectors(self, query: QueryForm) -> np.ndarray:
         """Vectors of the prompts and what the query form puts behind each, float32 [n, d]."""
@@ -141,14 +161,14 @@ class Searcher:
 
     def _dense(self, query: QueryForm, k: int) -> tuple[np.ndarray, np.ndarray]:
         vectors = self.option_vectors if query == "prompt_each_option" else self.query_vectors(query)
-        scores, rows = self.dense.search(vectors, k)
+        scores, rows = self.indexes.dense.search(vectors, k)
         return as_cosines(scores, self.config), rows
 
     def _lexical(self, query: QueryForm, k: int) -> tuple[np.ndarray, np.ndarray]:
         if query == "prompt_each_option":
-            return self.lexical.search([f"{prompt} {option}" for prompt, option in _pairs(self.questions)], k)
+            return self.indexes.lexical.search([f"{prompt} {option}" for prompt, option in _pairs(self.questions)], k)
         tails = query_tails(self.questions, query)
-        return self.lexical.search(
+        return self.indexes.lexical.search(
             [f"{prompt} {tail}" for prompt, tail in zip(self.questions.prompts, tails, strict=True)], k
         )
 

@@ -28,9 +28,9 @@ from solution.retrieval.corpus import read_corpus
 from solution.retrieval.duplicates import Duplicates
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.passages import Passage, split_passages
+from solution.retrieval.store import COLUMNS, PASSAGES
 
 SHARD = 4096  # passages
-PASSAGES = "passages.parquet"
 _DROPPED = "dropped"  # a key of the passages file's metadata
 _ATTEMPTS = 3
 _SECONDS_TO_CONNECT = 20
@@ -69,7 +69,7 @@ def write_passages(config: RetrievalConfig, embedder: Embedder, path: Path) -> N
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, pa.string()) for name in ("id", "title", "text")])
+    schema = pa.schema([(name, pa.string()) for name in COLUMNS])
     dropped: Counter[str] = Counter()
     rules = ArticleRules(config.stub_words, config.disambiguations, config.sections)
     documents = read_corpus(config.corpus, rules, dropped)

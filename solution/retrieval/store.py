@@ -13,7 +13,8 @@ import numpy as np
 from solution.errors import UserError
 from solution.retrieval.passages import Passage
 
-_COLUMNS = ["id", "title", "text"]
+PASSAGES = "passages.parquet"
+COLUMNS = ["id", "title", "text"]
 _GROUPS_KEPT = 32  # of 4,096 passages: about 100 MiB
 
 
@@ -35,7 +36,7 @@ class Passages(Sequence[Passage]):
         self._path, self._remedy = path, remedy
         with self._readable():
             self._file = pq.ParquetFile(path, memory_map=True)
-            if lacking := set(_COLUMNS) - set(self._file.schema_arrow.names):
+            if lacking := set(COLUMNS) - set(self._file.schema_arrow.names):
                 raise ValueError(f"it has no column {min(lacking)}")
             metadata = self._file.metadata
             counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -80,7 +81,7 @@ class Passages(Sequence[Passage]):
 
     def _columns(self, group: int) -> list[Any]:
         if group not in self._kept:
-            self._kept[group] = self._read(group, _COLUMNS)
+            self._kept[group] = self._read(group, COLUMNS)
             while len(self._kept) > _GROUPS_KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(group)

@@ -18,7 +18,7 @@ from solution.retrieval.embedding import Embedder
 from solution.retrieval.fusion import Ranking, drop_similar, select
 from solution.retrieval.reranker.candidates import find_candidates
 from solution.retrieval.reranker.trained import Reranker
-from solution.retrieval.search import Searcher
+from solution.retrieval.search import Indexes, Searcher
 
 
 def build_contexts(questions: Questions, config: RetrievalConfig, workdir: Path, build: bool = True) -> Contexts:
@@ -37,19 +37,27 @@ def build_contexts(questions: Questions, config: RetrievalConfig, workdir: Path,
         return Contexts(list(questions.ids), [[] for _ in range(len(questions))])
     if config.source == "column":
         return column_contexts(questions, config, workdir)
-    searcher = Searcher(questions, config, workdir, build)
-    reranker = reranker_of(config, workdir)
-    cache = ContextCache(questions, config, workdir, context_inputs(searcher, reranker))
+    return searched_contexts(Searcher(questions, config, Indexes(config, workdir, build)), reranker_of(config, workdir))
+
+
+def searched_contexts(searcher: Searcher, reranker: Reranker | None) -> Contexts:
+    """The contexts that a searcher and a reranker give, from the cache or from a search.
+
+    Raises:
+        UserError: see `build_contexts`.
+    """
+    inputs = context_inputs(searcher, reranker)
+    cache = ContextCache(searcher.questions, searcher.config, searcher.indexes.workdir, inputs)
     contexts = cache.read()
     if contexts is None:
-        contexts = _from_index(searcher, reranker)
+        contexts = _search(searcher, reranker)
         cache.write(contexts)
     contexts.key = cache.key
     return contexts
 
 
 def contexts_key(questions: Questions, config: RetrievalConfig, workdir: Path, embedder: Embedder) -> str:
-    """What `build_contexts` would give as `Contexts.key` (source index), found without searching.
+    """The `Contexts.key` that `build_contexts` would give (source index), without searching.
 
     Args:
         embedder: one made for `config.embedder`.
@@ -57,7 +65,7 @@ def contexts_key(questions: Questions, config: RetrievalConfig, workdir: Path, e
     Raises:
         UserError: there is no index to search.
     """
-    searcher = Searcher(questions, config, workdir, build=False, embedder=embedder)
+    searcher = Searcher(questions, config, Indexes(config, workdir, build=False, embedder=embedder))
     return ContextCache(questions, config, workdir, context_inputs(searcher, reranker_of(config, workdir))).key
 
 
@@ -72,15 +80,15 @@ def reranker_of(config: RetrievalConfig, workdir: Path) -> Reranker | None:
 
 def context_inputs(searcher: Searcher, reranker: Reranker | None) -> dict[str, Any]:
     """All that the contexts depend on, beside the questions."""
-    about = searcher.about()
-    return about if reranker is None else {**about, "reranker": reranker.about(searcher.questions)}
+    inputs = searcher.about()
+    return inputs if reranker is None else {**inputs, "reranker": reranker.about(searcher.questions)}
 
 
 def reranked(searcher: Searcher, reranker: Reranker, lists: list[list[Ranking]]) -> list[list[ContextPassage]]:
     """The best passages of a searcher's lists in the reranker's order, those below its threshold left out."""
     settings = reranker.settings
     candidates = find_candidates(searcher, lists, settings, settings.candidates)
-    return reranker.rerank(searcher.questions, candidates, searcher.workdir / "cache")
+    return reranker.rerank(searcher.questions, candidates, searcher.indexes.workdir / "cache")
 
 
 def build_views(
@@ -88,13 +96,20 @@ def build_views(
 ) -> dict[ContextView, Contexts]:
     """`build_contexts` by all retrievers together (`fused`) or by one alone, for each of the views named.
 
-    A source that does not search has the same contexts in every view.
+    The views share the opened indexes, the embedder and the reranker. A source that does not search has the same
+    contexts in every view.
     """
+    if config.source != "index":
+        return dict.fromkeys(views, build_contexts(questions, config, workdir))
+    indexes, reranker = Indexes(config, workdir), reranker_of(config, workdir)
     made: dict[ContextView, Contexts] = {}
     for view in dict.fromkeys(views):
-        own = config.view(view) if config.source == "index" else config
-        same = next((other for other in made if config.view(other) == own), None)
-        made[view] = build_contexts(questions, own, workdir) if same is None else made[same]
+        settings = config.view(view)
+        same = next((other for other in made if config.view(other) == settings), None)
+        if same is None:
+            made[view] = searched_contexts(Searcher(questions, settings, indexes), reranker)
+        else:
+            made[view] = made[same]
     return made
 
 
@@ -127,7 +142,7 @@ def open_views(
     return {view: opened[keys[view]] for view in views}
 
 
-def _from_index(searcher: Searcher, reranker: Reranker | None) -> Contexts:
+def _search(searcher: Searcher, reranker: Reranker | None) -> Contexts:
     """The contexts found by searching, with the option scores that the settings name."""
     questions, config = searcher.questions, searcher.config
     lists = searcher.all_rankings()
@@ -135,10 +150,10 @@ def _from_index(searcher: Searcher, reranker: Reranker | None) -> Contexts:
         passages = select(lists, searcher.passages(), config, config.top_k)
     else:
         searcher.passages()  # two indexes that do not belong together are refused before a model reads
-        passages = [drop_similar(own, config, config.top_k) for own in reranked(searcher, reranker, lists)]
+        passages = [drop_similar(found, config, config.top_k) for found in reranked(searcher, reranker, lists)]
     contexts = Contexts(list(questions.ids), passages)
     if "passage" in config.option_scores:
-        best, _ = searcher.dense.search(searcher.option_vectors, 1)
+        best, _ = searcher.indexes.dense.search(searcher.option_vectors, 1)
         contexts.option_scores["passage"] = option_table(questions, as_cosines(best[:, 0], config))
     if "sentence" in config.option_scores:
         vectors = searcher.option_vectors

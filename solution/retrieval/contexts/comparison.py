@@ -11,11 +11,11 @@ from typing import Any, get_args
 from solution.config import QueryForm, RetrievalConfig
 from solution.exam import Contexts
 from solution.questions import LETTERS, Questions
-from solution.retrieval.contexts.build import build_contexts, reranked, reranker_of
+from solution.retrieval.contexts.build import build_contexts, reranked, reranker_of, searched_contexts
 from solution.retrieval.fusion import Found, Ranking, drop_similar, fuse, named, select
 from solution.retrieval.gold import DEPTHS, Gold, judge
 from solution.retrieval.reranker.trained import Reranker
-from solution.retrieval.search import Searcher
+from solution.retrieval.search import Indexes, Searcher
 from solution.retrieval.store import Passages
 
 
@@ -32,7 +32,8 @@ def compare(questions: Questions, config: RetrievalConfig, gold: Gold, workdir: 
     reranker = reranker_of(config, workdir)  # one that is not trained is refused before anything is searched
     if reranker is not None:
         reranker.models(questions)
-    searcher = Searcher(questions, config.model_copy(update=deep), workdir)
+    indexes = Indexes(config, workdir)
+    searcher = Searcher(questions, config.model_copy(update=deep), indexes)
     every = searcher.passages()
     rows = []
     for query in get_args(QueryForm):
@@ -64,7 +65,7 @@ def compare(questions: Questions, config: RetrievalConfig, gold: Gold, workdir: 
                 }
             )
     if reranker is not None:
-        plain = Searcher(questions, config.model_copy(update={"option_scores": []}), workdir)
+        plain = Searcher(questions, config.model_copy(update={"option_scores": []}), indexes)
         rows.append(_reranked(plain, reranker, gold))
     return rows
 
@@ -114,21 +115,30 @@ def table(rows: Sequence[dict[str, Any]], gold: Gold, questions: int) -> Iterato
 
 
 def explain(questions: Questions, row: int, config: RetrievalConfig, workdir: Path) -> Iterator[str]:
-    """One question's passages, and at which place of which retriever's list, with which score, each was found."""
+    """Lines on one question's passages, and on the places and scores that each has in the retrievers' lists."""
     one = questions.subset([row])
-    made = build_contexts(one, config, workdir)
-    yield f"{one.ids[0]}: {one.prompts[0]}"
-    yield from (f"  {letter}" for letter in _options(one))
     places: dict[str, list[str]] = {}
     if config.source == "index":
-        searcher = Searcher(one, config, workdir)
-        every = searcher.passages()
-        for ranking in searcher.all_rankings()[0]:
-            pairs = zip(every.take(ranking.rows.tolist()), ranking.scores.tolist(), strict=True)
-            for place, (found, score) in enumerate(pairs, 1):
-                text = f"{ranking.retriever} ({ranking.query}): place {place}, {score:.3f}"
-                places.setdefault(found.id, []).append(text)
-    yield from _passages(made, places)
+        searcher = Searcher(one, config, Indexes(config, workdir))
+        contexts = searched_contexts(searcher, reranker_of(config, workdir))
+        places = _places(searcher)
+    else:
+        contexts = build_contexts(one, config, workdir)
+    yield f"{one.ids[0]}: {one.prompts[0]}"
+    yield from (f"  {letter}" for letter in _options(one))
+    yield from _passages(contexts, places)
+
+
+def _places(searcher: Searcher) -> dict[str, list[str]]:
+    """Passage id -> a text for each list of the first question that it is in."""
+    every = searcher.passages()
+    places: dict[str, list[str]] = {}
+    for ranking in searcher.all_rankings()[0]:
+        passages = zip(every.take(ranking.rows.tolist()), ranking.scores.tolist(), strict=True)
+        for place, (passage, score) in enumerate(passages, 1):
+            text = f"{ranking.retriever} ({ranking.query}): place {place}, {score:.3f}"
+            places.setdefault(passage.id, []).append(text)
+    return places
 
 
 def _options(one: Questions) -> list[str]:
@@ -140,8 +150,8 @@ def _options(one: Questions) -> list[str]:
     ]
 
 
-def _passages(made: Contexts, places: dict[str, list[str]]) -> Iterator[str]:
-    for number, passage in enumerate(made.passages[0], 1):
+def _passages(contexts: Contexts, places: dict[str, list[str]]) -> Iterator[str]:
+    for number, passage in enumerate(contexts.passages[0], 1):
         head = f"{number:2} {passage.score:.4f} {passage.retriever} [{passage.id}] {passage.title}"
         yield f"  {head}: {passage.text[:120]}"
         yield from (f"       {text}" for text in places.get(passage.id, []))

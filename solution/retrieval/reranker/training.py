@@ -30,7 +30,7 @@ from solution.retrieval.embedding import Embedder
 from solution.retrieval.gold import DEPTHS, Gold
 from solution.retrieval.reranker.candidates import Candidates, LabelledList, find_candidates, in_order
 from solution.retrieval.reranker.trained import FACTS, KIND, NAME, text_prints
-from solution.retrieval.search import Searcher
+from solution.retrieval.search import Indexes, Searcher
 from solution.suggestions import suggest
 from solution.weights import key_of_whole_folder, read_metrics, write_metrics
 from solution.workdir import Workdir
@@ -61,7 +61,8 @@ def train_reranker(run: Run, questions: Questions, workdir: Workdir, folds: Sequ
         raise UserError(f"retrieval.reranker.gold: {error}") from None
     fold_of = exam_folds(questions, run.ensemble, workdir.folds)
     plain: dict[str, Any] = {"top_k": 1, "drop_similar": None, "option_scores": []}
-    first = Searcher(questions, config.model_copy(update={**plain, "reranker": None}), workdir.root)
+    indexes = Indexes(config, workdir.root)
+    first = Searcher(questions, config.model_copy(update={**plain, "reranker": None}), indexes)
     labels = questions.extra[settings.gold] if settings.gold else []
     about = {
         "folds": run.ensemble.folds,
@@ -75,7 +76,7 @@ def train_reranker(run: Run, questions: Questions, workdir: Workdir, folds: Sequ
     }
     count = max(settings.mined, settings.candidates)
     deep = settings.model_copy(update={"candidates": count})
-    searcher = Searcher(questions, config.model_copy(update={**plain, "reranker": deep}), workdir.root)
+    searcher = Searcher(questions, config.model_copy(update={**plain, "reranker": deep}), indexes)
 
     @functools.cache
     def mined() -> list[Candidates]:
