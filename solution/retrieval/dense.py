@@ -1,4 +1,4 @@
-"""Search among the passages' vectors."""
+"""Search among the passages' vectors: exact, or of an approximate index's candidates scored again."""
 
 from __future__ import annotations
 
@@ -12,12 +12,6 @@ from solution.retrieval.approximate import Approximate, as_float32, drop_pages, 
 from solution.retrieval.store import Passages
 from solution.suggestions import suggest
 
-
-def as_cosines(scores: np.ndarray, config: RetrievalConfig) -> np.ndarray:
-    """Of unit vectors: cos = 1 - d² / 2."""
-    return scores if config.metric == "ip" else 1 + scores / 2
-
-
 _VECTORS_AT_ONCE = 4096
 _QUERIES_AT_ONCE = 4096
 _QUERIES_OF_CDIST = 256
@@ -27,6 +21,11 @@ _MARGIN = 16  # candidates beyond k, so that rounding in float32 does not decide
 _ROUNDING = 1e-5  # more than float32 products of unit vectors are off
 _DECIMALS = 9  # scores equal to so many decimals are ties; the lower row wins
 _MOST_CANDIDATES = 2048  # the limit of faiss's GPU indexes
+
+
+def as_cosines(scores: np.ndarray, config: RetrievalConfig) -> np.ndarray:
+    """The cosines that the scores of `PassageIndex.search` stand for; of unit vectors cos = 1 - d² / 2."""
+    return scores if config.metric == "ip" else 1 + scores / 2
 
 
 class PassageIndex:
@@ -81,27 +80,28 @@ class PassageIndex:
         wanted = min(k, len(self.vectors))
         for begin in range(0, len(vectors), _QUERIES_AT_ONCE):
             part = slice(begin, begin + _QUERIES_AT_ONCE)
-            found, places = self._search(_unit(vectors[part]), wanted)
-            scores[part, :wanted] = found
-            rows[part, :wanted] = places
+            scores[part, :wanted], rows[part, :wanted] = self._search(_unit(vectors[part]), wanted)
         return scores, rows
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and rows [q, k] for unit vectors float64 [q, d]."""
         count = min(k + _MARGIN, len(self.vectors))
         if self._exact or (self._approximate is None and count > _MOST_CANDIDATES):
             return self._cdist(queries, k)
+        # Rough products, or the approximate index, choose candidates [q, c].
         single = queries.astype(np.float32)
         if self._approximate is None:
-            # Rough products choose the candidates, those in float64 their order.
             rough, rows = nearest(single, self.vectors, count)
             cosines = self.pair_cosines(queries, rows)
         else:
             rows = self._approximate.search(single, min(self._approximate.candidates(k), len(self.vectors)))
             cosines = self.pair_cosines(single, rows)
+        # More exact products choose the k best of them: in float64, or for an approximate index in float32.
         scores = self._from_cosine(cosines)
         order = np.lexsort((rows, -scores.round(_DECIMALS)), axis=1)[:, :k]
         best = np.take_along_axis(scores, order, axis=1)
         places = np.take_along_axis(rows, order, axis=1)
+        # Where rounding may have kept a better passage out of the candidates, all distances are computed.
         if self._approximate is None and count < len(self.vectors):
             least = np.take_along_axis(cosines, order[:, -1:], axis=1)[:, 0]
             unsure = np.flatnonzero(rough[:, -1] >= least - _ROUNDING)
@@ -113,10 +113,14 @@ class PassageIndex:
         return cosines if self._metric == "ip" else -np.maximum(2 - 2 * cosines, 0)
 
     def pair_cosines(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Of each query with its own rows, [q, c] in the precision of the queries; -inf where the row is -1.
+        """The cosines of each query with its own rows, [q, c] in the queries' precision; -inf where the row is -1.
 
-        For all queries together in the order of the file, so that a disk is read from front to end and pages that were
-        read are given back. The products are taken one by one, so equal vectors have equal scores.
+        Pairs of all queries are scored together in the order of the file, so that a disk is read from front to end and
+        pages that were read are given back. The products are taken one by one, so equal vectors have equal scores.
+
+        Args:
+            queries: [q, d] of length 1.
+            rows: int64 [q, c].
         """
         flat = rows.ravel()
         order = np.argsort(flat, kind="stable")
@@ -164,5 +168,6 @@ class PassageIndex:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
+    """The vectors scaled to length 1, float64."""
     wide = vectors.astype(np.float64)
     return wide / np.maximum(np.sqrt(np.einsum("nd,nd->n", wide, wide)), 1e-12)[:, None]

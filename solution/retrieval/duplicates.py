@@ -68,17 +68,17 @@ class Duplicates:
                 yield from new
                 continue
             signatures, keys = _signatures([passage_text(passage) for passage in new])
-            for passage, signature, own in zip(new, signatures, keys, strict=True):
-                if self._is_near(signature, own):
+            for passage, signature, bands in zip(new, signatures, keys, strict=True):
+                if self._is_near(signature, bands):
                     self._dropped["nearly repeated passage"] += 1
                 else:
-                    self._keep(signature, own)
+                    self._keep(signature, bands)
                     yield passage
 
     def _is_near(self, signature: np.ndarray, keys: np.ndarray) -> bool:
         marks = ",".join("?" * _BANDS)
-        found = self._seen.execute(f"SELECT DISTINCT passage FROM band WHERE key IN ({marks})", tuple(keys.tolist()))
-        for (number,) in found.fetchall():
+        alike = self._seen.execute(f"SELECT DISTINCT passage FROM band WHERE key IN ({marks})", tuple(keys.tolist()))
+        for (number,) in alike.fetchall():
             (other,) = self._seen.execute("SELECT bytes FROM signature WHERE passage = ?", (number,)).fetchone()
             equal = float((np.frombuffer(other, dtype=np.uint8) == signature).mean())
             if (equal - _CHANCE) / (1 - _CHANCE) >= self._similarity:

@@ -46,7 +46,7 @@ class Embedder:
     """
 
     model_seconds: ClassVar[float] = 0.0
-    """That passed in the models of this process."""
+    """Seconds that the models of this process have worked."""
 
     def __init__(self, spec: str, cache: Path):
         if not spec.strip():

@@ -18,14 +18,14 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Ranking:
-    """What one retriever found for one query, best first.
+    """The passages that one retriever found for one query, best first.
 
     Attributes:
-        retriever: who found it.
-        query: what the query was made of: `prompt`, `prompt and options`, or an option's letter.
-        rows: int64 [found], the passages.
-        scores: float [found], cosines or BM25 scores.
-        weight: how much the list counts among others.
+        retriever: its name.
+        query: the parts of the question that it was made of: `prompt`, `prompt and options`, or an option's letter.
+        rows: int64 [m], the passages.
+        scores: float [m], cosines or BM25 scores.
+        weight: of the list among others.
     """
 
     retriever: str
@@ -36,7 +36,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Found:
+class FusedPassage:
     """A passage of the fused list, its score, and the retrievers that found it, in the order of the lists."""
 
     row: int
@@ -44,7 +44,7 @@ class Found:
     retrievers: tuple[str, ...]
 
 
-def fuse(rankings: Sequence[Ranking], method: Literal["rrf", "weighted"], rrf_k: int) -> list[Found]:
+def fuse(rankings: Sequence[Ranking], method: Literal["rrf", "weighted"], rrf_k: int) -> list[FusedPassage]:
     """One list of the passages of all lists, best first; of equal scores the lower row first.
 
     One list alone keeps its scores. Of several, a passage's score is the weighted sum over the lists it is in:
@@ -56,7 +56,7 @@ def fuse(rankings: Sequence[Ranking], method: Literal["rrf", "weighted"], rrf_k:
     if len(rankings) == 1:
         (only,) = rankings
         return [
-            Found(row, score, (only.retriever,))
+            FusedPassage(row, score, (only.retriever,))
             for row, score in zip(only.rows.tolist(), only.scores.tolist(), strict=True)
         ]
     whole = sum(ranking.weight for ranking in rankings)
@@ -69,7 +69,7 @@ def fuse(rankings: Sequence[Ranking], method: Literal["rrf", "weighted"], rrf_k:
             finders.setdefault(row, {})[ranking.retriever] = None
     # Rounded, so that sums of the same parts in another order are ties.
     order = sorted(scores, key=lambda row: (-round(scores[row], 12), row))
-    return [Found(row, scores[row], tuple(finders[row])) for row in order]
+    return [FusedPassage(row, scores[row], tuple(finders[row])) for row in order]
 
 
 def _scaled(scores: np.ndarray) -> np.ndarray:
@@ -92,10 +92,10 @@ def distinct(passages: Sequence[Titled], threshold: float | None, most: int) -> 
     taken: list[int] = []
     words: list[set[str]] = []
     for place, passage in enumerate(passages):
-        own = set(_WORD.findall(passage_text(passage).lower()))
-        if all(len(own & other) < threshold * len(own | other) for other in words):
+        these = set(_WORD.findall(passage_text(passage).lower()))
+        if all(len(these & others) < threshold * len(these | others) for others in words):
             taken.append(place)
-            words.append(own)
+            words.append(these)
             if len(taken) == most:
                 break
     return taken
@@ -108,33 +108,35 @@ def select(
     lists: Iterable[list[Ranking]], passages: Passages, config: RetrievalConfig, most: int
 ) -> list[list[ContextPassage]]:
     """The best passages of each question: its lists fused, the first `most` that are not nearly equal to another."""
-    fused = (fuse(own, config.fusion, config.rrf_k) for own in lists)
+    fused = (fuse(rankings, config.fusion, config.rrf_k) for rankings in lists)
     if config.drop_similar is None:
-        fused = (own[:most] for own in fused)
-    return [drop_similar(own, config, most) for own in named(fused, passages)]
+        fused = (found[:most] for found in fused)  # only these are read
+    return [drop_similar(found, config, most) for found in read_passages(fused, passages)]
 
 
 def drop_similar(found: list[ContextPassage], config: RetrievalConfig, most: int) -> list[ContextPassage]:
+    """The first `most` of a question's passages, without those nearly equal to an earlier one (see `distinct`)."""
     return [found[place] for place in distinct(found, config.drop_similar, most)]
 
 
-def named(fused: Iterable[Sequence[Found]], passages: Passages) -> Iterator[list[ContextPassage]]:
-    """The passages of each question's fused list, read for many questions together."""
+def read_passages(fused: Iterable[Sequence[FusedPassage]], passages: Passages) -> Iterator[list[ContextPassage]]:
+    """The passages of each question's fused list with their texts, which are read for many questions together."""
     remaining = iter(fused)
     while block := list(_first(remaining, _PASSAGES_AT_ONCE)):
-        read = iter(passages.take(one.row for own in block for one in own))
-        for own in block:
+        texts = iter(passages.take(found.row for question in block for found in question))
+        for question in block:
+            # Each question takes as many texts as it has passages.
             yield [
-                ContextPassage(passage.id, passage.title, passage.text, one.score, "+".join(one.retrievers))
-                for one, passage in zip(own, read, strict=False)
+                ContextPassage(passage.id, passage.title, passage.text, found.score, "+".join(found.retrievers))
+                for found, passage in zip(question, texts, strict=False)
             ]
 
 
-def _first(lists: Iterator[Sequence[Found]], most: int) -> Iterator[Sequence[Found]]:
+def _first(lists: Iterator[Sequence[FusedPassage]], most: int) -> Iterator[Sequence[FusedPassage]]:
     """Lists from the front, until they hold `most` passages."""
     held = 0
-    for own in lists:
-        yield own
-        held += len(own)
+    for question in lists:
+        yield question
+        held += len(question)
         if held >= most:
             return

@@ -1,10 +1,10 @@
-"""Which passages are right for a question, and how high a search ranks them."""
+"""The right passages of a question, and how high a search ranks them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,8 +18,13 @@ DEPTHS = (1, 3, 5, 10)
 _SPACE = re.compile(r"\W+")
 
 
+class _Passage(Titled, Protocol):
+    @property
+    def id(self) -> str: ...
+
+
 class Gold:
-    """What counts as the right passage of a question.
+    """The right passages of each question.
 
     With a column: a passage whose id or title is the column's value or begins with it (up to a character that is
     no letter and no digit), so a module "m45983" has the passages "m45983-1" and "m45983-1#0".
@@ -27,7 +32,7 @@ class Gold:
     no passage word for word, and short ones stand in many.
 
     Attributes:
-        name: says which of the two it is.
+        name: which of the two it is, for messages.
         rows: the questions that can be judged: those with a value, or with an answer.
 
     Raises:
@@ -42,7 +47,7 @@ class Gold:
                 for options, answer in zip(questions.options, questions.answers.tolist(), strict=True)
             ]
             self._values = [_plain(value) for value in values]
-            self._fits: Callable[[str, Any], bool] = lambda value, passage: value in _plain(passage_text(passage))
+            self._fits: Callable[[str, _Passage], bool] = lambda value, passage: value in _plain(passage_text(passage))
         else:
             if column not in questions.extra:
                 there = ", ".join(questions.extra) or "none"
@@ -58,7 +63,8 @@ class Gold:
                 else f"the column {column!r} is empty"
             )
 
-    def hits(self, row: int, passages: Sequence[Any]) -> list[bool]:
+    def hits(self, row: int, passages: Sequence[_Passage]) -> list[bool]:
+        """Whether each passage is right for the question."""
         return [self._fits(self._values[row], passage) for passage in passages]
 
 
@@ -72,7 +78,7 @@ def _begins(text: str, value: str) -> bool:
     return text[: len(value)].lower() == value and not text[len(value) : len(value) + 1].isalnum()
 
 
-def judge(gold: Gold, passages: Sequence[Sequence[Titled]]) -> dict[str, Any]:
+def judge(gold: Gold, passages: Sequence[Sequence[_Passage]]) -> dict[str, Any]:
     """Recall@k (the share of questions with a right passage among the first k) and MRR, with 95 % intervals.
 
     Args:

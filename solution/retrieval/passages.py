@@ -22,7 +22,7 @@ _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*\s+(?=\S)|[。！？]|\n")
 
 @dataclass(frozen=True)
 class Passage:
-    """What is embedded and found: `title` may be empty."""
+    """The text that is embedded and found; `title` may be empty."""
 
     id: str
     title: str
@@ -169,13 +169,13 @@ def _windows(text: str, offsets: list[tuple[int, int]], first: int, budget: int,
         sentence_start[np.searchsorted(ends, end, side="right")] = True
     shared = min(overlap, budget - max(1, budget // 8))
     texts: list[str] = []
-    told = 0  # how far the passages reach
+    covered = 0  # how far the passages reach
 
     def add(begin: int, stop: int) -> None:
-        nonlocal told
+        nonlocal covered
         piece = text[begin:stop].rstrip()
-        if piece and begin + len(piece) > told:  # a window may bring nothing but white space
-            told = begin + len(piece)
+        if piece and begin + len(piece) > covered:  # a window may bring nothing but white space
+            covered = begin + len(piece)
             texts.append(piece.lstrip())
 
     start = end = 0

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from solution.errors import UserError
-from solution.tables import shown
+from solution.tables import listed
 
 TEXT_COLUMNS = ("text", "passage", "content", "extract")
 Kind = Literal["csv", "jsonl", "parquet", "cirrus", "text"]
@@ -57,10 +57,7 @@ def text_column(cells: Mapping[str, Any], where: str) -> str:
     for name in TEXT_COLUMNS:
         if name in cells:
             return name
-    raise UserError(
-        f"the corpus {where}: no column {' or '.join(TEXT_COLUMNS)}; it has "
-        f"{', '.join(map(shown, list(cells)[:12])) or 'none'}"
-    )
+    raise UserError(f"the corpus {where}: no column {' or '.join(TEXT_COLUMNS)}; it has {listed(list(cells))}")
 
 
 # --- which format --------------------------------------------------------------------------

@@ -91,7 +91,7 @@ class Searcher:
         self._vectors: dict[str, np.ndarray] = {}
 
     def about(self) -> dict[str, Any]:
-        """All settings and indexes that the lists depend on; the questions and the reranker are not among them."""
+        """All settings and indexes that decide the lists; the questions and the reranker are not among them."""
         config = self.config
         about: dict[str, Any] = {"query": config.query, "top_k": config.top_k}
         if config.uses_vectors:
@@ -149,15 +149,16 @@ class Searcher:
         else:
             names = [[query.replace("_", " ")]] * len(questions)
         scores, rows = self._dense(query, k) if retriever == "dense" else self._lexical(query, k)
-        found = iter(zip(scores, rows, strict=True))
-        made = []
-        for own in names:
+        results = iter(zip(scores, rows, strict=True))  # one for each query
+        rankings = []
+        for queries in names:
             lists = []
-            for name in own:
-                values, places = next(found)
-                lists.append(Ranking(retriever, name, places[places >= 0], values[places >= 0], weight))
-            made.append(lists)
-        return made
+            for name in queries:
+                query_scores, query_rows = next(results)
+                there = query_rows >= 0
+                lists.append(Ranking(retriever, name, query_rows[there], query_scores[there], weight))
+            rankings.append(lists)
+        return rankings
 
     def _dense(self, query: QueryForm, k: int) -> tuple[np.ndarray, np.ndarray]:
         vectors = self.option_vectors if query == "prompt_each_option" else self.query_vectors(query)
@@ -174,12 +175,12 @@ class Searcher:
 
     def all_rankings(self) -> list[list[Ranking]]:
         """The lists of all retrievers, for each question, as the settings say."""
-        each = [self.rankings(retriever, self.config.query) for retriever in self.config.retrievers]
-        return [[ranking for lists in own for ranking in lists] for own in zip(*each, strict=True)]
+        by_retriever = [self.rankings(retriever, self.config.query) for retriever in self.config.retrievers]
+        return [[ranking for lists in question for ranking in lists] for question in zip(*by_retriever, strict=True)]
 
 
 def query_tails(questions: Questions, query: QueryForm) -> list[str]:
-    """What stands behind each prompt in its one query."""
+    """The text behind each prompt in its one query: nothing, or the options."""
     if query == "prompt":
         return [""] * len(questions)
     return [" ".join(filter(None, options)) for options in questions.options]

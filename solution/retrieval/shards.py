@@ -41,10 +41,10 @@ Vectors = np.ndarray
 
 @contextlib.contextmanager
 def room_on_disk(folder: Path) -> Iterator[None]:
-    """Say what a full disk leaves.
+    """Turn the error of a full disk into one that says what is kept and how to go on.
 
     Raises:
-        UserError: in the place of an OSError that says so.
+        UserError: in the place of an OSError that says that the disk is full.
     """
     try:
         yield
@@ -61,7 +61,7 @@ def room_on_disk(folder: Path) -> Iterator[None]:
 
 
 def write_passages(config: RetrievalConfig, embedder: Embedder, path: Path) -> None:
-    """All passages of the corpus, a row group for each shard; what was left out is told and kept in the metadata.
+    """Write all passages of the corpus, a row group for each shard; print and store how many were left out, and why.
 
     Raises:
         UserError: see `corpus.read_corpus`; or the disk is full.
@@ -125,7 +125,10 @@ def read_shard(path: Path, shape: tuple[int, int]) -> Vectors | None:
 
 
 def write_shard(path: Path, vectors: Vectors) -> None:
-    """Through memory: NumPy's own way to a file tells of a full disk without the system's error."""
+    """Write a shard whole or not at all.
+
+    Through memory: where the disk is full, NumPy's own way to a file raises an error that does not say so.
+    """
     buffer = io.BytesIO()
     np.save(buffer, vectors, allow_pickle=False)
     with atomic_file(path) as temporary:
@@ -133,7 +136,7 @@ def write_shard(path: Path, vectors: Vectors) -> None:
 
 
 def make_shards(config: RetrievalConfig, embedder: Embedder, shards: Path) -> None:
-    """Cut and embed the corpus into a folder; parts that are there are kept.
+    """Cut and embed the corpus into a folder; finished passages and shards that are there are used again.
 
     Shards are made one after another, by `config.workers` processes of this machine, or by the workers of the Dask
     cluster `config.dask`; only this process writes. A worker that dies costs the shard it was at, which is made again.

@@ -102,15 +102,15 @@ def build_views(
     if config.source != "index":
         return dict.fromkeys(views, build_contexts(questions, config, workdir))
     indexes, reranker = Indexes(config, workdir), reranker_of(config, workdir)
-    made: dict[ContextView, Contexts] = {}
+    contexts: dict[ContextView, Contexts] = {}
     for view in dict.fromkeys(views):
         settings = config.view(view)
-        same = next((other for other in made if config.view(other) == settings), None)
+        same = next((other for other in contexts if config.view(other) == settings), None)
         if same is None:
-            made[view] = searched_contexts(Searcher(questions, settings, indexes), reranker)
+            contexts[view] = searched_contexts(Searcher(questions, settings, indexes), reranker)
         else:
-            made[view] = made[same]
-    return made
+            contexts[view] = contexts[same]
+    return contexts
 
 
 def open_views(

@@ -75,7 +75,11 @@ def _read(path: Path, key: str, ids: Sequence[str]) -> Contexts | None:
 
 
 class ContextCache:
-    """One exam's contexts in a parquet file, named by all that they depend on."""
+    """One exam's contexts in a parquet file, named by all that they depend on.
+
+    Args:
+        about: what they depend on beside the questions, their source and the option scores.
+    """
 
     def __init__(self, questions: Questions, config: RetrievalConfig, workdir: Path, about: dict[str, Any]):
         self._ids, self._width = questions.ids, questions.max_options
@@ -112,7 +116,7 @@ class ContextCache:
         rows = [
             {
                 "id": id_,
-                "passages": [asdict(found) for found in contexts.passages[row]],
+                "passages": [asdict(passage) for passage in contexts.passages[row]],
                 **{f"option_{kind}": table[row].tolist() for kind, table in scores.items()},
             }
             for row, id_ in enumerate(contexts.ids)

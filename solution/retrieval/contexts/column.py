@@ -22,29 +22,18 @@ from solution.tables import cell_text
 
 def own_contexts(questions: Questions) -> Contexts:
     """The column `context`, which must be there, as contexts: one passage a question, none where it is empty."""
-    pairs = zip(questions.ids, _texts(questions), strict=True)
-    passages = [[ContextPassage(id_, "", text, 1.0, "column")] if text else [] for id_, text in pairs]
+    texts = zip(questions.ids, map(cell_text, questions.extra["context"]), strict=True)
+    passages = [[ContextPassage(id_, "", text, 1.0, "column")] if text else [] for id_, text in texts]
     return Contexts(list(questions.ids), passages)
 
 
-def _texts(questions: Questions) -> list[str]:
-    return [cell_text(value) for value in questions.extra["context"]]
-
-
 def column_contexts(questions: Questions, config: RetrievalConfig, workdir: Path) -> Contexts:
-    values = questions.extra.get("context")
-    if values is None:
-        raise UserError(
-            "retrieval.source is column and the question file has no column 'context'; add it, or set "
-            "retrieval.source to index or none"
-        )
-    wrong = [id_ for id_, value in zip(questions.ids, values, strict=True) if isinstance(value, (list, dict))]
-    if wrong:
-        raise UserError(f"the context of question {wrong[0]} is not a text")
-    texts = _texts(questions)
-    empty = [id_ for id_, text in zip(questions.ids, texts, strict=True) if not text]
-    if empty:
-        say(f"note: the context is empty in {len(empty)} of {len(questions)} questions (first: id {empty[0]})")
+    """The contexts from the question file's column; option scores are stored in the cache.
+
+    Raises:
+        UserError: there is no such column, a cell of it is not a text, or the embedder cannot be found.
+    """
+    _check_column(questions)
     contexts = own_contexts(questions)
     contexts.key = contexts.hash
     if not is_stored(config):
@@ -53,40 +42,58 @@ def column_contexts(questions: Questions, config: RetrievalConfig, workdir: Path
         embedder = Embedder(config.embedder, workdir / "cache")
     except UserError as error:
         raise UserError(f"{error}; or set retrieval.option_scores=[], and no embedder is needed") from None
+    texts = [question[0].text if question else "" for question in contexts.passages]
     about = {
         "context": sorted(zip(questions.ids, texts, strict=True)),
         "embedder": embedder.fingerprint,
         "tokens": [config.passage_tokens, config.passage_overlap],
     }
     cache = ContextCache(questions, config, workdir, about)
-    kept = cache.read()
-    if kept is None:
-        kept = Contexts(contexts.ids, contexts.passages, _column_scores(questions, texts, config, embedder))
-        cache.write(kept)
-    kept.key = cache.key
-    return kept
+    scored = cache.read()
+    if scored is None:
+        scored = Contexts(contexts.ids, contexts.passages, _option_scores(questions, texts, config, embedder))
+        cache.write(scored)
+    scored.key = cache.key
+    return scored
 
 
-def _column_scores(
+def _check_column(questions: Questions) -> None:
+    values = questions.extra.get("context")
+    if values is None:
+        raise UserError(
+            "retrieval.source is column and the question file has no column 'context'; add it, or set "
+            "retrieval.source to index or none"
+        )
+    rows = list(zip(questions.ids, values, strict=True))
+    wrong = [id_ for id_, value in rows if isinstance(value, (list, dict))]
+    if wrong:
+        raise UserError(f"the context of question {wrong[0]} is not a text")
+    empty = [id_ for id_, value in rows if not cell_text(value)]
+    if empty:
+        say(f"note: the context is empty in {len(empty)} of {len(questions)} questions (first: id {empty[0]})")
+
+
+def _option_scores(
     questions: Questions, texts: list[str], config: RetrievalConfig, embedder: Embedder
 ) -> dict[str, np.ndarray]:
     """The option scores from the question's own context; 0 where that is empty."""
-    vectors = embed_options(questions, config, embedder)
-    made: dict[str, np.ndarray] = {}
+    vectors = embed_options(questions, config, embedder)  # [options of all questions, d]
+    scores: dict[str, np.ndarray] = {}
     if "sentence" in config.option_scores:
-        own = [[ContextPassage(str(row), "", text, 1.0, "column")] for row, text in enumerate(texts)]
-        made["sentence"] = sentence_scores(questions, own, vectors, config, embedder)
+        passages = [[ContextPassage(str(row), "", text, 1.0, "column")] for row, text in enumerate(texts)]
+        scores["sentence"] = sentence_scores(questions, passages, vectors, config, embedder)
     if "passage" in config.option_scores:
+        # Contexts are cut as a corpus is; a part's id begins with its question's row.
         documents = (Document(str(row), "", text) for row, text in enumerate(texts) if text)
         tokens = min(config.passage_tokens, embedder.max_tokens)
         parts = list(split_passages(documents, embedder.tokenizer, tokens, min(config.passage_overlap, tokens - 1)))
         embedded = embedder.encode([passage_text(part) for part in parts], config.batch_size, "embedding the contexts")
-        owner = np.array([int(part.id.partition("#")[0]) for part in parts], dtype=np.int64)
+        row_of = np.array([int(part.id.partition("#")[0]) for part in parts], dtype=np.int64)
         best = np.zeros(len(vectors), dtype=np.float32)
         begin = 0
         for row, count in enumerate(questions.exists().sum(axis=1)):
-            cosines = vectors[begin : begin + count] @ embedded[owner == row].T
+            cosines = vectors[begin : begin + count] @ embedded[row_of == row].T  # [options, parts]
             best[begin : begin + count] = cosines.max(axis=1) if cosines.size else 0.0
             begin += count
-        made["passage"] = option_table(questions, best)
-    return made
+        scores["passage"] = option_table(questions, best)
+    return scores

@@ -1,4 +1,4 @@
-"""How good the retrieval is on an exam with answers, and how one question's passages came to be found."""
+"""Recall of the retrievers on an exam with answers (--report), and the search for one question (--explain)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from solution.config import QueryForm, RetrievalConfig
 from solution.exam import Contexts
 from solution.questions import LETTERS, Questions
 from solution.retrieval.contexts.build import build_contexts, reranked, reranker_of, searched_contexts
-from solution.retrieval.fusion import Found, Ranking, drop_similar, fuse, named, select
+from solution.retrieval.fusion import FusedPassage, Ranking, drop_similar, fuse, read_passages, select
 from solution.retrieval.gold import DEPTHS, Gold, judge
 from solution.retrieval.reranker.trained import Reranker
 from solution.retrieval.search import Indexes, Searcher
@@ -34,54 +34,62 @@ def compare(questions: Questions, config: RetrievalConfig, gold: Gold, workdir: 
         reranker.models(questions)
     indexes = Indexes(config, workdir)
     searcher = Searcher(questions, config.model_copy(update=deep), indexes)
-    every = searcher.passages()
-    rows = []
+    searcher.passages()  # opened before a clock starts
+    rows: list[dict[str, Any]] = []
     for query in get_args(QueryForm):
-        lists: dict[str, list[list[Ranking]]] = {}
-        seconds: dict[str, float] = {}
-        for retriever in config.retrievers:
-            started = time.monotonic()
-            lists[retriever] = searcher.rankings(retriever, query)
-            seconds[retriever] = time.monotonic() - started
-        together = list(lists)
-        for names in [[name] for name in lists] + ([together] if len(together) > 1 else []):
-            alone = len(names) == 1
-            started = time.monotonic()
-            rankings = [
-                [replace(one, weight=1.0) if alone else one for part in own for one in part]
-                for own in zip(*(lists[name] for name in names), strict=True)
-            ]
-            passages = select(rankings, every, config, DEPTHS[-1])
-            spent = time.monotonic() - started + sum(seconds[name] for name in names)
-            pools = (fuse(own, config.fusion, config.rrf_k)[:depth] for own in rankings)
-            rows.append(
-                {
-                    "retriever": "+".join(names),
-                    "query": query,
-                    "ms_per_question": round(1000 * spent / len(questions), 2),
-                    **judge(gold, passages),
-                    "ceiling": _ceiling(gold, pools, every),
-                    "depth": depth,
-                }
-            )
+        rows += _compared(searcher, config, query, gold, depth)
     if reranker is not None:
         plain = Searcher(questions, config.model_copy(update={"option_scores": []}), indexes)
         rows.append(_reranked(plain, reranker, gold))
     return rows
 
 
-def _ceiling(gold: Gold, fused: Iterable[Sequence[Found]], every: Passages) -> float:
+def _compared(
+    searcher: Searcher, config: RetrievalConfig, query: QueryForm, gold: Gold, depth: int
+) -> Iterator[dict[str, Any]]:
+    """The records of one form of the query: of each retriever alone, then of all fused."""
+    lists: dict[str, list[list[Ranking]]] = {}  # retriever -> for each question its lists
+    seconds: dict[str, float] = {}
+    for retriever in config.retrievers:
+        started = time.monotonic()
+        lists[retriever] = searcher.rankings(retriever, query)
+        seconds[retriever] = time.monotonic() - started
+    every, together = searcher.passages(), list(lists)
+    for names in [[name] for name in lists] + ([together] if len(together) > 1 else []):
+        alone = len(names) == 1
+        started = time.monotonic()
+        rankings = [
+            [replace(ranking, weight=1.0) if alone else ranking for part in parts for ranking in part]
+            for parts in zip(*(lists[name] for name in names), strict=True)
+        ]
+        passages = select(rankings, every, config, DEPTHS[-1])
+        spent = time.monotonic() - started + sum(seconds[name] for name in names)
+        pools = (fuse(question, config.fusion, config.rrf_k)[:depth] for question in rankings)
+        yield {
+            "retriever": "+".join(names),
+            "query": query,
+            "ms_per_question": round(1000 * spent / len(searcher.questions), 2),
+            **judge(gold, passages),
+            "ceiling": _ceiling(gold, pools, every),
+            "depth": depth,
+        }
+
+
+def _ceiling(gold: Gold, fused: Iterable[Sequence[FusedPassage]], every: Passages) -> float:
     """The share of the judged questions with a right passage anywhere in their list."""
     judged = set(gold.rows)
-    found = sum(row in judged and any(gold.hits(row, own)) for row, own in enumerate(named(fused, every)))
-    return round(found / len(judged), 4)
+    lists = enumerate(read_passages(fused, every))
+    with_right = sum(row in judged and any(gold.hits(row, passages)) for row, passages in lists)
+    return round(with_right / len(judged), 4)
 
 
 def _reranked(searcher: Searcher, reranker: Reranker, gold: Gold) -> dict[str, Any]:
+    """The record of the reranked passages."""
     questions, config = searcher.questions, searcher.config
     searcher.passages()  # opened before the clock starts, like those of the others
     started = time.monotonic()
-    passages = [drop_similar(own, config, DEPTHS[-1]) for own in reranked(searcher, reranker, searcher.all_rankings())]
+    found = reranked(searcher, reranker, searcher.all_rankings())
+    passages = [drop_similar(question, config, DEPTHS[-1]) for question in found]
     spent = time.monotonic() - started
     return {
         "retriever": "+".join([*config.retrievers, "reranker"]),

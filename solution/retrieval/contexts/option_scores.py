@@ -1,4 +1,4 @@
-"""Scores of the options that retrieval makes."""
+"""Option scores: how near each question with an option put behind it comes to a text."""
 
 from __future__ import annotations
 
@@ -32,18 +32,20 @@ def sentence_scores(
     texts = [
         [
             f"{passage.title}: {sentence}" if passage.title else sentence
-            for passage in found[: config.sentence_passages]
+            for passage in question[: config.sentence_passages]
             for sentence in sentences(passage.text)
         ]
-        for found in passages
+        for question in passages
     ]
+    # All sentences [s, d] are embedded together; those of a question end where `ends` says.
     flat = embedder.encode([text for row in texts for text in row], config.batch_size, "embedding the sentences")
     ends = np.cumsum([len(row) for row in texts])
     counts = questions.exists().sum(axis=1)
     best = np.zeros(len(vectors), dtype=np.float32)
     begin = 0
-    for end, own, count in zip(ends, texts, counts, strict=True):
-        if own:
-            best[begin : begin + count] = (vectors[begin : begin + count] @ flat[end - len(own) : end].T).max(axis=1)
+    for end, row, count in zip(ends, texts, counts, strict=True):
+        if row:
+            cosines = vectors[begin : begin + count] @ flat[end - len(row) : end].T  # [options, sentences]
+            best[begin : begin + count] = cosines.max(axis=1)
         begin += count
     return option_table(questions, best)

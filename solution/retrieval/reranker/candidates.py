@@ -9,13 +9,13 @@ import numpy as np
 
 from solution.config import RerankerSettings
 from solution.exam import ContextPassage, passage_text
-from solution.retrieval.fusion import Ranking, fuse, named
+from solution.retrieval.fusion import Ranking, fuse, read_passages
 from solution.retrieval.search import Searcher, query_tails
 
 
 @dataclass(frozen=True)
 class PassageList:
-    """What is read of one question.
+    """The texts that a cross-encoder reads for one question.
 
     Attributes:
         query: the question's text.
@@ -30,19 +30,22 @@ class PassageList:
 
 @dataclass(frozen=True)
 class LabelledList(PassageList):
-    """A question to learn from; `right` [n]: whether a passage is a right one. It has a right and a wrong one."""
+    """A question to learn from.
+
+    Attributes:
+        right: bool [n], whether each passage is a right one; at least one is, and at least one is not.
+    """
 
     right: list[bool]
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What was retrieved for one question, best first, and what a cross-encoder reads beside it.
+    """The passages that retrieval offers a cross-encoder for one question, best first.
 
     Attributes:
-        query: the question's text.
+        query, priors: as in `PassageList`.
         passages: n passages.
-        priors: float [n], the scores of retrieval, scaled; empty where they are not asked for.
     """
 
     query: str
@@ -50,10 +53,11 @@ class Candidates:
     priors: list[float]
 
     def first(self, count: int) -> Candidates:
+        """The first `count` of them."""
         return Candidates(self.query, self.passages[:count], self.priors[:count])
 
     def read(self) -> PassageList:
-
+        """Their texts."""
         return PassageList(self.query, [passage_text(passage) for passage in self.passages], self.priors)
 
 
@@ -63,13 +67,14 @@ def find_candidates(
     """The `count` best passages of each question's lists, fused."""
     questions, config = searcher.questions, searcher.config
     tails = query_tails(questions, settings.query)
-    fused = (fuse(own, config.fusion, config.rrf_k)[:count] for own in lists)
-    made = []
-    for prompt, tail, found in zip(questions.prompts, tails, named(fused, searcher.passages()), strict=True):
-        scores = [passage.score for passage in found]
+    fused = (fuse(rankings, config.fusion, config.rrf_k)[:count] for rankings in lists)
+    found = read_passages(fused, searcher.passages())
+    candidates = []
+    for prompt, tail, passages in zip(questions.prompts, tails, found, strict=True):
+        scores = [passage.score for passage in passages]
         priors = scaled_scores(scores, settings.candidates) if settings.retrieval_prior else []
-        made.append(Candidates(f"{prompt} {tail}".strip(), found, priors))
-    return made
+        candidates.append(Candidates(f"{prompt} {tail}".strip(), passages, priors))
+    return candidates
 
 
 def scaled_scores(scores: Sequence[float], count: int) -> list[float]:

