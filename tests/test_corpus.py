@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import re
 from pathlib import Path
 
@@ -147,6 +148,12 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
     assert corpus_fingerprint(str(one)) == corpus_fingerprint(str(two))
     write(two, ROWS[:2])
     assert corpus_fingerprint(str(one)) != corpus_fingerprint(str(two))
+    # A file of the same size that was written later is read again.
+    before = corpus_fingerprint(str(two))
+    about = two.stat()
+    two.write_bytes(two.read_bytes().swapcase())
+    os.utime(two, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
+    assert two.stat().st_size == about.st_size and corpus_fingerprint(str(two)) != before
 
 
 def test_the_wikipedia_package():

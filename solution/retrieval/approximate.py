@@ -72,12 +72,12 @@ def search_settings(config: RetrievalConfig) -> dict[str, Any]:
 
 
 def choose_probes(config: RetrievalConfig, lists: int) -> int:
-    """How many of the lists are searched. The more lists there are, the smaller a share of them finds enough."""
+    """The number of lists that are searched. The more lists there are, the smaller a share of them finds enough."""
     return min(lists, max(32, lists // 64) if config.ivf_probes is None else config.ivf_probes)
 
 
 def choose_lists(config: RetrievalConfig, rows: int) -> int:
-    """How many inverted lists: the power of two nearest to 2 sqrt(rows), but enough vectors for each."""
+    """The number of inverted lists: the power of two nearest to 2 sqrt(rows), but enough vectors for each."""
     if config.ivf_lists is not None:
         return min(config.ivf_lists, rows)
     lists = 1 << round(math.log2(2 * math.sqrt(rows)))
@@ -285,7 +285,7 @@ class Approximate:
                 _set_probes(index, config)
 
     def candidates(self, k: int) -> int:
-        """How many are to be scored again to find the k best."""
+        """The number of candidates to score again, so that the k best are among them."""
         factor, least = _RESCORE[self._kind]
         return max(k, self._rescore if self._rescore is not None else max(factor * k, least))
 

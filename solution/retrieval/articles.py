@@ -36,7 +36,7 @@ _MARKED_HEADING = re.compile(r"Section::::(.+?)\.?$|={2,6}\s*([^=].*?)\s*={2,6}$
 
 @dataclass(frozen=True)
 class ArticleRules:
-    """What is done with articles of a CirrusSearch dump, of `wikimedia/wikipedia` and of WikiExtractor.
+    """Rules for articles of a CirrusSearch dump, of `wikimedia/wikipedia` and of WikiExtractor.
 
     Attributes:
         stub_words: an article of fewer words is left out.

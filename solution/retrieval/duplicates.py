@@ -104,8 +104,8 @@ def _signatures(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     if not texts:
         return np.zeros((0, _HASHES), dtype=np.uint8), np.zeros((0, _BANDS), dtype=np.int64)
     words = [[zlib.crc32(word.encode()) for word in _WORD.findall(text.lower())] for text in texts]
-    runs = [_runs(np.array(own, dtype=np.uint64)) for own in words]
-    starts = np.concatenate([[0], np.cumsum([len(own) for own in runs])[:-1]])
+    runs = [_runs(np.array(text, dtype=np.uint64)) for text in words]
+    starts = np.concatenate([[0], np.cumsum([len(text) for text in runs])[:-1]])
     every = np.concatenate(runs)
     least = np.empty((len(texts), _HASHES), dtype=np.uint64)
     for place in range(_HASHES):

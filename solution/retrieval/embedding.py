@@ -111,7 +111,7 @@ class Embedder:
 
     @property
     def max_tokens(self) -> int:
-        """How many tokens of a text are read, special tokens not counted."""
+        """The most tokens of a text that are read, special tokens not counted."""
         return self._model.max_seq_length - self.tokenizer.num_special_tokens_to_add()
 
     def can_read(self, tokens: int) -> bool:
@@ -144,13 +144,13 @@ class Embedder:
             return Path(self._source)
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(self._source, "config.json")
-        if not isinstance(found, str):
+        path = try_to_load_from_cache(self._source, "config.json")
+        if not isinstance(path, str):
             _ = self._model  # brings it from the hub
-            found = try_to_load_from_cache(self._source, "config.json")
-        if not isinstance(found, str):
+            path = try_to_load_from_cache(self._source, "config.json")
+        if not isinstance(path, str):
             raise UserError(f"the embedder {self.spec} is not in the hub's cache; run: hf download {self.spec}")
-        return Path(found).parent
+        return Path(path).parent
 
     def encode(
         self,
@@ -186,16 +186,16 @@ class Embedder:
             for begin, end in _batches(lengths, batch_size, _TOKENS_AT_ONCE[self._device.kind]):
                 batch = distinct[begin:end]
                 started = time.monotonic()
-                made = encode(batch, batch_size=len(batch), show_progress_bar=False, convert_to_tensor=True)
-                made = made.float().cpu().numpy()
+                encoded = encode(batch, batch_size=len(batch), show_progress_bar=False, convert_to_tensor=True)
+                part = encoded.float().cpu().numpy()  # [texts of the batch, d]
                 Embedder.model_seconds += time.monotonic() - started
-                if made.shape[1] != self.dimension:
+                if part.shape[1] != self.dimension:
                     raise UserError(
                         f"the embedder {self.spec} says that its vectors have {self.dimension} dimensions, and they "
-                        f"have {made.shape[1]}: a setting of its folder is wrong (the pooling's, probably)"
+                        f"have {part.shape[1]}: a setting of its folder is wrong (the pooling's, probably)"
                     )
-                length = np.linalg.norm(made, axis=1, keepdims=True)
-                vectors[begin:end] = made / np.maximum(length, 1e-12)
+                length = np.linalg.norm(part, axis=1, keepdims=True)
+                vectors[begin:end] = part / np.maximum(length, 1e-12)
                 if shown is not None:
                     shown.advance(len(batch))
         if bar is not None:
@@ -229,7 +229,7 @@ def _batches(lengths: Sequence[int], most: int, tokens: int) -> Iterator[tuple[i
 
 
 def _positions(config: Any) -> int:
-    """How many positions the encoder of these settings has (512 when they do not tell)."""
+    """The number of positions of the encoder with these settings (512 when they do not say)."""
     limit = getattr(config, "max_position_embeddings", None) or _POSITIONS
     if config.model_type in _OFFSET_POSITIONS:
         limit -= (config.pad_token_id or 0) + 1

@@ -90,8 +90,8 @@ def judge(gold: Gold, passages: Sequence[Sequence[_Passage]]) -> dict[str, Any]:
     deepest = DEPTHS[-1]
     hits = np.zeros((len(gold.rows), deepest), dtype=bool)
     for i, row in enumerate(gold.rows):
-        found = gold.hits(row, passages[row][:deepest])
-        hits[i, : len(found)] = found
+        row_hits = gold.hits(row, passages[row][:deepest])
+        hits[i, : len(row_hits)] = row_hits
     any_hit = hits.any(axis=1)
     credits = {f"recall@{k}": hits[:, :k].any(axis=1).astype(float) for k in DEPTHS}
     credits[f"mrr@{deepest}"] = np.where(any_hit, 1 / (1 + hits.argmax(axis=1)), 0.0)

@@ -139,33 +139,33 @@ def recall_at_k(rows: np.ndarray, exact: np.ndarray) -> float:
     return float(np.mean([len(np.intersect1d(ours, best)) / len(best) for ours, best in zip(rows, exact, strict=True)]))
 
 
-def frontier(found: Sequence[Setting]) -> list[Setting]:
-    """Those of each kind that no other of the same kind beats in recall and time, by time."""
-    kept = [
-        one
-        for one in found
+def frontier(tried: Sequence[Setting]) -> list[Setting]:
+    """The settings of each kind that no other one of the same kind beats in recall and time, by time."""
+    unbeaten = [
+        setting
+        for setting in tried
         if not any(
-            other.settings["index"] == one.settings["index"]
-            and other.recall >= one.recall
-            and other.milliseconds < one.milliseconds
-            for other in found
+            other.settings["index"] == setting.settings["index"]
+            and other.recall >= setting.recall
+            and other.milliseconds < setting.milliseconds
+            for other in tried
         )
     ]
-    return sorted(kept, key=lambda one: (str(one.settings["index"]), one.milliseconds))
+    return sorted(unbeaten, key=lambda setting: (str(setting.settings["index"]), setting.milliseconds))
 
 
-def recommend(found: Sequence[Setting], recall: float) -> Setting:
-    """The quickest that finds at least this share; the exact search always does."""
-    return min((one for one in found if one.recall >= recall), key=lambda one: one.milliseconds)
+def recommend(tried: Sequence[Setting], recall: float) -> Setting:
+    """The quickest setting that finds at least this share; the exact search always does."""
+    return min((setting for setting in tried if setting.recall >= recall), key=lambda setting: setting.milliseconds)
 
 
-def table(found: Sequence[Setting], k: int) -> list[str]:
+def table(tried: Sequence[Setting], k: int) -> list[str]:
     """The frontier as lines of text."""
     lines = [f"{'index':8} {'settings':34} {f'recall@{k}':>10} {'ms/query':>9} {'bytes/passage':>13} {'build s':>8}"]
-    for one in frontier(found):
-        settings = " ".join(f"{name}={value}" for name, value in one.settings.items() if name != "index")
-        figures = f"{one.recall:10.4f} {one.milliseconds:9.3f} {one.bytes_per_passage:13.0f} {one.build_seconds:8.1f}"
-        lines.append(f"{one.settings['index']:8} {settings:34} {figures}")
+    for row in frontier(tried):
+        settings = " ".join(f"{name}={value}" for name, value in row.settings.items() if name != "index")
+        figures = f"{row.recall:10.4f} {row.milliseconds:9.3f} {row.bytes_per_passage:13.0f} {row.build_seconds:8.1f}"
+        lines.append(f"{row.settings['index']:8} {settings:34} {figures}")
     return lines
 
 
@@ -194,11 +194,11 @@ def tune_index(
         searcher = Searcher(exam.subset(range(min(count, len(exam)))), config, indexes)
         one_each = config.query != "prompt_each_option"
         queries = searcher.query_vectors(config.query) if one_each else searcher.option_vectors
-    found = measure(config, indexes.dense, queries, k, chosen, folder.cache)
+    tried = measure(config, indexes.dense, queries, k, chosen, folder.cache)
     passages = len(indexes.dense.passages)
     print(f"{passages} passages, {len(queries)} {'questions' if exam else 'passages as queries'}")
-    for line in table(found, k):
+    for line in table(tried, k):
         print(line)
-    best = recommend(found, recall)
+    best = recommend(tried, recall)
     print(f"the quickest with a recall of {recall:g} or more:")
     print("  " + " ".join(f"retrieval.{name}={value}" for name, value in best.settings.items()))

@@ -189,7 +189,7 @@ def same_source(place: IndexPlace, kind: IndexKind, settings: dict[str, Any], wo
 
 
 def remedy_of(folder: Path) -> str:
-    """What to do about an index, dense or lexical, that is not usable."""
+    """The advice on an index, dense or lexical, that is not usable."""
     return f"Delete {folder} and run `{suggest('index')}`."
 
 

@@ -133,7 +133,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _broken(path: Path, after: str, error: Exception) -> UserError:
-    """For what a gzip or bzip2 file raises that is cut or damaged; other errors of the system are raised again."""
+    """The error for a gzip or bzip2 file that is cut or damaged; an error of the system is raised again as it is."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error
     packing = "bzip2" if path.suffix.lower() == ".bz2" else "gzip"

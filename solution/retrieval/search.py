@@ -30,7 +30,7 @@ def _fuses(config: RetrievalConfig) -> bool:
 
 
 def search_depth(config: RetrievalConfig) -> int:
-    """How many passages are sought for each query."""
+    """The number of passages that are sought for each query."""
     more = _fuses(config) or config.drop_similar is not None
     reread = config.top_k if config.reranker is None else config.reranker.candidates
     return max(config.candidates, config.top_k, reread) if more else max(config.top_k, reread)
@@ -111,7 +111,7 @@ class Searcher:
 
     @property
     def depth(self) -> int:
-        """How many passages are sought for each query."""
+        """The number of passages that are sought for each query."""
         return search_depth(self.config)
 
     def passages(self) -> Passages:

@@ -99,7 +99,7 @@ def write_passages(config: RetrievalConfig, embedder: Embedder, path: Path) -> N
 
 
 def dropped_counts(passages: Path) -> dict[str, int]:
-    """How many rows and passages were left out when a passages file was written, by reason."""
+    """The counts of rows and passages that were left out when a passages file was written, by reason."""
     import json
 
     import pyarrow.parquet as pq
@@ -153,6 +153,7 @@ def make_shards(config: RetrievalConfig, embedder: Embedder, shards: Path) -> No
             f"retrieval.passage_tokens is {config.passage_tokens} and the embedder {embedder.spec} reads "
             f"{embedder.max_tokens} tokens at most; set it to {embedder.max_tokens} or less"
         )
+    # The passages: cut again unless their file is there and whole.
     if shards.is_dir():
         sweep_leftovers(shards)
     texts = shards / PASSAGES
@@ -160,6 +161,8 @@ def make_shards(config: RetrievalConfig, embedder: Embedder, shards: Path) -> No
         pq.read_metadata(texts)
     except (pa.ArrowException, OSError):
         write_passages(config, embedder, texts)
+
+    # Their vectors: those of the shards that are not there yet.
     with pq.ParquetFile(texts) as file, room_on_disk(shards):
         total = file.metadata.num_rows
         counts = [file.metadata.row_group(shard).num_rows for shard in range(file.num_row_groups)]

@@ -21,7 +21,7 @@ _GROUPS_KEPT = 32  # of 4,096 passages: about 100 MiB
 class Passages(Sequence[Passage]):
     """The passages in a parquet file that `shards.write_passages` wrote.
 
-    A row group is read whole; the last ones are kept. Who wants many passages asks for them together (`take`).
+    A row group is read whole, and the last ones stay in memory: ask for many passages together (`take`).
 
     Args:
         remedy: what to do when the file cannot be read.
@@ -61,13 +61,13 @@ class Passages(Sequence[Passage]):
         """The passages of these rows (not negative), in their order; each row group is read once."""
         asked = np.fromiter(rows, dtype=np.int64)
         groups = np.searchsorted(self._starts, asked, side="right") - 1
-        found: list[Any] = [None] * len(asked)
+        passages: list[Any] = [None] * len(asked)
         for group in np.unique(groups).tolist():
             columns = self._columns(group)
             for place in np.flatnonzero(groups == group).tolist():
                 inside = int(asked[place] - self._starts[group])
-                found[place] = Passage(*(column[inside].as_py() for column in columns))
-        return found
+                passages[place] = Passage(*(column[inside].as_py() for column in columns))
+        return passages
 
     def same_ids(self, other: Passages) -> bool:
         """Whether these are the passages of `other`, by their ids, which are compared a row group at a time."""

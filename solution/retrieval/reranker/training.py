@@ -94,7 +94,7 @@ def _checked_settings(run: Run, folds: Sequence[int]) -> RerankerSettings:
 
 @dataclass(frozen=True)
 class _Material:
-    """What the rerankers of all folds learn from.
+    """The exam and the mined passages that the rerankers of all folds learn from.
 
     Attributes:
         fold_of: int64 [n], the fold of each question.
@@ -246,8 +246,8 @@ def _labelled(gold: Gold, row: int, candidates: Candidates) -> LabelledList:
 
 def first_right(gold: Gold, rows: Sequence[int], passages: Sequence[Sequence[ContextPassage]]) -> np.ndarray:
     """The place of each question's first right passage, from 1, int [rows]; 0 where there is none."""
-    hits = [gold.hits(row, own) for row, own in zip(rows, passages, strict=True)]
-    return np.array([own.index(True) + 1 if True in own else 0 for own in hits], dtype=np.int64)
+    hits = [gold.hits(row, found) for row, found in zip(rows, passages, strict=True)]
+    return np.array([question.index(True) + 1 if True in question else 0 for question in hits], dtype=np.int64)
 
 
 def summary(workdir: Workdir, folds: Sequence[int]) -> Iterator[str]:
