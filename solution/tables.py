@@ -14,7 +14,7 @@ import json
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def _parquet_rows(data: bytes, path: Path, what: str) -> tuple[list[str], list[R
         # Without threads: a process that ends right after it has used them was once seen to abort.
         with pq.ParquetFile(io.BytesIO(data)) as file:
             names = file.schema_arrow.names
-            _refuse_repeated(names, path, what)
+            _refuse_repeated(names, f"{what}: {path}")
             return names, file.read(use_threads=False).to_pylist()
     # ValueError: a text that is not UTF-8; OverflowError: a date that Python does not have.
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
@@ -137,10 +137,10 @@ def _parquet_rows(data: bytes, path: Path, what: str) -> tuple[list[str], list[R
         raise UserError(f"{what} is not a whole parquet file: {path} ({message})") from None
 
 
-def _refuse_repeated(names: Sequence[str], path: Path, what: str) -> None:
+def _refuse_repeated(names: Sequence[str], source: str) -> None:
     repeated = _repeated(names)
     if repeated:
-        raise UserError(f"{what}: {path} has the column {shown(repeated[0])!r} more than once")
+        raise UserError(f"{source} has the column {shown(repeated[0])!r} more than once")
 
 
 def _repeated(names: Iterable[str]) -> list[str]:
@@ -156,61 +156,88 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _jsonl_rows(data: bytes, path: Path, what: str) -> tuple[list[str], list[Row]]:
-    names: dict[str, None] = {}  # a set that keeps the order in which the columns are first seen
-    rows: list[Row] = []
     # Not splitlines: a JSON text may hold other characters that Python takes for the end of a line.
-    for number, line in enumerate(decode(data, path, what).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line, object_pairs_hook=_json_object)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{what}: {path}, line {number} is not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{what}: {path}, line {number} is not a JSON object")
-        if "\\ud" in line.lower():
+    lines = decode(data, path, what).split("\n")
+    rows: list[Row] = []
+    for number, row in json_objects(lines, f"{what}: {path}", strict=True):
+        if "\\ud" in lines[number - 1].lower():
             try:
                 json.dumps(row, ensure_ascii=False).encode()
             except UnicodeEncodeError:
                 raise UserError(
                     f"{what}: {path}, line {number} has half of a character (a lone \\uD800 to \\uDFFF escape)"
                 ) from None
-        names.update(dict.fromkeys(row))
         rows.append(row)
+    names = dict.fromkeys(name for row in rows for name in row)  # a set that keeps the order
     return list(names), rows
+
+
+def json_objects(lines: Iterable[str], source: str, strict: bool = False) -> Iterator[tuple[int, Row]]:
+    """The objects of JSON lines, each with its line's number; blank lines are skipped.
+
+    Args:
+        source: begins the messages: the file and its path.
+        strict: refuse an object in which a key stands twice.
+
+    Raises:
+        UserError: a line is not JSON, or no object.
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, object_pairs_hook=_json_object if strict else None)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{source}, line {number} is not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{source}, line {number} is not a JSON object")
+        yield number, row
 
 
 def _csv_rows(data: bytes, path: Path, what: str) -> tuple[list[str], list[Row]]:
     text = decode(data, path, what)
     if "\0" in text:
         raise UserError(f"{what}: {path} has a NUL byte in it; it is not a CSV text file")
-    csv.field_size_limit(1 << 30)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[Row] = []
-    names: list[str] | None = None
+    records = csv_records(io.StringIO(text, newline=""), f"{what}: {path}", 1 << 30)
+    _, names = next(records, (0, []))
+    return names, [dict(zip(names, cells, strict=True)) for _, cells in records]
+
+
+def csv_records(lines: Iterable[str], source: str, longest: int) -> Iterator[tuple[int, list[str]]]:
+    """The records of a CSV file, each with the number of its last line: first the columns' names, then the rows.
+
+    Args:
+        lines: with their ends.
+        source: begins the messages: the file and its path.
+        longest: characters that a cell may have.
+
+    Raises:
+        UserError: not a CSV file with commas, a repeated column, or a row of more or fewer cells than columns.
+    """
+    csv.field_size_limit(longest)
+    reader = csv.reader(lines, strict=True)
+    names: list[str] = []
     try:
         for cells in reader:
             if not cells:
                 continue
-            if names is None:
-                names = [cell.strip() for cell in cells]
+            if not names:
+                cells = names = [cell.strip() for cell in cells]
                 separator = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
                 if separator:
                     raise UserError(
-                        f"{what}: {path} parts its columns with {separator!r}; a CSV file here has commas. Save it "
-                        "with commas, or as JSONL or parquet."
+                        f"{source} parts its columns with {separator!r}; a CSV file here has commas. Save it with "
+                        "commas, or as JSONL or parquet."
                     )
-                _refuse_repeated(names, path, what)
-                continue
-            if len(cells) != len(names):
+                _refuse_repeated(names, source)
+            elif len(cells) != len(names):
                 raise UserError(
-                    f"{what}: {path}, line {reader.line_num}: {len(cells)} cells for {len(names)} columns "
+                    f"{source}, line {reader.line_num}: {len(cells)} cells for {len(names)} columns "
                     "(a comma inside a text needs quotes around it)"
                 )
-            rows.append(dict(zip(names, cells, strict=True)))
+            yield reader.line_num, cells
     except csv.Error as error:
-        raise UserError(f"{what}: {path}, line {reader.line_num}: not a CSV file ({error})") from None
-    return names or [], rows
+        raise UserError(f"{source}, line {reader.line_num}: not a CSV file ({error})") from None
 
 
 _READERS: dict[str, Callable[[bytes, Path, str], tuple[list[str], list[Row]]]] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import codecs
-import csv
 import gzip
 import json
 import re
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from solution.errors import UserError
-from solution.tables import listed
+from solution.tables import csv_records, json_objects, listed
 
 TEXT_COLUMNS = ("text", "passage", "content", "extract")
 Kind = Literal["csv", "jsonl", "parquet", "cirrus", "text"]
@@ -167,43 +166,19 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(_LONGEST_LINE)
-    reader = csv.reader(_lines(path), strict=True)
-    names: list[str] = []
-    try:
-        for cells in reader:
-            where = f"line {reader.line_num}"
-            if not cells:
-                continue
-            if not names:
-                names = [cell.strip() for cell in cells]
-                repeated = sorted({name for name in names if names.count(name) > 1})
-                if repeated:
-                    raise UserError(f"the corpus {path} has the column {repeated[0]!r} more than once")
-                text_column(dict.fromkeys(names), f"{path}, {where}")
-                continue
-            if len(cells) != len(names):
-                raise UserError(
-                    f"the corpus {path}, {where}: {len(cells)} cells for {len(names)} columns "
-                    "(a comma inside a text needs quotes around it)"
-                )
-            yield Row(path, where, dict(zip(names, cells, strict=True)))
-    except csv.Error as error:
-        raise UserError(f"the corpus {path}, line {reader.line_num}: not a CSV file ({error})") from None
+    records = csv_records(_lines(path), f"the corpus {path}", _LONGEST_LINE)
+    header = next(records, None)
+    if header is None:
+        return
+    line, names = header
+    text_column(dict.fromkeys(names), f"{path}, line {line}")
+    for line, cells in records:
+        yield Row(path, f"line {line}", dict(zip(names, cells, strict=True)))
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The JSON objects of a file of lines, with the lines' numbers; empty lines are skipped."""
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"the corpus {path}, line {number} is not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"the corpus {path}, line {number} is not a JSON object")
-        yield number, row
+    return json_objects(_lines(path), f"the corpus {path}")
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
