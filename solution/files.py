@@ -26,7 +26,7 @@ def canonical_json(value: Any) -> str:
 
 
 def content_hash(*parts: Any) -> str:
-    """A 16-digit hexadecimal SHA-256 prefix of JSON-able values or bytes, order kept."""
+    """A 16-digit hexadecimal SHA-256 prefix of JSON-able values or bytes; their order counts."""
     digest = hashlib.sha256()
     for part in parts:
         raw = isinstance(part, bytes)
@@ -113,7 +113,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 def sweep_leftovers(folder: Path, name: str = "*") -> None:
     """Remove the temporary files and folders that a killed run left in `folder` for `name` (a glob pattern).
 
-    A folder that was taken away for a new one which then never came is put back.
+    An old folder that was moved aside for a new one, which the kill then prevented, is put back.
     """
     for pattern in (f".{name}.*.part", f".{name}.*.old"):
         for path in Path(folder).glob(pattern):

@@ -180,7 +180,7 @@ class _Balance:
 
 
 class FoldsSettings(TypedDict):
-    """What folds depend on, as the folds file holds it; see `EnsembleConfig`."""
+    """The settings that folds depend on, as the folds file holds them; see `EnsembleConfig`."""
 
     folds: int
     group_column: str | None
@@ -304,7 +304,7 @@ def _tell_odd_groups(groups: np.ndarray, fold_of: np.ndarray, folds: int) -> Non
 
 @contextlib.contextmanager
 def taken_back_when_refused(workdir: Workdir) -> Iterator[None]:
-    """A folds file that is new goes again when the block ends in a `UserError` before anything was made by it.
+    """Remove a folds file that the block made when it ends in a `UserError` and nothing was trained on these folds.
 
     It would bind the next attempt to the settings of the one that was refused.
     """
@@ -337,7 +337,7 @@ def known_folds(questions: Questions, path: Path) -> np.ndarray:
 
 
 def question_prints(questions: Questions, group_column: str | None) -> dict[str, str]:
-    """Of each question, by its id, a short hash of what decides its group."""
+    """A short hash of prompt and group value of each question, by its id: both decide its group."""
     values = questions.extra.get(group_column, [None] * len(questions)) if group_column else [None] * len(questions)
     return {
         id_: content_hash(prompt, cell_text(value))[:8]

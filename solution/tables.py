@@ -36,7 +36,7 @@ _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 
 
 def file_format(path: Path) -> str:
-    """ ".csv", ".jsonl" or ".parquet" by the file's name, a trailing ".gz" set aside.
+    """The form of a file by its name: ".csv", ".jsonl" or ".parquet", with or without ".gz" behind it.
 
     Raises:
         UserError: another ending, or a folder.
@@ -118,7 +118,7 @@ def read_rows(path: Path, what: str) -> tuple[list[str], list[Row]]:
     return read(read_bytes(path, what), path, what)
 
 
-# --- readers, one a form -------------------------------------------------------------------
+# --- readers: one a form -------------------------------------------------------------------
 
 
 def _parquet_rows(data: bytes, path: Path, what: str) -> tuple[list[str], list[Row]]:
