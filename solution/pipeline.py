@@ -13,14 +13,17 @@ from solution.demo.exam import read_demo_exam
 from solution.ensemble.blend import blend
 from solution.ensemble.table import Row, print_table, random_row, score_row
 from solution.ensemble.tune import run_tune
+from solution.exam import Exam
 from solution.inference.memory import watched
+from solution.inference.outputs import Outputs
 from solution.inference.submit import run_submission
-from solution.inference.trained import TrainedRanker, ranker_exams
+from solution.inference.trained import TrainedRanker, context_requests, ranker_exams
 from solution.metrics import credit_at_k
 from solution.progress import say
 from solution.questions import Questions, write_questions
 from solution.rankers.base import predict_contexts
 from solution.rankers.families import check_models, make_ranker
+from solution.retrieval.contexts.build import build_views
 from solution.training.run import prepare, train_folds
 from solution.workdir import Workdir
 
@@ -56,12 +59,12 @@ def run_demo(run: Run, workdir: Workdir, configs: str | None = None) -> None:
     print_table(record["table"])
     print(record["reason"])
     step("submission for the held-out part")
-    submission = workdir.root / "submission.csv"
-    blended, answers = run_submission(workdir, held_out, submission, ranked=workdir.root / "ranked.jsonl")
+    outputs = Outputs(workdir.root / "submission.csv", ranked=workdir.root / "ranked.jsonl")
+    blended, answers = run_submission(workdir, held_out, outputs)
     step("the rankers and baselines that the ensemble left out, for the table")
     print(f"\nHeld out: {len(held_out)} questions that nothing was trained or tuned on")
     print_table(held_out_rows(run, workdir, record, held_out, blended, answers))
-    step(f"done; the answers are in {submission}")
+    step(f"done; the answers are in {outputs.submission}")
 
 
 def held_out_rows(
@@ -75,11 +78,14 @@ def held_out_rows(
     """The held-out table: every ranker and baseline alone, random, equal weights, the ensemble as submitted."""
     exists, right = held_out.exists(), held_out.answers
     samples, seed = run.ensemble.tune.bootstrap_samples, run.ensemble.tune.seed
-    for config in run.rankers:
-        if config.name not in answers:
-            ranker = TrainedRanker.read(workdir, config.name, record["about"][config.name], [])
-            exams = ranker_exams([ranker], held_out, workdir)[config.name]
-            answers[config.name] = predict_folds(ranker, exams, workdir)
+    left_out = [config.name for config in run.rankers if config.name not in answers]
+    rankers = [TrainedRanker.read(workdir, name, record["about"][name], []) for name in left_out]
+    contexts = {
+        key: build_views(held_out, request.config, request.views, workdir.root)
+        for key, request in context_requests(rankers).items()
+    }
+    for ranker in rankers:
+        answers[ranker.name] = predict_folds(ranker, ranker_exams(ranker, held_out, contexts), workdir)
     blendable = [config.name for config in run.rankers if config.role == "ranker"]
     equal = blend(answers, {name: 1 / len(blendable) for name in blendable}, exists)
     equal_credits = credit_at_k(equal, right)
@@ -94,8 +100,8 @@ def held_out_rows(
     return [each.record() for each in rows]
 
 
-def predict_folds(ranker: TrainedRanker, exams: Sequence[Any], workdir: Workdir) -> np.ndarray:
-    """The mean of what a ranker's folds say, float32 [n, max_options]; the base model is loaded once and freed.
+def predict_folds(ranker: TrainedRanker, exams: Sequence[Exam], workdir: Workdir) -> np.ndarray:
+    """The mean of what a ranker's folds answer, float32 [n, max_options]; the base model is loaded once and freed.
 
     Args:
         exams: the questions with each of the ranker's contexts, see `ranker_exams`.

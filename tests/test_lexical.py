@@ -20,6 +20,7 @@ from solution.ensemble.tune import run_tune
 from solution.errors import UserError
 from solution.exam import Exam
 from solution.files import MANIFEST, write_manifest
+from solution.inference.outputs import Outputs
 from solution.inference.submit import run_submission
 from solution.oof import load_oof
 from solution.probabilities import masked_softmax
@@ -459,7 +460,7 @@ def test_a_ranker_reads_several_contexts_in_training_and_submission(config, buil
     keys = [stored.about[name]["contexts"] for name in ("one", "two")]
     assert keys[0] == views["lexical"].key and keys[1] not in (views["dense"].key, keys[0])
     run_tune(workdir, ensemble.tune.model_copy(update={"choose": "equal", "trials": 0}))
-    _, answers = run_submission(workdir, three, tmp_path / "s.csv")
+    _, answers = run_submission(workdir, three, Outputs(tmp_path / "s.csv"))
     for name, values in expected.items():
         np.testing.assert_allclose(answers[name], values, atol=1e-5)
 

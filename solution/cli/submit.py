@@ -14,6 +14,7 @@ from solution.command import command
 from solution.errors import UserError
 from solution.files import without_hashing
 from solution.inference.limits import Limits, parse_duration
+from solution.inference.outputs import Outputs
 from solution.inference.submit import run_submission
 from solution.kaggle.kernel import find_place
 from solution.memory import parse_memory
@@ -80,12 +81,12 @@ def submit(
         None if memory is None else parse_memory(memory),
     )
     place = find_place(workdir, questions, output, overrides or [])
-    folder, output = place.workdir, place.output
+    folder, outputs = place.workdir, Outputs(place.output, ranked, probabilities)
     exam = read_exam(place.questions, folder, to_answer=True)
     source = (place.questions or folder.test).resolve()
-    for path in (output, ranked, probabilities):
-        if path is not None and path.resolve() == source:
+    for path in outputs.answers:
+        if path.resolve() == source:
             raise UserError(f"{path} is the question file; give another output")
     added = {name: Path(file) for name, file in named_values(add, "--add", "NAME=FILE").items()}
     with without_hashing() if no_verify else contextlib.nullcontext():
-        run_submission(folder, exam, output, ranked, probabilities, place.overrides, added, limits)
+        run_submission(folder, exam, outputs, place.overrides, added, limits)

@@ -1,4 +1,4 @@
-"""A process of our own for each ranker: what it crashes, hangs or leaves in memory ends with it."""
+"""A process for each job of a submission: crashes, hangs and memory that is not freed end with it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+
+from solution.inference.wire import Event
 
 _ROOT = str(Path(__file__).resolve().parents[2])
-END = "end"
 # A CPU meets ever new shapes of batches. oneDNN and ideep keep something for each of their last 1,024, and glibc's heap
 # cannot give back what lies between: two bfloat16 layers grew from 243 to 2,922 MiB over 400 shapes, and to 274 with
 # large tensors mapped and 32 shapes kept. Mapped memory comes in huge pages, or clearing it costs a sixth of the time.
@@ -39,7 +39,8 @@ def _path() -> str:
 class Child:
     """A running `solution.inference.worker`; leaving the `with` block ends it, whatever it does.
 
-    It gets its job on stdin and tells what it did in JSON lines on stdout: nothing is pickled, and it needs no file.
+    It gets its job on stdin and tells what it did in JSON lines on stdout (see `wire`): nothing is pickled, and it
+    needs no file.
 
     Attributes:
         started: `time.monotonic()` of its start.
@@ -54,7 +55,7 @@ class Child:
             stdout=subprocess.PIPE,
             env={**MEMORY, **os.environ, "PYTHONPATH": _path()},
         )
-        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._events: queue.Queue[Event] = queue.Queue()
         works = (lambda: self._send(job), self._receive)
         self._threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in self._threads:
@@ -76,10 +77,10 @@ class Child:
             except ValueError:
                 continue  # a line that was cut off when it was killed
             self._events.put(event)
-        self._events.put({"event": END, "code": self._process.wait()})
+        self._events.put({"event": "end", "code": self._process.wait()})
 
-    def event(self, timeout: float) -> dict[str, Any] | None:
-        """The next event, or None when none came for `timeout` seconds; the last one is `end` with the exit code."""
+    def event(self, timeout: float) -> Event | None:
+        """The next event, or None when none came for `timeout` seconds; the last one is `EndEvent`."""
         try:
             # A wait without an end could not be left by a signal's exception on every system.
             return self._events.get(timeout=min(max(timeout, 0.0), 3600.0))
@@ -100,7 +101,7 @@ class Child:
 
 
 def cause_of_death(code: int) -> str:
-    """What an exit code says."""
+    """An exit code in words."""
     if code >= 0:
         return f"its process ended with exit code {code}"
     name = signal.Signals(-code).name if -code in list(signal.Signals) else str(-code)

@@ -13,10 +13,10 @@ from solution.files import SCHEMA, atomic_file, canonical_json, content_hash, re
 from solution.progress import say
 
 
-class Journal:
+class AnswerJournal:
     """Small files in one folder, each named by the hash of everything that its content depends on.
 
-    A journal that cannot be written (a full disk) is told once and then done without.
+    A journal that cannot be written (a full disk) is reported once, and the submission goes on without it.
     """
 
     def __init__(self, folder: Path):
@@ -43,6 +43,7 @@ class Journal:
         return None
 
     def write(self, key: str, table: np.ndarray) -> None:
+        """Keep a table, float [n, width]."""
         data = np.ascontiguousarray(table, dtype="<f4").tobytes()
         head = canonical_json({"schema": SCHEMA, "shape": list(table.shape), "hash": content_hash(data)})
         if self._broken:
@@ -62,6 +63,7 @@ class Journal:
             return None
 
     def write_note(self, key: str, value: Any) -> None:
+        """Keep a JSON value."""
         try:
             write_json(self._path(key, "json"), value)
         except OSError:

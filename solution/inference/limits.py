@@ -1,4 +1,4 @@
-"""What bounds a submission: its deadline, and how long a ranker may be silent."""
+"""The limits of a submission: its deadline, its memory, and how long a ranker may be silent."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def parse_duration(text: str, what: str) -> float:
     """Seconds of `8h30m`, `90m`, `1.5h`, `45s` or `3600`.
 
     Raises:
-        UserError: not such a text, or 0; names `what` was given.
+        UserError: not such a text, or 0; the message begins with `what`, the name of the option.
     """
-    found = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
-    parts = [float(part or 0) for part in found.groups()] if found else [0.0]
+    match = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
+    parts = [float(part or 0) for part in match.groups()] if match else [0.0]
     seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
     if not 0 < seconds < math.inf:
         raise UserError(f"{what} {text!r} is no time: give hours, minutes and seconds, as in 8h30m, 90m, 45s or 3600")
@@ -30,7 +30,7 @@ def parse_duration(text: str, what: str) -> float:
 
 @dataclass
 class Limits:
-    """The limits of one submission; its time runs from the making of this object on, whatever the wall clock does.
+    """The limits of one submission; its time runs from the making of this object on.
 
     Attributes:
         deadline: seconds after which the answer must be there; None: no limit.
@@ -49,7 +49,7 @@ class Limits:
         return time.monotonic() - self.started
 
     def left(self) -> float:
-        """Seconds that rankers may still take: what the last blend and its file need is set aside."""
+        """Seconds that rankers may still take: those of the last blend and its file are set aside."""
         if self.deadline is None:
             return math.inf
         reserve = min(max(_RESERVE_SHARE * self.deadline, _LEAST_RESERVE), _MOST_RESERVE)

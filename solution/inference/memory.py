@@ -1,4 +1,4 @@
-"""The memory that is there for a ranker, and what it takes while it answers."""
+"""The memory that a ranker may take, and a measurement of what it does take."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from solution.device import free_memory
-from solution.inference.plan import MIB, RESERVE, Plan
+from solution.inference.memory_plan import MIB, RESERVE, MemoryPlan
 from solution.memory import PeakMemory, main_memory, resident_kib
 from solution.progress import say
 
 TOLERANCE = 64 * MIB  # that may stay allocated on a GPU: workspaces of its libraries
 
 
-# --- what there is -------------------------------------------------------------------------
-
-
 def available_memory(budget: int | None = None, held: int = 0) -> int:
-    """Bytes that a ranker may take: of the GPU's memory where there is one, else of the machine's; negative where a
-    process takes more for itself.
+    """Bytes that a ranker may take: of the GPU's memory where there is one, else of main memory.
+
+    Negative where the process alone takes more than there is.
 
     Args:
-        budget: what the user gives; on a CPU what this process has already, and `held`, are taken off.
+        budget: bytes that the user allows. On a CPU the memory of this process and `held`, that of the submission, come
+            off it.
     """
     import torch
 
@@ -40,7 +39,7 @@ def available_memory(budget: int | None = None, held: int = 0) -> int:
 
 
 def hold_gpu_to(budget: int | None) -> None:
-    """Have a GPU's allocator refuse what goes beyond what the user gives; where there is no GPU, nothing happens.
+    """Have the GPU's allocator refuse more than the user allows; does nothing where there is no GPU.
 
     Args:
         budget: bytes of `--memory`; None: no limit.
@@ -52,17 +51,14 @@ def hold_gpu_to(budget: int | None) -> None:
         torch.cuda.set_per_process_memory_fraction(min(max(budget - RESERVE, 0) / total, 1.0))
 
 
-# --- while a ranker answers ----------------------------------------------------------------
-
-
 class Watch:
-    """What `watched` measures.
+    """The measurements of `watched`.
 
     Attributes:
-        load_seconds: from the beginning to the first fold's `loaded`.
+        load_seconds: from the beginning to the first call of `loaded`.
         peak_mib: the highest memory in use, less that at the beginning; None where the system does not tell.
-        kept_mib: what was not given back.
-        summary: at the end, what was planned and measured, in a line; empty where nothing was loaded.
+        kept_mib: memory that was not given back.
+        summary: at the end the plan and the measurements in a line; empty where nothing was loaded.
     """
 
     def __init__(self) -> None:
@@ -75,7 +71,7 @@ class Watch:
         self._tensors: list[Any] = []
 
     def loaded(self, ranker: Any) -> None:
-        """To be called when a fold is loaded, at least the first."""
+        """Note that a fold is loaded; only the first call counts."""
         if self._tensors or not hasattr(ranker, "modules"):
             return
         self.load_seconds = time.monotonic() - self._started
@@ -87,12 +83,12 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watched(name: str, questions: int, plan: Plan | None = None) -> Iterator[Watch]:
-    """Around all that is done with one ranker, to its last reference: measures, frees, and tells what was not freed.
+def watched(name: str, questions: int, plan: MemoryPlan | None = None) -> Iterator[Watch]:
+    """Measure and free the memory of a ranker whose last reference goes inside the block; say what was not freed.
 
     Args:
-        questions: that it answers.
-        plan: to compare with.
+        questions: how many it answers.
+        plan: of its memory, for the summary.
     """
     import torch
 
@@ -109,7 +105,7 @@ def watched(name: str, questions: int, plan: Plan | None = None) -> Iterator[Wat
     free_memory()
     if highest is not None:
         watch.peak_mib = max(highest - before // MIB, 0)
-    # On a CPU the allocator keeps what it likes; whether the model is gone is seen by its tensors.
+    # On a CPU the allocator holds freed memory back: only the model's tensors show whether it is gone.
     kept = max(watch._held(), in_use() - before - TOLERANCE if cuda else 0)
     watch.kept_mib = -(-kept // MIB)
     if kept > 0:

@@ -23,7 +23,8 @@ from torch.utils._pytree import tree_leaves
 from solution.config import RankerConfig
 from solution.device import free_memory
 from solution.errors import UserError
-from solution.inference.plan import MIB, SAMPLE, SLACK, Plan, text_sizes, too_large
+from solution.exam import Exam
+from solution.inference.memory_plan import MIB, SAMPLE, SLACK, MemoryPlan, text_sizes, too_large
 from solution.learning.batches import MAX_PADDING, budget_batches
 from solution.models import empty_model, resolve_model, stored_quantized
 from solution.rankers.families import make_ranker
@@ -33,9 +34,9 @@ CLOSE = 0.05  # a batch is searched for until it is this near to the largest tha
 
 
 def plan_memory(
-    config: RankerConfig, exams: Sequence[Any], folders: Sequence[Path], cache: Path, available: int, questions: int
-) -> Plan:
-    """What a ranker will take, with the largest batch that fits; raises nothing, see the plan's `problem`.
+    config: RankerConfig, exams: Sequence[Exam], folders: Sequence[Path], cache: Path, available: int, questions: int
+) -> MemoryPlan:
+    """The memory that a ranker will take, with the largest batch that fits; raises nothing, see the plan's `problem`.
 
     Args:
         exams: its longest questions with each of its contexts.
@@ -46,8 +47,8 @@ def plan_memory(
     """
     problem = unknown = None
     try:
-        made = plan_ranker(config, exams, folders[0], cache, available, questions)
-        return replace(made, folds=len(folders))
+        plan = plan_ranker(config, exams, folders[0], cache, available, questions)
+        return replace(plan, folds=len(folders))
     except UserError as error:
         problem = str(error)
     except Exception as error:  # noqa: BLE001 - an unusual model must not stop an answer that may well fit
@@ -55,22 +56,22 @@ def plan_memory(
     finally:
         free_memory()
     batch = config.predict_tokens_per_batch
-    return Plan(config.name, 0, 0, 0, 0, batch, available, problem, unknown, len(folders))
+    return MemoryPlan(config.name, 0, 0, 0, 0, batch, available, problem, unknown, len(folders))
 
 
 def plan_ranker(
     config: RankerConfig,
-    exams: Sequence[Any],
+    exams: Sequence[Exam],
     folder: Path,
     cache: Path,
     available: int,
     questions: int | None = None,
-) -> Plan:
-    """See `plan_memory`.
+) -> MemoryPlan:
+    """The plan of `plan_memory`, for a ranker whose memory can be known.
 
     Args:
         folder: of a trained fold.
-        questions: None: those of the exams.
+        questions: how many it is asked at once; None: those of the exams.
 
     Raises:
         UserError: the model cannot be found or its settings do not fit it.
@@ -85,27 +86,20 @@ def plan_ranker(
     batch = setting
     activations = outline.activations(batch)
     if not fits(activations):
-        # Tokens beyond those of all questions change nothing.
+        # Search between one question at a time and all questions at once: beyond that a batch grows no more.
         low, high = min(setting, min(outline.lengths)), min(setting, len(outline.lengths) * max(outline.lengths))
         activations = outline.activations(low)
         if fits(activations):
             while high - low > CLOSE * low:
                 middle = (low + high) // 2
-                there = outline.activations(middle)
-                if fits(there):
-                    low, activations = middle, there
+                tried = outline.activations(middle)
+                if fits(tried):
+                    low, activations = middle, tried
                 else:
                     high = middle
         batch = low
-    plan = Plan(
-        config.name,
-        outline.weights,
-        outline.adapters,
-        activations,
-        outline.loading,
-        batch,
-        available,
-    )
+    sizes = (outline.weights, outline.adapters, activations, outline.loading)
+    plan = MemoryPlan(config.name, *sizes, batch, available)
     return plan if fits(activations) else replace(plan, problem=too_large(config, plan))
 
 
@@ -114,14 +108,11 @@ def gpu_workspace() -> int:
     return (32 if torch.cuda.get_device_capability()[0] >= 9 else 8) * MIB
 
 
-# --- a ranker without weights --------------------------------------------------------------
-
-
 class Outline:
     """A ranker with all its modules and no weights.
 
     Attributes:
-        weights, adapters, loading: see `Plan`.
+        weights, adapters, loading: see `MemoryPlan`.
         lengths: tokens of the exam's longest parts (see `NeuralRanker.parts`), the longest first.
     """
 
@@ -130,7 +121,7 @@ class Outline:
         config: RankerConfig,
         cache: Path,
         folder: Path,
-        exams: Sequence[Any],
+        exams: Sequence[Exam],
         questions: int | None = None,
     ):
         self._config = config
@@ -170,7 +161,8 @@ class Outline:
         return weights, adapters, weights + max(largest, adapters + copied)
 
     def _streamed_weights(self) -> int:
-        """Those that are in memory together: the resident ones, one stage's, and the next one's being read."""
+        """Bytes of the weights that are in memory together: those that stay, one stage's, and those of the next one,
+        which are being read."""
         ranker = self._ranker
         bare = ranker.bare_model
         output, embedding = bare.get_output_embeddings(), bare.get_input_embeddings()
@@ -185,10 +177,10 @@ class Outline:
         kept = stages[0] if output is not None and output.weight is embedding.weight else 0
         return sum(size.values()) + kept + max(a + b for a, b in zip(stages, stages[1:], strict=False))
 
-    def _longest(self, exams: Sequence[Any]) -> list[Any]:
+    def _longest(self, exams: Sequence[Exam]) -> list[Any]:
         """The longest parts of the exam: enough of them to fill any batch twice, if there are so many."""
         ranker, config = self._ranker, self._config
-        found: list[Any] = []
+        longest: list[Any] = []
         for exam in exams:
             sizes = text_sizes(config, exam)
             rows = sorted(range(len(sizes)), key=lambda row: -sizes[row])[:SAMPLE]  # noqa: B023
@@ -196,20 +188,20 @@ class Outline:
             for start in range(0, len(rows), 8):
                 _, items = ranker.items(exam.subset(rows[start : start + 8]))
                 parts = [part for item in items for part in ranker.parts(item)]
-                found += parts
+                longest += parts
                 tokens += sum(map(ranker.length, parts))
                 if tokens > 2 * config.predict_tokens_per_batch:
                     break
-        return sorted(found, key=lambda part: -ranker.length(part))
+        return sorted(longest, key=lambda part: -ranker.length(part))
 
     def _without_memory(self) -> Any:
         """Put fake tensors in the place of all parameters and buffers."""
         from torch._subclasses import fake_tensor
 
-        fake_tensor.log.setLevel("CRITICAL")  # of what cannot be told, the plan tells
+        fake_tensor.log.setLevel("CRITICAL")  # an operation that it does not know is reported by the plan
         mode = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True)
         kind = self._ranker.device.kind
-        made: dict[int, nn.Parameter] = {}
+        fakes: dict[int, nn.Parameter] = {}  # id of a parameter -> the one in its place; tied ones stay tied
 
         def fake(tensor: torch.Tensor) -> torch.Tensor:
             return torch.empty(tensor.shape, dtype=tensor.dtype, device=kind)
@@ -222,9 +214,9 @@ class Outline:
                 for name, parameter in module._parameters.items():
                     if parameter is None:
                         continue
-                    if id(parameter) not in made:
-                        made[id(parameter)] = nn.Parameter(fake(parameter), requires_grad=parameter.requires_grad)
-                    module._parameters[name] = made[id(parameter)]
+                    if id(parameter) not in fakes:
+                        fakes[id(parameter)] = nn.Parameter(fake(parameter), requires_grad=parameter.requires_grad)
+                    module._parameters[name] = fakes[id(parameter)]
                 for name, buffer in module._buffers.items():
                     if buffer is not None:
                         module._buffers[name] = fake(buffer)
@@ -237,7 +229,7 @@ class Outline:
         widest = max(batches, key=lambda batch: len(batch) * self.lengths[batch[0]])
         held = [tensor for module in ranker.modules for tensor in (*module.parameters(), *module.buffers())]
         peak = 0
-        # The first has the longest sequences, whose attention takes most; another may have more tokens.
+        # The first batch has the longest sequences, whose attention takes most; another one may have more tokens.
         for batch in [batches[0]] if widest is batches[0] else [batches[0], widest]:
             with torch.no_grad(), self._mode, LivingTensors(held) as living, ranker.device.autocast():
                 ranker.scores([self._parts[i] for i in batch])
@@ -246,7 +238,7 @@ class Outline:
         return peak + (self._streamed_states() if self._config.stream else 0)
 
     def _streamed_states(self) -> int:
-        """What waits between two layers: a state, a mask's row and a rotation for each token of a group."""
+        """Bytes that wait between two layers: a state, a mask's row and a rotation for each token of a group."""
         ranker, longest = self._ranker, self._parts[0].encoded
         tokens = min(self._config.stream_tokens, self._questions * self.lengths[0])
         config = ranker.bare_model.config
@@ -287,7 +279,7 @@ def parameter_bytes(parameter: torch.Tensor) -> int:
 
 
 def four_bit_product(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What a 4-bit layer makes on the way to its product: its scales in float32, and its whole matrix."""
+    """A forward pass that makes what a 4-bit layer makes: its scales in float32, and its whole matrix."""
     shape, compute, bias = tuple(module.weight.shape), module.compute_dtype, module.bias is not None
     blocks = -(-module.weight.numel() // 64)
 
@@ -295,9 +287,9 @@ def four_bit_product(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
         given, x = x.dtype, x.to(compute)
         scales = torch.empty(blocks, dtype=torch.float32, device=x.device)
         matrix = torch.empty(shape, dtype=compute, device=x.device)
-        made = nn.functional.linear(x, matrix, module.bias.to(compute) if bias else None).to(given)
+        product = nn.functional.linear(x, matrix, module.bias.to(compute) if bias else None).to(given)
         del scales, matrix
-        return made
+        return product
 
     return forward
 
@@ -305,7 +297,8 @@ def four_bit_product(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 class LivingTensors(TorchDispatchMode):
     """Adds up the memory of all tensors made inside it, as long as they live.
 
-    A value that code asks a fake tensor for is 0 or False: "not all are alike", which has the model make its masks.
+    A model that asks a fake tensor for a value gets 0 or False. To the question whether all tokens are attended to
+    that means no, so the model makes its masks.
 
     Attributes:
         peak: bytes, the highest so far.
@@ -326,15 +319,15 @@ class LivingTensors(TorchDispatchMode):
             return False if args[0].dtype == torch.bool else 0
         if func is torch.ops.aten.bincount.default:  # as long as its largest value
             length = args[2] if len(args) > 2 else kwargs.get("minlength", 0)
-            made = torch.empty(length or args[0].numel(), dtype=torch.int64, device=args[0].device)
+            result = torch.empty(length or args[0].numel(), dtype=torch.int64, device=args[0].device)
         else:
-            made = func(*args, **kwargs)
-        for tensor in tree_leaves(made):
+            result = func(*args, **kwargs)
+        for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 self._note(tensor.untyped_storage())
         if func is torch.ops.aten.logsumexp.default:  # its kernel holds the exponentials besides
             self.peak = max(self.peak, self._now + args[0].nbytes)
-        return made
+        return result
 
     def _note(self, storage: Any) -> None:
         key = storage._cdata

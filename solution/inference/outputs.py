@@ -4,69 +4,162 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from solution.errors import UserError
 from solution.files import SCHEMA, atomic_file
-from solution.inference.engine import Engine
-from solution.inference.plan import MIB
+from solution.inference.memory_plan import MIB
+from solution.inference.retrieving import RetrievalTime
+from solution.inference.turns import Answers, Turn
+from solution.progress import say
 from solution.questions import LETTERS, Questions, kaggle_prediction, ranked_options
 from solution.tables import file_format, write_csv
 
-
-def _check_writable(path: Path) -> None:
-    """Tell now, not after hours, that a file cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); give another output") from None
+Ended = Literal["finished", "deadline", "terminated", "interrupted"]
+_WRITE_SECONDS = 60.0
 
 
-def submission_report(engine: Engine, ended: str, output: Path) -> dict[str, Any]:
-    """What `submission.report.json` holds."""
-    rankers = []
-    for name in engine.order:
-        turn = engine.turns[name]
-        rate = turn.seconds / turn.done if turn.done else None
-        passes = max(1, int(turn.folds.max(initial=0)))
-        rankers.append(
-            {
-                "ranker": name,
-                "state": turn.state,
-                "reason": turn.reason,
-                "asked": int(turn.planned.sum()),
-                "answered": int(turn.answered.sum()),
-                "folds": int(turn.folds.max(initial=0)),
-                "lost_folds": getattr(engine.rankers.get(name), "lost", []),
-                "from_journal": turn.from_journal,
-                "load_seconds": _rounded(turn.load_seconds),
-                "seconds": round(turn.seconds, 3),
-                "model_seconds": round(turn.model_seconds, 3),
-                "seconds_per_question": _rounded(None if rate is None else rate * passes),
-                "peak_memory_mib": turn.peak_mib,
-                "model_memory_mib": turn.used_mib,
-                "planned_memory_mib": turn.plan.peak // MIB if turn.plan and turn.plan.peak else None,
-                "tokens_per_batch": turn.plan and turn.plan.batch,
-            }
-        )
-    recipes = [{"rankers": list(names), "questions": len(rows)} for names, rows in engine.groups()]
+@dataclass(frozen=True)
+class Outputs:
+    """The files that a submission writes.
+
+    Attributes:
+        submission: Kaggle's file, see `write_submission`.
+        ranked, probabilities: see `write_ranked` and `write_probabilities`; None: not wanted.
+    """
+
+    submission: Path
+    ranked: Path | None = None
+    probabilities: Path | None = None
+
+    @property
+    def report(self) -> Path:
+        """What happened, see `submission_report`."""
+        return self.submission.with_name(f"{self.submission.stem}.report.json")
+
+    @property
+    def answers(self) -> list[Path]:
+        """The files of answers, without the report."""
+        return [path for path in (self.submission, self.ranked, self.probabilities) if path is not None]
+
+    def check(self) -> None:
+        """Refuse files that cannot be meant; nothing is written.
+
+        Raises:
+            UserError: one is a folder or has no known format, or two are the same.
+        """
+        for path in (*self.answers, self.report):
+            if path.is_dir():
+                raise UserError(f"the output {path} is a folder; give a file")
+        if self.probabilities is not None and file_format(self.probabilities) not in (".csv", ".parquet"):
+            raise UserError(f"--probabilities {self.probabilities}: use .csv or .parquet")
+        places = [path.resolve() for path in self.answers]
+        if len(set(places)) < len(places):
+            raise UserError("two of --output, --ranked and --probabilities are the same file; give each its own")
+        if self.report.resolve() in places:
+            raise UserError(f"{self.report} is where the report on {self.submission} is written; give another output")
+
+    def check_writable(self) -> None:
+        """Tell now, not after hours, that a file cannot be written; makes the folders.
+
+        Raises:
+            UserError: it cannot.
+        """
+        for path in [path.resolve() for path in self.answers]:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=path.parent).close()
+            except OSError as error:
+                raise UserError(f"{path} cannot be written ({error.strerror}); give another output") from None
+
+    def write(self, questions: Questions, probabilities: np.ndarray) -> None:
+        """Write the answers in every form that is wanted.
+
+        Args:
+            probabilities: float32 [n, width].
+        """
+        write_submission(self.submission, questions, probabilities)
+        if self.ranked is not None:
+            write_ranked(self.ranked, questions, probabilities)
+        if self.probabilities is not None:
+            write_probabilities(self.probabilities, questions, probabilities)
+
+
+class AnswerFile:
+    """The best answer so far on disk, while the rankers are at work.
+
+    Args:
+        write: called with the blend, float32 [n, width].
+    """
+
+    def __init__(self, answers: Answers, write: Callable[[np.ndarray], None]):
+        self._answers, self._write = answers, write
+        self._written = 0.0  # time.monotonic(): the first answer is written at once
+
+    def store(self, force: bool = False) -> None:
+        """Write the blend, at most once a minute unless forced; a disk that is full now may have room at the end."""
+        if not force and time.monotonic() - self._written < _WRITE_SECONDS:
+            return
+        try:
+            self._write(self._answers.blended())
+        except OSError as error:
+            say(f"WARNING: the answer cannot be written now ({error.strerror}); it is tried again")
+        self._written = time.monotonic()
+
+
+def submission_report(
+    answers: Answers, lost_folds: Mapping[str, Sequence[str]], retrieval: RetrievalTime, ended: Ended, output: Path
+) -> dict[str, Any]:
+    """The content of `submission.report.json`.
+
+    Args:
+        lost_folds: ranker -> a message for each fold that is not usable.
+    """
+    limits = answers.timeline.limits
+    recipes = [{"rankers": list(names), "questions": len(rows)} for names, rows in answers.groups()]
     return {
         "schema": SCHEMA,
         "ended": ended,
         "output": output.name,
-        "questions": len(engine.questions),
-        "baseline": engine.baseline_kind,
-        "seconds": round(engine.limits.elapsed(), 2),
-        "deadline_seconds": engine.limits.deadline,
-        "retrieval_seconds": round(engine.retrieval_seconds, 2),
-        "retrieval_model_seconds": round(engine.embedder_seconds, 2),
-        "rankers": rankers,
+        "questions": len(answers.questions),
+        "baseline": answers.baseline_kind,
+        "seconds": round(limits.elapsed(), 2),
+        "deadline_seconds": limits.deadline,
+        "retrieval_seconds": round(retrieval.seconds, 2),
+        "retrieval_model_seconds": round(retrieval.model_seconds, 2),
+        "rankers": [_ranker_record(name, turn, lost_folds.get(name, [])) for name, turn in answers.turns.items()],
         "recipes": sorted(recipes, key=lambda each: -each["questions"]),
-        "timeline": [{"second": second, "event": event} for second, event in engine.timeline],
+        "timeline": [{"second": second, "event": text} for second, text in answers.timeline.notes],
+    }
+
+
+def _ranker_record(name: str, turn: Turn, lost_folds: Sequence[str]) -> dict[str, Any]:
+    work, passes = turn.work, int(turn.folds.max(initial=0))
+    # A question is answered by each fold in its pass.
+    rate = work.seconds / work.done * max(1, passes) if work.done else None
+    return {
+        "ranker": name,
+        "state": turn.state,
+        "reason": turn.reason,
+        "asked": int(turn.planned.sum()),
+        "answered": int(turn.answered.sum()),
+        "folds": passes,
+        "lost_folds": list(lost_folds),
+        "from_journal": turn.from_journal,
+        "load_seconds": _rounded(work.load_seconds),
+        "seconds": round(work.seconds, 3),
+        "model_seconds": round(work.model_seconds, 3),
+        "seconds_per_question": _rounded(rate),
+        "peak_memory_mib": work.peak_mib,
+        "model_memory_mib": work.used_mib,
+        "planned_memory_mib": turn.plan.peak // MIB if turn.plan and turn.plan.peak else None,
+        "tokens_per_batch": turn.plan and turn.plan.batch,
     }
 
 

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from solution.ensemble.cascade import Stage
-from solution.ensemble.costs import Cost
+from solution.ensemble.costs import Cost, measured_cost
 from solution.ensemble.record import read_recipe, read_stages
+from solution.files import content_hash
+from solution.inference.journal import AnswerJournal
+from solution.inference.timeline import Timeline
+from solution.inference.turns import Recipes
+from solution.progress import say
+from solution.workdir import Workdir
 
 START_SECONDS = 8.0
 """Of a ranker's process before it loads anything: Python, torch and transformers."""
 
 
 def reading(stages: Sequence[Stage], questions: int) -> str:
-    """How many questions each ranker of a cascade reads, in words."""
+    """The number of questions that each ranker of a cascade reads, in words."""
     first, *rest = stages
-    told = [f"{first.ranker} reads all {questions} questions"]
-    told += [
+    parts = [f"{first.ranker} reads all {questions} questions"]
+    parts += [
         f"{stage.ranker} about {round(stage.share * questions)}, those that {before.ranker} leaves least sure"
         if stage.threshold is not None
         else f"{stage.ranker} all of these"
         for before, stage in zip(stages, rest, strict=False)
     ]
-    return "; ".join(told)
+    return "; ".join(parts)
 
 
 def ensemble_points(
@@ -31,7 +38,7 @@ def ensemble_points(
 ) -> list[tuple[Mapping[str, Any], list[Stage]]]:
     """The points of the cascade's frontier, cheapest first: what JSON says of them, and their stages.
 
-    The last one is every ranker on every question, the only one where there is no cascade.
+    The last point is every ranker on every question; where there is no cascade it is the only one.
     """
     cascade = ensemble.get("cascade")
     if cascade is not None:
@@ -47,13 +54,13 @@ def ensemble_points(
 
 
 def expected_seconds(point: Mapping[str, Any], stages: Sequence[Stage], questions: int) -> float:
-    """What a point takes: its processes' starts, loading, and each question's rankers."""
+    """Seconds that a point of the cascade takes: its processes' starts, loading, and each question's rankers."""
     starts = sum(START_SECONDS for stage in stages if stage.load_seconds > 0)
     return starts + point["load_seconds"] + questions * point["seconds_per_question"]
 
 
 def fitting(points: Sequence[tuple[Mapping[str, Any], Sequence[Stage]]], questions: int, left: float) -> int:
-    """Which point of the cascade's frontier is to run: the last one when it fits, else the best that does.
+    """The index of the point of the cascade's frontier that is to run: the last one, or else the best that fits.
 
     Args:
         points: as JSON holds them, and their stages; cheapest first.
@@ -67,3 +74,64 @@ def fitting(points: Sequence[tuple[Mapping[str, Any], Sequence[Stage]]], questio
 
 def _known(value: float | None, otherwise: float) -> float:
     return otherwise if value is None else value
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The cascades among which a submission can choose.
+
+    Attributes:
+        ensemble: what `ensemble.json` holds.
+        costs: of each of its rankers.
+        points: see `ensemble_points`.
+    """
+
+    ensemble: Mapping[str, Any]
+    costs: Mapping[str, Cost]
+    points: Sequence[tuple[Mapping[str, Any], list[Stage]]]
+
+    @classmethod
+    def read(cls, workdir: Workdir, ensemble: Mapping[str, Any]) -> Schedule:
+        """The schedule by what training measured of each ranker."""
+        about = ensemble["about"]
+        costs = {name: measured_cost(workdir, name, about[name]) for name in read_recipe(ensemble).used}
+        return cls(ensemble, costs, ensemble_points(ensemble, costs))
+
+    @property
+    def whole(self) -> list[Stage]:
+        """Every ranker on every question."""
+        return self.points[-1][1]
+
+    def recipes(self) -> Recipes:
+        """The recipe of all rankers, and where there is a cascade those of its first rankers."""
+        partial = {}
+        if self.ensemble.get("cascade") is not None:
+            names = [stage.ranker for stage in self.whole]
+            partial = {frozenset(names[: i + 1]): stage.recipe for i, stage in enumerate(self.whole)}
+        return Recipes(read_recipe(self.ensemble), partial)
+
+    def choose(self, questions: int, journal: AnswerJournal, timeline: Timeline) -> tuple[list[Stage], list[Stage]]:
+        """The cascade that is to run, and a second pass for the time that it leaves over (empty for none).
+
+        It is the one that `tune` chose, or with a deadline the best one that fits the time. What is chosen is kept in
+        the journal: a run that goes on after a kill has less time left, and must not ask other questions.
+        """
+        cascade = self.ensemble.get("cascade")
+        if cascade is None:
+            return self.whole, []
+        limits = timeline.limits
+        taken = chosen = cascade["chosen"]
+        if limits.deadline is not None:
+            key = content_hash("cascade", self.ensemble, limits.deadline)
+            taken = journal.note(key)
+            if not isinstance(taken, int) or not 0 <= taken <= chosen:
+                taken = fitting(self.points[: chosen + 1], questions, limits.left())
+                journal.write_note(key, taken)
+            timeline.note(f"cascade: {self.points[taken][0]['note']}")
+        if taken < len(self.points) - 1:
+            why = "the cascade that `tune` chose for its time limit"
+            if taken != chosen:
+                why = f"the deadline does not leave the time for {self.points[chosen][0]['note']}"
+            say(f"{reading(self.points[taken][1], questions)} ({why})")
+        # Time that is left over goes to what the cascade left out, unless the user chose it when tuning.
+        return self.points[taken][1], self.whole if taken < chosen == len(self.points) - 1 else []

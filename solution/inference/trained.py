@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solution.config import RankerConfig, RetrievalConfig
+from solution.config import ContextView, RankerConfig, RetrievalConfig
 from solution.config_files import Overrides, check_settings, parse_overrides
 from solution.ensemble.imported import FAMILY
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
-from solution.exam import Exam
+from solution.exam import Contexts, Exam
 from solution.models import check_model
 from solution.questions import Questions
-from solution.retrieval.contexts.build import build_views
 from solution.retrieval.reranker.trained import Reranker
 from solution.suggestions import suggest
 from solution.weights import FoldRecord, check_folder, read_record, record_path
@@ -201,24 +200,31 @@ def read_rankers(
     return trained
 
 
-def ranker_exams(rankers: Sequence[TrainedRanker], questions: Questions, workdir: Workdir) -> dict[str, list[Any]]:
-    """For each ranker the exams (`rankers.base.Exam`, answers hidden) that it reads, one for each of its contexts.
+@dataclass
+class ContextRequest:
+    """Contexts that rankers read: settings, and the views of all of these rankers."""
 
-    Raises:
-        UserError: an index cannot be made or opened.
-    """
-    views: dict[str, list[Any]] = {}
-    settings = {ranker.retrieval.hash(): ranker.retrieval for ranker in rankers if ranker.retrieval is not None}
+    config: RetrievalConfig
+    views: list[ContextView] = field(default_factory=list)
+
+
+def context_requests(rankers: Sequence[TrainedRanker]) -> dict[str, ContextRequest]:
+    """What these rankers read together, by the hash of the retrieval's settings."""
+    requests: dict[str, ContextRequest] = {}
     for ranker in rankers:
         if ranker.retrieval is not None:
-            views.setdefault(ranker.retrieval.hash(), []).extend(ranker.config.contexts)
-    made = {key: build_views(questions, settings[key], names, workdir.root) for key, names in views.items()}
-    return {
-        ranker.name: [
-            exam.hidden()
-            for exam in Exam.views(
-                ranker.config, questions, None if ranker.retrieval is None else made[ranker.retrieval.hash()]
-            )
-        ]
-        for ranker in rankers
-    }
+            request = requests.setdefault(ranker.retrieval.hash(), ContextRequest(ranker.retrieval))
+            request.views += ranker.config.contexts
+    return requests
+
+
+def ranker_exams(
+    ranker: TrainedRanker, questions: Questions, contexts: Mapping[str, Mapping[ContextView, Contexts]]
+) -> list[Exam]:
+    """The exams that a ranker reads, answers hidden: one for each of its contexts.
+
+    Args:
+        contexts: for each of `context_requests`, those of the questions.
+    """
+    own = None if ranker.retrieval is None else contexts[ranker.retrieval.hash()]
+    return [exam.hidden() for exam in Exam.views(ranker.config, questions, own)]

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from solution.inference.plan import Plan
+from solution.config import SCORE_TEMPERATURE
+from solution.ensemble.blend import Recipe, apply_recipe
+from solution.ensemble.cascade import refine
+from solution.inference.jobs import Fault
+from solution.inference.memory_plan import MemoryPlan
+from solution.inference.timeline import Timeline
+from solution.probabilities import masked_softmax
+from solution.progress import say
+from solution.questions import Questions
+from solution.rankers.untrained import longest_options
 
 State = Literal["waiting", "finished", "partial", "failed", "skipped", "unused", "imported"]
+
+
+@dataclass
+class Work:
+    """What a ranker's answers took in this run, the journal's left out.
+
+    Attributes:
+        done: questions times folds, in `seconds`, of which the model took `model_seconds`.
+        load_seconds: until its first fold was loaded; None: it was not.
+        peak_mib, used_mib: MiB at the highest, with the libraries of its process and without them.
+    """
+
+    done: int = 0
+    seconds: float = 0.0
+    model_seconds: float = 0.0
+    load_seconds: float | None = None
+    peak_mib: int | None = None
+    used_mib: int | None = None
 
 
 @dataclass
@@ -21,26 +49,29 @@ class Turn:
         folds: int [n], how many did.
         alive: bool [n, width], the options that it was shown.
         planned: bool [n], the questions that it was to read.
+        asked_folds: how many folds answer each question when its turn is over.
+        reason: why it is in a state other than finished.
         from_journal: questions times folds that an earlier run had answered.
-        done: questions times folds that it answered now, in `seconds`, of which the model took `model_seconds`.
-        peak_mib, used_mib: MiB at the highest, with the libraries of its process and without them.
-        plan: what its memory was planned to be.
+        plan: of its memory.
     """
 
     total: np.ndarray
     folds: np.ndarray
     alive: np.ndarray
     planned: np.ndarray
+    asked_folds: int = 1
     state: State = "waiting"
     reason: str = ""
     from_journal: int = 0
-    done: int = 0
-    seconds: float = 0.0
-    model_seconds: float = 0.0
-    load_seconds: float | None = None
-    peak_mib: int | None = None
-    used_mib: int | None = None
-    plan: Plan | None = None
+    plan: MemoryPlan | None = None
+    work: Work = field(default_factory=Work)
+
+    @classmethod
+    def waiting(cls, exists: np.ndarray, asked_folds: int) -> Turn:
+        """The turn of a ranker that has answered nothing yet; `exists`: bool [n, width]."""
+        n = len(exists)
+        folds, planned = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
+        return cls(np.zeros(exists.shape), folds, exists.copy(), planned, asked_folds)
 
     @property
     def answered(self) -> np.ndarray:
@@ -50,3 +81,164 @@ class Turn:
     def table(self) -> np.ndarray:
         """The mean over the folds, float32 [n, width]; 0 where nothing was answered."""
         return (self.total / np.maximum(self.folds, 1)[:, None]).astype(np.float32)
+
+    def end(self, reason: str) -> None:
+        """End the turn before everything is answered."""
+        self.state = "partial" if self.answered.any() else "skipped"
+        self.reason = reason
+
+    def shortfall(self) -> str:
+        """What is not answered, in words."""
+        asked, whole = int(self.planned.sum()), int((self.folds >= self.asked_folds).sum())
+        partly = int(self.answered.sum()) - whole
+        parts = [f"answered {whole} of {asked or len(self.folds)} questions"]
+        if partly:
+            parts.append(f"{partly} more with some of its {self.asked_folds} folds only")
+        return "; ".join([*parts, self.reason])
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """How the answers of any rankers become one.
+
+    Attributes:
+        whole: of all rankers; it also blends some of them where `partial` has none.
+        partial: the names of some rankers -> the recipe tuned for these.
+    """
+
+    whole: Recipe
+    partial: Mapping[frozenset[str], Recipe] = field(default_factory=dict)
+
+    def of(self, names: Sequence[str]) -> Recipe:
+        return self.partial.get(frozenset(names), self.whole)
+
+
+class Answers:
+    """All that is known of the answers to n questions while the rankers are at work.
+
+    Attributes:
+        questions: n, answers hidden or not; no ranker sees them.
+        exists: bool [n, width], the options that are there.
+        turns: name -> its turn, in the order of the rankers, cheapest first.
+        baseline: float32 [n, width], the answer where no ranker has given one, of the kind `baseline_kind`.
+        timeline: takes what happens to the rankers.
+
+    Args:
+        asked_folds: name -> how many folds it is asked for, in the order of the rankers.
+    """
+
+    def __init__(self, questions: Questions, recipes: Recipes, asked_folds: Mapping[str, int], timeline: Timeline):
+        self.questions, self.recipes, self.timeline = questions, recipes, timeline
+        self.exists = questions.exists()
+        self.turns = {name: Turn.waiting(self.exists, folds) for name, folds in asked_folds.items()}
+        self.baseline, self.baseline_kind = longest_options(questions), "the longest option"
+
+    # --- taking answers ---
+
+    def add(self, name: str, rows: Sequence[int] | np.ndarray, table: np.ndarray) -> None:
+        """Add what one fold of a ranker says of the questions at these positions.
+
+        Args:
+            table: float [rows, width]; only the options that the ranker was shown count.
+
+        Raises:
+            Fault: they are no probabilities; nothing is added.
+        """
+        turn = self.turns[name]
+        inside = np.where(turn.alive[rows], table, 0.0).astype(np.float64)
+        wrong = ~(np.isfinite(inside).all(axis=1) & (inside >= 0).all(axis=1))
+        wrong |= ~(np.abs(inside.sum(axis=1) - 1) < 1e-3)
+        if wrong.any():
+            id_ = self.questions.ids[int(np.asarray(rows)[np.argmax(wrong)])]
+            raise Fault(f"it gave NaN or what does not sum to 1 for {wrong.sum()} questions (first: id {id_})")
+        turn.total[rows] += inside
+        turn.folds[rows] += 1
+
+    def add_imported(self, tables: Mapping[str, np.ndarray]) -> None:
+        """Take the answers that another program gave to all questions: name -> float [n, width]."""
+        for name, table in tables.items():
+            if name in self.turns:
+                turn = self.turns[name]
+                turn.total += table
+                turn.folds += 1
+                turn.planned[:] = True
+                turn.state = "imported"
+
+    def set_baseline(self, scores: Mapping[str, np.ndarray], wanted: str) -> bool:
+        """Take retrieval's ranking of the options as the baseline.
+
+        Args:
+            scores: kind -> float32 [n, at least width], see `Contexts.option_scores`.
+            wanted: the kind that is taken where it is there.
+
+        Returns:
+            False where there are no scores.
+        """
+        kind = wanted if wanted in scores else next(iter(sorted(scores)), None)
+        if kind is None:
+            return False
+        table = np.nan_to_num(scores[kind][:, : self.exists.shape[1]])
+        self.baseline = masked_softmax(table / SCORE_TEMPERATURE, self.exists)
+        self.baseline_kind = f"retrieval's {kind} similarity"
+        self.timeline.note(f"baseline: {self.baseline_kind}")
+        return True
+
+    # --- what becomes of the rankers ---
+
+    def fail(self, name: str, reason: str) -> None:
+        """Leave a ranker out from here on; what it has answered counts."""
+        turn = self.turns[name]
+        turn.state, turn.reason = "failed", reason
+        say(f"WARNING: the ranker {name} is left out: {reason}")
+        self.timeline.note(f"{name} left out: {reason}")
+
+    def give_up(self, reason: str, running: str = "") -> None:
+        """End the turns of the rankers that wait, and of the one that is running."""
+        for name, turn in self.turns.items():
+            if name == running or turn.state == "waiting":
+                turn.end(reason)
+
+    def shortfalls(self) -> list[str]:
+        """What the rankers that were cut short have not answered, a line for each."""
+        cut = {name: turn for name, turn in self.turns.items() if turn.state in ("partial", "skipped")}
+        return [f"{name} {turn.shortfall()}" for name, turn in cut.items()]
+
+    # --- the best answer so far ---
+
+    def any_answer(self) -> np.ndarray:
+        """Bool [n]: whether at least one ranker has answered the question."""
+        answered = [turn.answered for turn in self.turns.values()]
+        return np.any(answered, axis=0) if answered else np.zeros(len(self.questions), dtype=bool)
+
+    def groups(self) -> list[tuple[tuple[str, ...], np.ndarray]]:
+        """The sets of rankers that have answered the same questions, and the positions of these."""
+        if not self.turns:
+            return [((), np.arange(len(self.questions)))]
+        # bool [n, rankers] -> its distinct rows, and for each question which of them it has
+        answered = np.stack([turn.answered for turn in self.turns.values()], axis=1)
+        kinds, kind_of = np.unique(answered, axis=0, return_inverse=True)
+        names = [tuple(name for name, there in zip(self.turns, kind, strict=True) if there) for kind in kinds]
+        return [(group, np.flatnonzero(kind_of.ravel() == i)) for i, group in enumerate(names)]
+
+    def blended(self) -> np.ndarray:
+        """The best answer so far, float32 [n, width]: each question by the recipe of the rankers that read it."""
+        result = self.baseline.astype(np.float32, copy=True)
+        for names, rows in self.groups():
+            if names:
+                result[rows] = self._blend(names, rows)
+        return result
+
+    def _blend(self, names: Sequence[str], rows: np.ndarray) -> np.ndarray:
+        """The blend of these rankers, float32 [rows, width]."""
+        exists = self.exists[rows]
+        tables = {name: self.turns[name].table()[rows] for name in names}
+        shown = [self.turns[name].alive[rows] for name in names]
+        if all((alive == exists).all() for alive in shown):
+            return apply_recipe(self.recipes.of(names), tables, exists)
+        # Some options were dropped: each ranker refines the blend of those before it, among the options still alive.
+        blend, alive = apply_recipe(self.recipes.of(names[:1]), tables, exists), shown[0]
+        for count in range(2, len(names) + 1):
+            alive = alive & shown[count - 1]
+            some = {name: tables[name] for name in names[:count]}
+            blend = refine(self.recipes.of(names[:count]), some, exists, alive, blend)
+        return blend

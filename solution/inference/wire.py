@@ -1,27 +1,48 @@
-"""Questions and exams as JSON, for the processes that answer them."""
+"""What goes between a submission and its processes, as JSON: jobs one way, events the other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
+from solution.config import ContextView
 from solution.exam import ContextPassage, Exam, is_question
 from solution.questions import Questions
 
+# --- questions and exams -------------------------------------------------------------------
 
-def exam_record(exams: Sequence[Any]) -> dict[str, Any]:
-    """The questions and their contexts (`rankers.base.Exam`, one for each context) as JSON holds them.
 
-    Of the other columns only `is_question` matters to a ranker.
-    """
+class QuestionsRecord(TypedDict):
+    """Questions without their answers; of the other columns `is_question` and `context`, where they are given."""
+
+    ids: list[str]
+    prompts: list[str]
+    options: list[list[str]]
+    extra: dict[str, list[Any]]
+
+
+class ViewRecord(TypedDict):
+    """One of the contexts of n questions: n lists of passages, and kind -> n lists of option scores."""
+
+    passages: list[list[dict[str, Any]]]
+    option_scores: dict[str, list[list[float]]]
+
+
+class ExamRecord(TypedDict):
+    questions: QuestionsRecord
+    views: list[ViewRecord]
+
+
+def exam_record(exams: Sequence[Exam]) -> ExamRecord:
+    """The same questions with each of their contexts; of the other columns only `is_question` matters to a ranker."""
     first = exams[0]
     return {
         "questions": questions_record(first.questions, [is_question(first, row) for row in range(len(first))]),
         "views": [
             {
-                "passages": [[vars(passage) for passage in found] for found in exam.passages],
+                "passages": [[vars(passage) for passage in passages] for passages in exam.passages],
                 "option_scores": {kind: table.tolist() for kind, table in exam.option_scores.items()},
             }
             for exam in exams
@@ -29,9 +50,22 @@ def exam_record(exams: Sequence[Any]) -> dict[str, Any]:
     }
 
 
+def read_exam_record(record: ExamRecord) -> list[Exam]:
+    """The exams of `exam_record`, the same to the bit."""
+    questions = read_questions_record(record["questions"])
+    return [
+        Exam(
+            questions,
+            [[ContextPassage(**values) for values in passages] for passages in view["passages"]],
+            {kind: np.array(table, dtype=np.float32) for kind, table in view["option_scores"].items()},
+        )
+        for view in record["views"]
+    ]
+
+
 def questions_record(
     questions: Questions, is_question: Sequence[bool] | None = None, contexts: Sequence[Any] | None = None
-) -> dict[str, Any]:
+) -> QuestionsRecord:
     extra = {"is_question": is_question, "context": contexts}
     return {
         "ids": questions.ids,
@@ -41,19 +75,153 @@ def questions_record(
     }
 
 
-def read_questions_record(record: dict[str, Any]) -> Questions:
+def read_questions_record(record: QuestionsRecord) -> Questions:
     unknown = np.full(len(record["ids"]), -1, dtype=np.int64)
     return Questions(record["ids"], record["prompts"], record["options"], unknown, record["extra"])
 
 
-def read_exam_record(record: dict[str, Any]) -> list[Any]:
-    """The exams of `exam_record`, the same to the bit."""
-    questions = read_questions_record(record["questions"])
-    return [
-        Exam(
-            questions,
-            [[ContextPassage(**values) for values in found] for found in view["passages"]],
-            {kind: np.array(table, dtype=np.float32) for kind, table in view["option_scores"].items()},
-        )
-        for view in record["views"]
-    ]
+def json_cell(value: Any) -> Any:
+    """A cell as JSON holds it."""
+    return value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else str(value)
+
+
+# --- jobs ----------------------------------------------------------------------------------
+
+
+class RetrieveJob(TypedDict):
+    """Make contexts. `command`: the arguments of the running command, for messages; `verify`: compare hashes."""
+
+    kind: Literal["retrieve"]
+    command: dict[str, Any]
+    workdir: str
+    retrieval: dict[str, Any]
+    views: list[ContextView]
+    verify: bool
+    questions: QuestionsRecord
+
+
+class BatchRecord(TypedDict):
+    """Positions in the exam, and for each the options that are shown."""
+
+    fold: int
+    rows: list[int]
+    alive: list[list[bool]]
+
+
+class PlanRequest(TypedDict):
+    """Plan a ranker's memory. `questions`: how many it may be asked at once; `exam`: the longest of them."""
+
+    config: dict[str, Any]
+    folders: list[str]
+    questions: int
+    exam: ExamRecord
+
+
+class AnswerJob(TypedDict):
+    """Answer batches of an exam with a ranker's folds.
+
+    `memory`: bytes that may be used, None: what is free; `held`: of these the submission holds itself; `plan`: of the
+    ranker's memory, None: it is made first, with those of all of `to_plan`.
+    """
+
+    kind: Literal["answer"]
+    command: dict[str, Any]
+    config: dict[str, Any]
+    cache: str
+    memory: int | None
+    held: int
+    folders: list[str]
+    batches: list[BatchRecord]
+    plan: dict[str, Any] | None
+    to_plan: list[PlanRequest]
+    exam: NotRequired[ExamRecord]
+
+
+# --- events --------------------------------------------------------------------------------
+
+
+class BeatEvent(TypedDict):
+    """Work goes on."""
+
+    event: Literal["beat"]
+
+
+class RetrievedEvent(TypedDict):
+    """The contexts are in the cache. `keys`: view -> `Contexts.key`; `model_seconds`: of the embedder."""
+
+    event: Literal["retrieved"]
+    keys: dict[ContextView, str]
+    model_seconds: float
+
+
+class PlanningEvent(TypedDict):
+    """The memory of this ranker is being planned."""
+
+    event: Literal["planning"]
+    ranker: str
+
+
+class PlansEvent(TypedDict):
+    """Memory plans, the ranker's own first. `seconds`: that the others took."""
+
+    event: Literal["plans"]
+    plans: list[dict[str, Any]]
+    seconds: float
+
+
+class LoadedEvent(TypedDict):
+    """The first fold is loaded."""
+
+    event: Literal["loaded"]
+
+
+class PartEvent(TypedDict):
+    """A batch is answered. `number`: which of the job's; `table`: little-endian float32 [rows, width] in base 64."""
+
+    event: Literal["part"]
+    number: int
+    table: str
+    seconds: float
+    model_seconds: float
+    peak_mib: int | None
+
+
+class GivenBackEvent(TypedDict):
+    """The model is gone. See `memory.Watch`."""
+
+    event: Literal["given_back"]
+    used_mib: int | None
+    kept_mib: int
+    summary: str
+
+
+class ErrorEvent(TypedDict):
+    event: Literal["error"]
+    reason: str
+
+
+class DoneEvent(TypedDict):
+    """The job is done."""
+
+    event: Literal["done"]
+
+
+class EndEvent(TypedDict):
+    """The process has ended; told by `child.Child`, not by the process."""
+
+    event: Literal["end"]
+    code: int
+
+
+Event = (
+    BeatEvent
+    | RetrievedEvent
+    | PlanningEvent
+    | PlansEvent
+    | LoadedEvent
+    | PartEvent
+    | GivenBackEvent
+    | ErrorEvent
+    | DoneEvent
+    | EndEvent
+)

@@ -1,13 +1,13 @@
-"""What a ranker's memory was planned to be, as it is kept and told; `inference.memory` makes the plans."""
+"""The plan of a ranker's memory and how it is shown; `inference.outline` makes the plans."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from solution.config import RankerConfig
+from solution.exam import Exam
 from solution.families import FAMILIES
 from solution.progress import console
 
@@ -18,8 +18,8 @@ SAMPLE = 256  # of an exam's longest questions, at most so many are looked at
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What one ranker takes, in bytes; all 0 where that cannot be told.
+class MemoryPlan:
+    """The memory that one ranker takes, in bytes; all 0 where that is not known.
 
     Attributes:
         ranker: its name.
@@ -28,10 +28,10 @@ class Plan:
         activations: at the highest, while the largest batch is scored.
         loading: at the highest while the model is loaded, weights and adapters included.
         batch: tokens of a batch.
-        available: what there is; negative where a process takes more for itself.
-        problem: why it cannot run; None: it fits, or nobody knows.
-        unknown: why what it takes cannot be told.
-        folds: whose adapters come in turn.
+        available: see `memory.available_memory`.
+        problem: why it cannot run; None: it fits, or its memory is not known.
+        unknown: why its memory is not known.
+        folds: how many, whose adapters come in turn.
     """
 
     ranker: str
@@ -54,11 +54,11 @@ class Plan:
         return config.model_copy(update={"predict_tokens_per_batch": self.batch})
 
 
-def too_large(config: RankerConfig, plan: Plan) -> str:
-    """What is said of a ranker that does not fit with one question at a time."""
+def too_large(config: RankerConfig, plan: MemoryPlan) -> str:
+    """The message on a ranker that does not fit with one question at a time."""
     fixed = plan.weights + plan.adapters
     needed = plan.peak * SLACK
-    # What the process holds itself differs by some MiB from run to run.
+    # The process's own memory differs by some MiB from run to run: with a little more it surely fits.
     missing = math.ceil((needed - plan.available) / (16 * MIB) + 0.5) * 16 * MIB
     ways = []
     if config.quantization is None:
@@ -80,8 +80,8 @@ def shown(size: float) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / MIB:.0f} MiB"
 
 
-def text_sizes(config: RankerConfig, exam: Any) -> list[int]:
-    """For each question about how many characters the ranker reads of it (`rankers.base.Exam`)."""
+def text_sizes(config: RankerConfig, exam: Exam) -> list[int]:
+    """Of each question about how many characters the ranker reads."""
     questions = exam.questions
     contexts = [sum(len(p.text) for p in passages[: config.passages]) for passages in exam.passages]
     texts = zip(questions.prompts, questions.options, contexts, strict=True)
@@ -90,8 +90,8 @@ def text_sizes(config: RankerConfig, exam: Any) -> list[int]:
     return [min(len(prompt) + context, room) + sum(map(len, options)) for prompt, options, context in texts]
 
 
-def print_plans(plans: Sequence[Plan]) -> None:
-    """A table of what each ranker will take, on stderr."""
+def print_plans(plans: Sequence[MemoryPlan]) -> None:
+    """Show the plans as a table on stderr, a line for each ranker."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -108,5 +108,5 @@ def print_plans(plans: Sequence[Plan]) -> None:
         cells = [shown(size) if plan.peak else "?" for size in sizes]
         fits = "cannot run" if plan.problem else ""
         table.add_row(plan.ranker, str(plan.folds), str(plan.batch), *cells, shown(max(plan.available, 0)), fits)
-    # A log has no edge.
+    # A log has no width of its own: rich would take 80 columns.
     Console(file=console.file, width=None if console.is_terminal else 120, highlight=False).print(table)

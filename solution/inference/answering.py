@@ -1,0 +1,336 @@
+"""The answers of one ranker: from the journal, from a process of its own, or here where it has no model."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from solution import __version__
+from solution.errors import UserError
+from solution.exam import Exam
+from solution.files import MANIFEST, content_hash, read_json
+from solution.inference.jobs import Batch, Fault, OutOfTime, Patience, batch_size, cut, job_text, run_job
+from solution.inference.journal import AnswerJournal
+from solution.inference.limits import Limits
+from solution.inference.memory_plan import SAMPLE, MemoryPlan, print_plans, text_sizes
+from solution.inference.outputs import AnswerFile
+from solution.inference.schedule import START_SECONDS
+from solution.inference.trained import TrainedRanker
+from solution.inference.turns import Answers
+from solution.inference.wire import AnswerJob, Event, GivenBackEvent, PartEvent, PlanRequest, PlansEvent, exam_record
+from solution.memory import resident_kib
+from solution.progress import Bar, progress_bar, say
+from solution.rankers.base import predict_part
+from solution.rankers.families import make_ranker
+from solution.suggestions import running_arguments
+from solution.weights import TIMINGS
+
+
+@dataclass(frozen=True)
+class ReadyRanker:
+    """A ranker that can be asked.
+
+    Attributes:
+        exams: all questions, answers hidden, with each of the contexts that it reads.
+        fold_seconds: seconds a question of one fold; None: not measured.
+    """
+
+    trained: TrainedRanker
+    exams: list[Exam]
+    fold_seconds: float | None
+
+    @property
+    def has_model(self) -> bool:
+        return self.trained.config.has_model
+
+
+@dataclass
+class Answering:
+    """Has one ranker after the other answer questions; what they say is added to `answers` batch by batch.
+
+    Attributes:
+        rankers: name -> ranker.
+        journal: takes each finished batch of a model, and gives back those of an earlier run.
+        file: the answer on disk, written anew now and then.
+        cache: where converted models are kept.
+        to_plan: names of the rankers with a model that will be asked: the first one's process plans the memory of all.
+        planning: the ranker whose memory is being planned now; empty: none.
+    """
+
+    answers: Answers
+    rankers: Mapping[str, ReadyRanker]
+    journal: AnswerJournal
+    file: AnswerFile
+    cache: Path
+
+    def __post_init__(self) -> None:
+        self.to_plan: list[str] = []
+        self.planning = ""
+        self._exam_texts: dict[tuple[int, ...], tuple[str, str]] = {}
+
+    @property
+    def _limits(self) -> Limits:
+        return self.answers.timeline.limits
+
+    @property
+    def _width(self) -> int:
+        return self.answers.exists.shape[1]
+
+    def plan_for(self, names: Sequence[str]) -> None:
+        """Name all the rankers that will be asked."""
+        self.to_plan = [name for name in dict.fromkeys(names) if name in self.rankers and self.rankers[name].has_model]
+
+    def answer(self, name: str, rows: np.ndarray, load_seconds: float) -> None:
+        """Have a ranker answer questions; its turn has a reason afterwards when it was not started.
+
+        Args:
+            rows: int, positions of the questions, in the order in which they are read.
+            load_seconds: until its model is there.
+
+        Raises:
+            Fault: it cannot answer; what it has answered until then counts.
+            OutOfTime: the deadline came.
+        """
+        if not self.rankers[name].has_model:
+            self._answer_here(name, rows)
+            return
+        turn = self.answers.turns[name]
+        # An earlier run of the same submission may have answered some.
+        missing = [batch for batch in self._batches(name, rows) if not self._take_from_journal(name, batch)]
+        if turn.from_journal:
+            self.answers.timeline.note(f"{name}: {turn.from_journal} answers taken from the journal")
+        if not missing:
+            return
+        if turn.plan is not None and turn.plan.problem:
+            raise Fault(turn.plan.problem)
+        # A process that is ended before its first batch is there would only have taken time from others.
+        if not self._starts_in_time(name, len(missing[0].rows), load_seconds):
+            return
+        self._announce(name, len(rows), missing, load_seconds)
+        self._ask(name, missing)
+
+    def _answer_here(self, name: str, rows: np.ndarray) -> None:
+        """A ranker without a model needs no process."""
+        ranker, turn, started = self.rankers[name], self.answers.turns[name], time.monotonic()
+        try:
+            model = make_ranker(ranker.trained.config, self.cache)
+            table = predict_part(model, ranker.exams, rows.tolist(), turn.alive[rows], self._width)
+        except Exception as error:  # noqa: BLE001 - as in worker.main
+            raise Fault(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}") from error
+        self.answers.add(name, rows, table)
+        turn.work.done += len(rows)
+        turn.work.seconds += time.monotonic() - started
+        turn.work.load_seconds = 0.0
+
+    # --- batches and the journal ---
+
+    def _batches(self, name: str, rows: np.ndarray) -> list[Batch]:
+        """The questions at these positions for each fold in turn, in pieces of some seconds.
+
+        A batch's key names all that its answers depend on: version, settings, exam, the fold's files, the questions
+        and options shown.
+        """
+        ranker = self.rankers[name]
+        config, alive = ranker.trained.config, self.answers.turns[name].alive
+        own = content_hash(__version__, config.hash(), self._exam_text(name)[1])
+        # A streamed model is read from disk once for all questions, so one batch has them all.
+        size = len(rows) if config.stream else batch_size(ranker.fold_seconds)
+        batches = []
+        for fold, folder in enumerate(ranker.trained.asked_folders):
+            files = read_json(folder / MANIFEST, "the manifest of the fold's weights", "")["files"]
+            weights = {file: digest for file, digest in files.items() if file not in TIMINGS}
+            for part in cut(rows, size):
+                ids = [self.answers.questions.ids[row] for row in part]
+                shown = np.packbits(alive[part]).tolist()
+                batches.append(Batch(fold, part, content_hash(own, weights, ids, shown, self._width)))
+        return batches
+
+    def _take_from_journal(self, name: str, batch: Batch) -> bool:
+        """Add the answers to a batch that an earlier run has left; False where there are none."""
+        table = self.journal.read(batch.key, (len(batch.rows), self._width))
+        if table is None:
+            return False
+        try:
+            self.answers.add(name, batch.rows, table)
+        except Fault:  # no probabilities: the ranker is asked once more
+            return False
+        self.answers.turns[name].from_journal += len(batch.rows)
+        return True
+
+    # --- time ---
+
+    def _starts_in_time(self, name: str, first_batch: int, load_seconds: float) -> bool:
+        """Whether a first batch of so many questions can be answered before the deadline; if not, the turn says so.
+
+        Raises:
+            OutOfTime: there is no time at all.
+        """
+        first = (self.rankers[name].fold_seconds or 0.0) * first_batch
+        left = self._limits.left()
+        if left >= START_SECONDS + load_seconds + first:
+            return True
+        if left <= 0:
+            raise OutOfTime
+        needed = f"{START_SECONDS + load_seconds:.0f} s to start and {first:.0f} s for a first batch"
+        reason = f"{needed} no longer fit into the {left:.0f} s that are left"
+        self.answers.turns[name].reason = reason
+        say(f"{name} is not started: {reason}")
+        self.answers.timeline.note(f"{name} not started: {reason}")
+        return False
+
+    def _announce(self, name: str, questions: int, batches: Sequence[Batch], load_seconds: float) -> None:
+        ranker = self.rankers[name]
+        expected = ""
+        if ranker.fold_seconds is not None:
+            units = sum(len(batch.rows) for batch in batches)
+            minutes = (units * ranker.fold_seconds + load_seconds + START_SECONDS) / 60
+            expected = f", about {minutes:.1f} min"
+        say(f"{name}: {questions} questions, {len(ranker.trained.asked_folders)} folds{expected}")
+
+    # --- the process ---
+
+    def _ask(self, name: str, batches: list[Batch]) -> None:
+        """Have a process answer the batches.
+
+        Its first task, where the memory is not planned yet, is to plan that of all rankers. When it does not survive
+        the planning of another ranker's model, that one is marked, and a new process goes on without it.
+        """
+        patience = Patience(self._limits.ranker_timeout, "--ranker-timeout: it finished no batch in")
+        with progress_bar(sum(len(batch.rows) for batch in batches), name) as bar:
+            while True:
+                self.planning = ""
+                listener = _Listener(self, name, batches, bar)
+                job = job_text(self._job(name, batches), exam=self._exam_text(name)[0])
+                try:
+                    run_job(job, listener.take, self._limits, patience)
+                    return
+                except Fault as error:
+                    if self.planning in ("", name):
+                        raise
+                    self._cannot_be_planned(self.planning, str(error))
+
+    def _cannot_be_planned(self, name: str, error: str) -> None:
+        batch = self.rankers[name].trained.config.predict_tokens_per_batch
+        problem = f"its memory was being planned: {error}"
+        self.answers.turns[name].plan = MemoryPlan(name, 0, 0, 0, 0, batch, 0, problem)
+
+    def _job(self, name: str, batches: Sequence[Batch]) -> AnswerJob:
+        """The job without its exam."""
+        trained, turn = self.rankers[name].trained, self.answers.turns[name]
+        to_plan = [] if turn.plan else [name, *(other for other in self._unplanned() if other != name)]
+        return {
+            "kind": "answer",
+            "command": running_arguments(),
+            "config": trained.config.model_dump(mode="json"),
+            "cache": str(self.cache),
+            "memory": self._limits.memory,
+            "held": 1024 * (resident_kib() or 0),
+            "folders": [str(folder.resolve()) for folder in trained.asked_folders],
+            "batches": [
+                {"fold": batch.fold, "rows": batch.rows, "alive": turn.alive[batch.rows].tolist()} for batch in batches
+            ],
+            "plan": None if turn.plan is None else vars(turn.plan),
+            "to_plan": [self._plan_request(each) for each in to_plan],
+        }
+
+    def _unplanned(self) -> list[str]:
+        """The rankers that may still be asked and whose memory is not planned yet."""
+        turns = {name: self.answers.turns[name] for name in self.to_plan}
+        may_run = ("waiting", "finished")  # a second pass asks the finished ones too
+        return [name for name, turn in turns.items() if turn.plan is None and turn.state in may_run]
+
+    def _plan_request(self, name: str) -> PlanRequest:
+        """What a process needs to plan a ranker's memory: its longest questions, as many as it may be asked at once."""
+        ranker = self.rankers[name]
+        config, at_once = ranker.trained.config, len(self.answers.questions)
+        if not config.stream:
+            at_once = min(at_once, batch_size(ranker.fold_seconds))
+        sizes = np.max([text_sizes(config, exam) for exam in ranker.exams], axis=0)
+        rows = np.argsort(-sizes, kind="stable")[: min(at_once, SAMPLE)].tolist()
+        return {
+            "config": config.model_dump(mode="json"),
+            "folders": [str(folder.resolve()) for folder in ranker.trained.asked_folders],
+            "questions": at_once,
+            "exam": exam_record([exam.subset(rows) for exam in ranker.exams]),
+        }
+
+    def _exam_text(self, name: str) -> tuple[str, str]:
+        """The ranker's exams as JSON, and the hash of this text.
+
+        Rankers that read the same contexts share it; only the last one is kept, since it may be large.
+        """
+        exams = self.rankers[name].exams
+        key = tuple(id(exam.passages) for exam in exams)
+        if key not in self._exam_texts:
+            text = json.dumps(exam_record(exams))
+            self._exam_texts = {key: (text, content_hash(text.encode()))}
+        return self._exam_texts[key]
+
+
+class _Listener:
+    """Takes the events of a ranker's process."""
+
+    def __init__(self, answering: Answering, name: str, batches: Sequence[Batch], bar: Bar):
+        self._answering, self._answers = answering, answering.answers
+        self._name, self._batches, self._bar = name, batches, bar
+        self._turn = self._answers.turns[name]
+        self._started = time.monotonic()
+
+    def take(self, event: Event) -> None:
+        """Take an event.
+
+        Raises:
+            Fault: it holds answers that are no probabilities.
+        """
+        if event["event"] == "planning":
+            self._answering.planning = event["ranker"]
+        elif event["event"] == "plans":
+            self._take_plans(event)
+        elif event["event"] == "loaded":
+            self._turn.work.load_seconds = time.monotonic() - self._started
+            self._answers.timeline.note(f"{self._name}: loaded")
+        elif event["event"] == "part":
+            self._take_part(event)
+        elif event["event"] == "given_back":
+            self._take_given_back(event)
+
+    def _take_plans(self, event: PlansEvent) -> None:
+        """Take the memory planned for all rankers and show it."""
+        self._started += event["seconds"]  # that the others' plans took: it does not count as loading
+        self._answering.planning = ""
+        plans = [MemoryPlan(**values) for values in event["plans"]]
+        for plan in plans:
+            self._answers.turns[plan.ranker].plan = plan
+        print_plans([turn.plan for turn in self._answers.turns.values() if turn.plan is not None])
+        for plan in plans:
+            if plan.unknown:
+                say(
+                    f"{plan.ranker}: the memory it will take cannot be told ({plan.unknown}); its batches stay at "
+                    f"{plan.batch} tokens"
+                )
+
+    def _take_part(self, event: PartEvent) -> None:
+        batch, work = self._batches[event["number"]], self._turn.work
+        numbers = np.frombuffer(base64.b64decode(event["table"]), dtype="<f4")
+        table = numbers.reshape(len(batch.rows), self._answers.exists.shape[1])
+        self._answers.add(self._name, batch.rows, table)
+        self._answering.journal.write(batch.key, table)
+        work.done += len(batch.rows)
+        work.seconds += event["seconds"]
+        work.model_seconds += event["model_seconds"]
+        work.peak_mib = event["peak_mib"]
+        self._bar.advance(len(batch.rows))
+        self._answering.file.store()
+
+    def _take_given_back(self, event: GivenBackEvent) -> None:
+        self._turn.work.used_mib = event["used_mib"]
+        if event["summary"]:
+            say(event["summary"])
+        if event["kept_mib"]:
+            say(f"WARNING: {self._name} has not given back {event['kept_mib']} MiB of its memory")
