@@ -32,10 +32,14 @@ from typing import Any
 
 import numpy as np
 
-from solution.config import RetrievalConfig
 from solution.demo.exam import EXAM
+from solution.inference.trained import context_requests, read_ensemble
 from solution.questions import Questions, read_questions, write_questions
+from solution.retrieval.contexts.build import build_views
+from solution.retrieval.corpus import read_corpus
 from solution.retrieval.embedding import Embedder
+from solution.retrieval.index import build_index
+from solution.workdir import Workdir
 
 ROOT = Path(__file__).parent.parent
 COPY = re.compile(r" \(copy \d+\)")
@@ -56,13 +60,9 @@ def grown_exam(count: int) -> Questions:
 
 def have_indexes(workdir: Path) -> None:
     """Build what retrieval searches in, where it is not there yet: a submission finds it ready."""
-    from solution.inference.trained import read_ensemble
-    from solution.retrieval.contexts.build import build_views
-    from solution.workdir import Workdir
-
-    for ranker in read_ensemble(Workdir.open(workdir), ())[1]:
-        if ranker.retrieval is not None:
-            build_views(grown_exam(1), ranker.retrieval, ranker.config.contexts, workdir)
+    _, rankers = read_ensemble(Workdir.open(workdir), ())
+    for request in context_requests(rankers).values():
+        build_views(grown_exam(1), request.config, request.views, workdir)
 
 
 def fresh_workdir(source: Path, target: Path) -> None:
@@ -96,17 +96,11 @@ class CopyEmbedder(Embedder):
 
 def grow_index(workdir: Path, count: int) -> list[str]:
     """Build the indexes of `count` passages in `workdir`; returns the settings for submit.py that name them."""
-    from solution.inference.trained import read_ensemble
-    from solution.retrieval.contexts.build import build_views
-    from solution.retrieval.corpus import read_corpus
-    from solution.retrieval.index import build_index
-    from solution.workdir import Workdir
-
-    (found, *others) = [one for one in read_ensemble(Workdir.open(workdir), ())[1] if one.retrieval is not None]
-    if any(one.retrieval != found.retrieval for one in others):
+    requests = list(context_requests(read_ensemble(Workdir.open(workdir), ())[1]).values())
+    if len(requests) != 1:
         raise SystemExit("the rankers do not share one retrieval")
     corpus = workdir / "grown.csv"
-    before: RetrievalConfig = found.retrieval
+    before = requests[0].config
     documents = list(read_corpus(before.corpus))
 
     def rows() -> Iterator[tuple[str, str]]:
@@ -121,8 +115,7 @@ def grow_index(workdir: Path, count: int) -> list[str]:
     config = before.model_copy(update={"corpus": str(corpus), "duplicates": "keep"})
     index = build_index(config, workdir, CopyEmbedder(config.embedder, workdir / "cache"))
     print(f"{len(index.passages)} passages of {count} documents", file=sys.stderr)
-    for ranker in (found, *others):
-        build_views(grown_exam(1), config, ranker.config.contexts, workdir)
+    build_views(grown_exam(1), config, requests[0].views, workdir)
     return [f"retrieval.corpus={corpus}", "retrieval.duplicates=keep"]
 
 
@@ -145,8 +138,8 @@ class TreeMemory:
             below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         except OSError:
             return 0
-        own = next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0)
-        return own + sum(self._resident(int(child)) for child in below)
+        alone = next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0)
+        return alone + sum(self._resident(int(child)) for child in below)
 
     def stop(self) -> float:
         self._done.set()
@@ -176,7 +169,7 @@ def measure(workdir: Path, count: int, documents: int | None, arguments: list[st
         answers = (place / "submission.csv").read_text().splitlines()
     rankers = report["rankers"]
     in_models = report["retrieval_model_seconds"] + sum(ranker["model_seconds"] for ranker in rankers)
-    told: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "questions": count,
         "answered": len(answers) - 1,
         "seconds": round(seconds, 1),
@@ -191,8 +184,8 @@ def measure(workdir: Path, count: int, documents: int | None, arguments: list[st
     }
     for ranker in rankers:
         for name in ("seconds_per_question", "load_seconds", "model_seconds", "seconds", "peak_memory_mib"):
-            told[f"{ranker['ranker']}_{name}"] = ranker[name]
-    return told
+            figures[f"{ranker['ranker']}_{name}"] = ranker[name]
+    return figures
 
 
 def main() -> None:
@@ -203,11 +196,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("arguments", nargs="*", help="for submit.py")
     options = parser.parse_args()
-    told = measure(options.workdir, options.questions, options.passages, options.arguments)
-    for name, value in told.items():
+    figures = measure(options.workdir, options.questions, options.passages, options.arguments)
+    for name, value in figures.items():
         print(f"{name:32} {value}")
     if options.json:
-        print(json.dumps(told))
+        print(json.dumps(figures))
 
 
 if __name__ == "__main__":

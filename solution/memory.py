@@ -12,7 +12,7 @@ from pathlib import Path
 
 from solution.errors import UserError
 
-_MIB = 1 << 20
+MIB = 1 << 20
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
@@ -63,7 +63,7 @@ class PeakMemory:
     def mib(self) -> int | None:
         """MiB, or None where the system does not tell."""
         if self._cuda is not None:
-            return int(self._cuda.max_memory_allocated() / _MIB)
+            return int(self._cuda.max_memory_allocated() / MIB)
         with contextlib.suppress(OSError):
             kib = status_kib("VmHWM")
             return None if kib is None else kib // 1024

@@ -29,11 +29,11 @@ from solution.errors import UserError
 from solution.exam import Exam
 from solution.inference.child import MEMORY
 from solution.inference.memory import available_memory, hold_gpu_to, watched
-from solution.inference.memory_plan import MIB, RESERVE
+from solution.inference.memory_plan import RESERVE
 from solution.inference.outline import Outline, gpu_workspace, plan_ranker
 from solution.inference.trained import read_ensemble
 from solution.learning.adapters import bits_per_parameter
-from solution.memory import MainMemory, main_memory, parse_memory, status_kib
+from solution.memory import MIB, MainMemory, main_memory, parse_memory, status_kib
 from solution.models import check_model, locate_model
 from solution.rankers.families import make_ranker
 from solution.workdir import Workdir

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from solution.device import free_memory
-from solution.inference.memory_plan import MIB, RESERVE, MemoryPlan
-from solution.memory import PeakMemory, main_memory, resident_kib
+from solution.inference.memory_plan import RESERVE, MemoryPlan
+from solution.memory import MIB, PeakMemory, main_memory, resident_kib
 from solution.progress import say
 
 TOLERANCE = 64 * MIB  # that may stay allocated on a GPU: workspaces of its libraries

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from solution.config import RankerConfig
 from solution.exam import Exam
 from solution.families import FAMILIES
+from solution.memory import MIB
 from solution.progress import console
 
-MIB = 1 << 20
 RESERVE = 512 * MIB  # what a process takes for itself: libraries, questions, a GPU's context
 SLACK = 1.05  # allocators keep a little more than is asked of them
 SAMPLE = 256  # of an exam's longest questions, at most so many are looked at

@@ -24,8 +24,9 @@ from solution.config import RankerConfig
 from solution.device import free_memory
 from solution.errors import UserError
 from solution.exam import Exam
-from solution.inference.memory_plan import MIB, SAMPLE, SLACK, MemoryPlan, text_sizes, too_large
+from solution.inference.memory_plan import SAMPLE, SLACK, MemoryPlan, text_sizes, too_large
 from solution.learning.batches import MAX_PADDING, budget_batches
+from solution.memory import MIB
 from solution.models import empty_model, resolve_model, stored_quantized
 from solution.rankers.families import make_ranker
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from solution.errors import UserError
 from solution.files import SCHEMA, atomic_file
-from solution.inference.memory_plan import MIB
 from solution.inference.retrieving import RetrievalTime
 from solution.inference.turns import Answers, Turn
+from solution.memory import MIB
 from solution.progress import say
 from solution.questions import LETTERS, Questions, kaggle_prediction, ranked_options
 from solution.tables import file_format, write_csv
