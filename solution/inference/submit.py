@@ -65,11 +65,12 @@ def run_submission(
         SystemExit: SIGTERM came; code 143, the best answer is written.
         KeyboardInterrupt: it came; the best answer is written.
     """
+    limits = limits or Limits()
     # Everything is read and checked before anything is written.
     outputs.check()
     members = _read_members(workdir, questions, overrides, added or {})
     outputs.check_writable()
-    submission = _Submission.prepare(workdir, questions, members, outputs, limits or Limits())
+    submission = _Submission.prepare(workdir, questions, members, outputs, limits)
     _note_known_questions(workdir, questions)
     # From here on a signal does not end the command before the best answer is written.
     with _terminable():
@@ -80,7 +81,7 @@ def run_submission(
     return blended, submission.whole_tables()
 
 
-# --- what is read --------------------------------------------------------------------------
+# --- reading -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _note_known_questions(workdir: Workdir, questions: Questions) -> None:
         )
 
 
-# --- what is done --------------------------------------------------------------------------
+# --- answering -----------------------------------------------------------------------------
 
 
 @dataclass
@@ -155,7 +156,7 @@ class _Submission:
         return cls(workdir, members, outputs, schedule, answers, journal, Retrieving(workdir, answers))
 
     def run(self) -> Ended:
-        """Answer, until everything is answered, the deadline comes or a signal; nothing of it is lost."""
+        """Answer until everything is answered, the deadline comes or a signal."""
         try:
             self._begin()
             contexts = self.retrieving.contexts_of(self.members.trained)
@@ -195,7 +196,7 @@ class _Submission:
         }
 
     def _improve_baseline(self, rankers: Mapping[str, ReadyRanker]) -> None:
-        """Take retrieval's own ranking of the options as the baseline where there is one, and store it."""
+        """Take retrieval's ranking of the options as the baseline, where there is one: it beats the longest option."""
         for ranker in rankers.values():
             if self.answers.set_baseline(ranker.exams[0].option_scores, ranker.trained.config.option_score):
                 break
@@ -203,7 +204,7 @@ class _Submission:
             self._retrieve_for_baseline()
 
     def _retrieve_for_baseline(self) -> None:
-        """Where no usable ranker reads contexts: rank the options as the retrieval of those left out does."""
+        """Rank the options as the retrieval of the rankers left out does: no usable ranker reads contexts."""
         changes = settings_of(parse_overrides(self.members.overrides), "retrieval")
         for folder in [folder for name in self.members.faults for folder in trained_folders(self.workdir, name)]:
             try:
@@ -230,7 +231,7 @@ class _Submission:
         engine = Engine(answers, Answering(answers, rankers, self.journal, file, cache))
         engine.run(*self.schedule.choose(len(answers.questions), self.journal, answers.timeline))
 
-    # --- how it ended ---
+    # --- the end ---
 
     def write(self, ended: Ended) -> np.ndarray:
         """Write all outputs and the report; returns the blend, float32 [n, width]."""
