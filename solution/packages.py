@@ -21,10 +21,10 @@ SETUP = Path(__file__).parent.parent / "setup.cfg"
 
 
 def requirements(extra: str = "") -> list[Requirement]:
-    """What setup.cfg asks for, or the installed package's metadata where there is no checkout.
+    """The requirements in setup.cfg, or in the installed package's metadata where there is no checkout.
 
     Args:
-        extra: also that of this extra (`cpu` or `gpu`: which faiss).
+        extra: also those of this extra (`cpu` or `gpu`: which faiss).
 
     Raises:
         UserError: neither is there.
@@ -32,8 +32,8 @@ def requirements(extra: str = "") -> list[Requirement]:
     if SETUP.is_file():
         parser = configparser.ConfigParser(interpolation=None)
         parser.read(SETUP, encoding="utf-8")
-        ours = parser.get("metadata", "name", fallback="") == PROJECT
-        lines = parser.get("options", "install_requires", fallback="").splitlines() if ours else []
+        is_ours = parser.get("metadata", "name", fallback="") == PROJECT
+        lines = parser.get("options", "install_requires", fallback="").splitlines() if is_ours else []
         if extra:
             lines += parser.get("options.extras_require", extra, fallback="").splitlines()
         wanted = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
@@ -46,7 +46,11 @@ def requirements(extra: str = "") -> list[Requirement]:
             f"what this program needs is not known: {SETUP} is not there and {PROJECT} is not installed"
         ) from None
     parsed = [Requirement(text) for text in stored]
-    return [each for each in parsed if each.marker is None or (extra and each.marker.evaluate({"extra": extra}))]
+    return [
+        requirement
+        for requirement in parsed
+        if requirement.marker is None or (extra and requirement.marker.evaluate({"extra": extra}))
+    ]
 
 
 def installed(name: str) -> str | None:
@@ -92,10 +96,10 @@ def closure(roots: Iterable[Requirement], python: str, skip: Collection[str] = (
         skip: packages that are left out, and with them what nothing else needs.
     """
     left_out = {canonicalize_name(name) for name in skip}
-    kept, specifiers = _walk(roots, python, left_out)
-    every, _ = _walk(roots, python, set())
-    pins = {name: installed(name) for name in kept}
-    return Closure(pins, set(every) - set(kept), {name: specifiers[name] for name in pins if pins[name] is None})
+    needed, specifiers = _walk(roots, python, left_out)
+    all_names, _ = _walk(roots, python, set())
+    pins = {name: installed(name) for name in needed}
+    return Closure(pins, set(all_names) - set(needed), {name: specifiers[name] for name in pins if pins[name] is None})
 
 
 def _walk(roots: Iterable[Requirement], python: str, stop: Collection[str]) -> tuple[list[str], dict[str, str]]:
@@ -126,16 +130,16 @@ def _walk(roots: Iterable[Requirement], python: str, stop: Collection[str]) -> t
             continue
         for text in needed:
             try:
-                each = Requirement(text)
+                inner = Requirement(text)
             except InvalidRequirement:  # of a time before the standard
                 continue
-            if each.marker is None or each.marker.evaluate(environment | {"extra": extra}):
-                waiting += [(each, inner) for inner in ("", *sorted(each.extras))]
+            if inner.marker is None or inner.marker.evaluate(environment | {"extra": extra}):
+                waiting += [(inner, inner_extra) for inner_extra in ("", *sorted(inner.extras))]
     return sorted({name for name, _ in done}), specifiers
 
 
 def link_installed(name: str, target: Path) -> None:
-    """A second name of each file of an installed package in another site-packages folder (a copy on another disk).
+    """Link each file of an installed package into another site-packages folder (copy it, on another disk).
 
     Raises:
         UserError: it is not installed, or does not tell its files.

@@ -1,4 +1,4 @@
-"""Whether this machine, its packages and a working folder are fit, and what a submission from it would do.
+"""The doctor: checks of this machine, its packages and a working folder, and the plan of a submission from it.
 
-Nothing is changed. Each check stands alone: whatever is broken, it is one line of the report, and the next one runs.
+Nothing is changed. Each check stands alone: a part that is broken is one line of the report, and the next check runs.
 """

@@ -19,7 +19,7 @@ def examine(
     corpus: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Report:
-    """Look at everything; raises nothing.
+    """Run every check. Raises nothing: an error is a finding.
 
     Args:
         questions: those to answer; None: WORKDIR/test.csv where there is one.

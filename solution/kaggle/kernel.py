@@ -24,6 +24,8 @@ BUNDLE = "Kaggle bundle"
 ROOT = "SOLUTION_KAGGLE_ROOT"
 """The environment variable that names another folder than /kaggle."""
 COMPETITION = "kaggle-llm-science-exam"
+TEST = "test.csv"
+"""The competition's file of questions."""
 _DEPTH = 4
 
 
@@ -34,7 +36,7 @@ def kernel_root() -> Path | None:
 
 
 def _below(folder: Path, name: str) -> Iterator[Path]:
-    """Files of this name a few folders deep: data sets may hold very many files, so not all are looked at."""
+    """Files of this name a few folders deep: data sets may hold very many files, so the search stops there."""
     for depth in range(1, _DEPTH + 1):
         yield from sorted(folder.glob("/".join([*"*" * depth, name])))
 
@@ -53,12 +55,11 @@ def find_bundle(root: Path) -> Path | None:
     Raises:
         UserError: there are several.
     """
-    found = [path.parent for path in _below(root / "input", MANIFEST) if is_bundle(path.parent)]
-    if len(found) > 1:
-        raise UserError(
-            f"several bundles are attached: {', '.join(map(str, found))}. Name one with --workdir, or detach the others"
-        )
-    return found[0] if found else None
+    bundles = [path.parent for path in _below(root / "input", MANIFEST) if is_bundle(path.parent)]
+    if len(bundles) > 1:
+        names = ", ".join(map(str, bundles))
+        raise UserError(f"several bundles are attached: {names}. Name one with --workdir, or detach the others")
+    return bundles[0] if bundles else None
 
 
 def find_questions(root: Path, bundle: Path, competition: str) -> Path:
@@ -67,21 +68,20 @@ def find_questions(root: Path, bundle: Path, competition: str) -> Path:
     Raises:
         UserError: there is none, or several and not one of that competition.
     """
-    files = [path for path in _below(root / "input", "test.csv") if bundle not in path.parents]
-    own = [path for path in files if competition in path.parts]
-    found = own or files
-    if len(found) != 1:
-        what = f"several test.csv ({', '.join(map(str, found))})" if found else "no test.csv"
+    files = [path for path in _below(root / "input", TEST) if bundle not in path.parents]
+    candidates = [path for path in files if competition in path.parts] or files
+    if len(candidates) != 1:
+        what = f"several {TEST} ({', '.join(map(str, candidates))})" if candidates else f"no {TEST}"
         raise UserError(
             f"{what} in {root / 'input'}: attach the competition {competition} as the kernel's input, or name the "
             "questions with --questions FILE"
         )
-    return found[0]
+    return candidates[0]
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a submission reads and writes.
+    """The files and folders that a submission reads and writes, and its settings.
 
     Attributes:
         questions: None: the one that was asked for, or WORKDIR/test.csv.
@@ -111,21 +111,23 @@ def find_place(workdir: Path | None, questions: Path | None, output: Path | None
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all that is needed is there: nothing waits for a hub
     bundle = bundle.resolve()
     manifest = read_bundle(bundle, verify=False)
-    own = model_settings(bundle, manifest, overrides)
+    settings = model_settings(bundle, manifest, overrides)
     if root is not None:
         questions = questions or find_questions(root, bundle, manifest["competition"])
         output = output or root / "working" / "submission.csv"
     elif questions is None:
         questions = bundle / "sample.csv"
     scratch = root / "temp" if root is not None else Path(tempfile.gettempdir()) / f"llm-science-exam-{os.getuid()}"
-    return Place(writable_workdir(bundle, scratch), questions, output or Path("submission.csv"), [*own, *overrides])
+    return Place(
+        writable_workdir(bundle, scratch), questions, output or Path("submission.csv"), [*settings, *overrides]
+    )
 
 
 def read_bundle(bundle: Path, verify: bool = True) -> dict[str, Any]:
     """A bundle's manifest.
 
     Raises:
-        UserError: see `files.read_manifest`; or it does not say what a bundle's says.
+        UserError: see `files.read_manifest`; or an entry is missing or of another form than a bundle's.
     """
     remedy = "Make the bundle again: python -m solution bundle, and upload it again."
     manifest = read_manifest(bundle, BUNDLE, remedy, verify)
@@ -142,7 +144,8 @@ def read_bundle(bundle: Path, verify: bool = True) -> dict[str, Any]:
     return manifest
 
 
-def _inside(place: Any) -> bool:
+def _inside(place: object) -> bool:
+    """Whether a path of the manifest stays inside the bundle."""
     return isinstance(place, str) and not Path(place).is_absolute() and ".." not in Path(place).parts
 
 
@@ -171,8 +174,8 @@ def model_settings(bundle: Path, manifest: dict[str, Any], overrides: Sequence[s
 def writable_workdir(bundle: Path, scratch: Path) -> Workdir:
     """A working folder in `scratch` whose weights and indexes are the bundle's, which is only read.
 
-    The bundle's folders are linked, what is made (contexts) is written beside the links. Called again, for the same
-    bundle, the folder is the same: what is finished is found.
+    The bundle's folders are linked; the contexts that a submission makes are written beside the links. The same bundle
+    gets the same folder again, so a submission that was killed goes on.
     """
     workdir = Workdir(scratch / f"{bundle.name}-{content_hash(str(bundle), read_json(bundle / MANIFEST, '', ''))}")
     workdir.cache.mkdir(parents=True, exist_ok=True)
