@@ -28,7 +28,7 @@ from solution.report.charts import Forest, Mark, ticks
 from solution.report.figures import Figures
 from solution.report.material import gather
 from solution.report.page import render, text
-from solution.report.plots import _folded
+from solution.report.plots import folded_label
 from solution.report.run import write_report
 from solution.report.section import Section
 from solution.report.sections import all_sections
@@ -543,6 +543,6 @@ def test_an_axis_holds_all_that_is_drawn():
 
 def test_a_long_label_is_folded_and_not_cut() -> None:
     label = "similarity + minilm on 30% + smollm2 on 20% by margin, options below 0.05 dropped"
-    folded = _folded(label)
+    folded = folded_label(label)
     assert folded.replace("\n", " ") == label and max(map(len, folded.split("\n"))) <= 42
-    assert _folded("minilm") == "minilm"
+    assert folded_label("minilm") == "minilm"

@@ -56,6 +56,7 @@ _SCORE_COLUMNS: Columns[Mapping[str, Any]] = (
 
 
 def scores(figures: Figures) -> Section:
+    """The blend that ships, the rankers, the baselines and random guessing by MAP@3."""
     rows = figures.record["table"]
     marks = []
     shipped = next((row for row in rows if row["shipped"] and row["kind"] != "ranker"), None)
@@ -135,6 +136,7 @@ _CANDIDATE_COLUMNS: Columns[Mapping[str, Any]] = (
 
 
 def choice(figures: Figures) -> Section:
+    """The blends that competed by nested MAP@3, and why one was chosen."""
     anchor, title = "choice", "How the blend was chosen"
     record = figures.record
     if not record["candidates"]:
@@ -175,6 +177,7 @@ def choice(figures: Figures) -> Section:
 
 
 def weights(figures: Figures) -> Section:
+    """The weight of each ranker with its cost, and the groups or the stacker of the blend."""
     record = figures.record
     columns: Columns[str] = (
         ("family", lambda name: figures.oof.about[name]["family"]),
@@ -221,6 +224,7 @@ def _memory(figures: Figures, name: str) -> str:
 
 
 def added(figures: Figures) -> Section:
+    """The MAP@3 that the blend would lose without each of its rankers."""
     anchor, title = "added", "What each ranker adds"
     values, rankers = figures.record["added_value"], figures.material.rankers
     used = [name for name in rankers if values.get(name)]
@@ -249,6 +253,7 @@ def added(figures: Figures) -> Section:
 
 
 def correlation(figures: Figures) -> Section:
+    """The correlation of what the rankers earn on the same questions."""
     anchor, title = "errors", "Whose errors go together"
     names = figures.material.rankers
     if len(names) < 2:

@@ -15,6 +15,7 @@ _DRAWN = 200
 
 
 def learning_curves(figures: Figures) -> Section:
+    """The loss and the validation MAP@3 of each ranker's folds by step."""
     anchor, title = "learning", "Learning curves"
     curves = figures.material.curves
     if not curves:
@@ -48,6 +49,7 @@ def _scores(fold: int, curve: Curve) -> Series:
 
 
 def calibration(figures: Figures) -> Section:
+    """The share of right answers by confidence, of the blend and each ranker."""
     answers = figures.answers
     tables = {BLEND: figures.material.blended}
     tables |= {name: figures.oof.probabilities[name] for name in figures.material.everyone}

@@ -16,6 +16,7 @@ _QUANTILES = 5
 
 
 def confidence(figures: Figures) -> Section:
+    """MAP@3 by fifths of the questions, by the margin between the blend's first and second option."""
     highest = np.sort(np.where(figures.oof.exists, figures.material.blended, 0.0), axis=1)
     margin = highest[:, -1] - highest[:, -2]
     order = np.argsort(margin, kind="stable")
@@ -33,6 +34,7 @@ def confidence(figures: Figures) -> Section:
 
 
 def folds(figures: Figures) -> Section:
+    """MAP@3 of each fold."""
     groups = [(f"fold {fold}", figures.oof.folds == fold) for fold in sorted(set(figures.oof.folds.tolist()))]
     return Section("folds", "MAP@3 by fold", (), (figures.by_groups("by_fold", "MAP@3 by fold", "fold", groups),))
 
@@ -54,6 +56,7 @@ def subjects(figures: Figures) -> list[Section]:
 
 
 def option_counts(figures: Figures) -> Section:
+    """MAP@3 by the number of options that a question has."""
     anchor, title = "options", "MAP@3 by number of options"
     counts = figures.oof.exists.sum(axis=1)
     values = sorted(set(counts.tolist()))
@@ -64,6 +67,7 @@ def option_counts(figures: Figures) -> Section:
 
 
 def retrieval(figures: Figures) -> Section:
+    """The recall of the stored contexts, and MAP@3 with and without a right passage."""
     anchor, title = "retrieval", "Retrieval"
     gold, material = figures.gold, figures.material
     if gold is None or not material.reads:

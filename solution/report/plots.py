@@ -6,10 +6,14 @@ import importlib.util
 import math
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from solution.errors import UserError
 from solution.report.charts import Forest, Heat, Panel, Panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INSTALL = "pip install matplotlib"
 _BACKGROUND, _INK, _LINE = "#fafafa", "#1c1f23", "#c9ced4"
@@ -60,7 +64,7 @@ def _short(label: str) -> str:
     return label if len(label) <= _LABEL else label[: _LABEL - 1] + "…"
 
 
-def _folded(label: str) -> str:
+def folded_label(label: str) -> str:
     """A label that has room of its own: folded into lines where it is long, and cut only beyond four lines."""
     return "\n".join(textwrap.wrap(label, _LABEL, max_lines=4, placeholder="…")) or label
 
@@ -69,8 +73,8 @@ def _wrapped(title: str, width: int) -> str:
     return "\n".join(textwrap.wrap(title, width))
 
 
-def _forest(figure: Any, chart: Forest) -> None:
-    labels = [_folded(mark.label) for mark in chart.marks]
+def _forest(figure: Figure, chart: Forest) -> None:
+    labels = [folded_label(mark.label) for mark in chart.marks]
     lines = max(label.count("\n") for label in labels) + 1
     figure.set_size_inches(8, 1.3 + (0.15 + 0.15 * lines) * len(chart.marks))
     axes = figure.subplots()
@@ -118,7 +122,7 @@ def _forest(figure: Any, chart: Forest) -> None:
         figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=9)
 
 
-def _panels(figure: Any, chart: Panels) -> None:
+def _panels(figure: Figure, chart: Panels) -> None:
     columns = min(len(chart.panels), 4 if chart.small else 2)
     rows = math.ceil(len(chart.panels) / columns)
     width, height = (2.3, 2.4) if chart.small else (4.6, 3.1)
@@ -137,7 +141,7 @@ def _panels(figure: Any, chart: Panels) -> None:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, frameon=False, fontsize=9)
 
 
-def _lines(axes: Any, panel: Panel, names: list[str]) -> None:
+def _lines(axes: Axes, panel: Panel, names: list[str]) -> None:
     axes.set_title(_short(panel.title), loc="left")
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
@@ -164,7 +168,7 @@ def _lines(axes: Any, panel: Panel, names: list[str]) -> None:
                 axes.plot(point.x, point.y, "o", color=point_color, markersize=3 + 13 * point.share**0.5, alpha=0.8)
 
 
-def _heat(figure: Any, chart: Heat) -> None:
+def _heat(figure: Figure, chart: Heat) -> None:
     count = len(chart.labels)
     figure.set_size_inches(3.2 + 0.55 * count, 1.2 + 0.45 * count)
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""The section on the worst questions: to whose right option the blend gives the lowest probability."""
+"""The section on the worst questions."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _PROMPT = 3000
 
 
 def worst(figures: Figures) -> Section:
+    """The questions to whose right option the blend gives the lowest probability, with all that was said and read."""
     anchor, title = "worst", "The worst questions"
     material = figures.material
     if material.questions is None:
