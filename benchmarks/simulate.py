@@ -23,7 +23,7 @@ from solution import metrics
 from solution.config import TuneSettings
 from solution.ensemble.blend import Recipe, blend
 from solution.ensemble.candidates import Problem, candidates
-from solution.ensemble.nested import choose, chosen_credits, estimate_interval, fit_all
+from solution.ensemble.nested import choose_nested, estimate_interval, fit_candidate
 
 STRENGTHS = (1.2, 1.0, 0.8, 0.5, 0.3)
 FRESH = 20_000
@@ -53,19 +53,15 @@ def simulate(
 def tune(problem: Problem, names: str = CANDIDATES) -> dict[str, Any]:
     """What `tune` would ship, its estimate (float [n] credits), and the same for the exact search alone."""
     settings = TuneSettings(trials=0, candidates=names.split())  # type: ignore[arg-type]
-    recipes, tables, parts = fit_all(problem, candidates(problem, settings))
-    credits = {name: metrics.credit_at_k(table, problem.answers) for name, table in tables.items()}
-    sizes = {name: len(recipe.used) for name, recipe in recipes.items()}
-    fold_sizes = {
-        fold: {name: len(parts[name][fold].used) for name in parts} for fold in np.unique(problem.folds).tolist()
-    }
-    name = choose(credits, sizes).name
-    best = max(credits, key=lambda each: credits[each].mean())
+    fits = {rival.name: fit_candidate(problem, rival.fit) for rival in candidates(problem, settings)}
+    choice, estimate = choose_nested(fits, problem.folds)
+    credits = {name: fitted.credits for name, fitted in fits.items()}
+    best = max(credits, key=lambda name: credits[name].mean())
     return {
-        "name": name,
-        "recipes": recipes,
-        "shipped": recipes[name],
-        "estimate": chosen_credits(credits, fold_sizes, problem.folds),
+        "name": choice.name,
+        "recipes": {name: fitted.recipe for name, fitted in fits.items()},
+        "shipped": fits[choice.name].recipe,
+        "estimate": estimate,
         "credits": credits,
         "best": best,
     }

@@ -25,7 +25,9 @@ from solution import metrics
 from solution.ensemble.blend import blend
 from solution.ensemble.evaluator import Evaluator
 from solution.ensemble.line_search import exact_weights, polish_weights
-from solution.ensemble.search import TrialJournal, sample_weights, starting_points
+from solution.ensemble.sampler import sample_weights
+from solution.ensemble.search import starting_points
+from solution.ensemble.trial_journal import TrialJournal
 
 
 def answers_of(

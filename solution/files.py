@@ -11,11 +11,11 @@ import tempfile
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from solution.errors import UserError
 
-SCHEMA = 1
+SCHEMA: Final = 1
 MANIFEST = "manifest.json"
 _hashing: ContextVar[bool] = ContextVar("hashing", default=True)
 

@@ -21,6 +21,8 @@ _METADATA_KEY = b"solution"
 _COLUMNS = [f"p_{letter}" for letter in LETTERS]
 _ABOUT = ("ranker", "role", "fold", "folds", "questions", "contexts", "config")
 _HASH = "rows"
+IMPORTED = "imported"
+"""In the place of a ranker's family: another program made its answers."""
 
 
 @dataclass

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from solution.config import Run
 from solution.demo.exam import read_demo_exam
 from solution.ensemble.blend import blend
-from solution.ensemble.table import Row, print_table, random_row, score_row
+from solution.ensemble.record import EnsembleRecord
+from solution.ensemble.rows import Scorer, ScoreRow, random_row
+from solution.ensemble.table import print_table
 from solution.ensemble.tune import run_tune
 from solution.exam import Exam
 from solution.inference.memory import watched
@@ -70,11 +71,11 @@ def run_demo(run: Run, workdir: Workdir, configs: str | None = None) -> None:
 def held_out_rows(
     run: Run,
     workdir: Workdir,
-    record: dict[str, Any],
+    record: EnsembleRecord,
     held_out: Questions,
     blended: np.ndarray,
     answers: dict[str, np.ndarray],
-) -> list[dict[str, Any]]:
+) -> list[ScoreRow]:
     """The held-out table: every ranker and baseline alone, random, equal weights, the ensemble as submitted."""
     exists, right = held_out.exists(), held_out.answers
     samples, seed = run.ensemble.tune.bootstrap_samples, run.ensemble.tune.seed
@@ -88,16 +89,12 @@ def held_out_rows(
         answers[ranker.name] = predict_folds(ranker, ranker_exams(ranker, held_out, contexts), workdir)
     blendable = [config.name for config in run.rankers if config.role == "ranker"]
     equal = blend(answers, {name: 1 / len(blendable) for name in blendable}, exists)
-    equal_credits = credit_at_k(equal, right)
-
-    def row(name: str, kind: Any, table: np.ndarray, **more: Any) -> Row:
-        return score_row(name, kind, table, right, equal_credits, samples, seed, **more)
-
-    rows = [row(config.name, config.role, answers[config.name]) for config in run.rankers]
+    scorer = Scorer(right, credit_at_k(equal, right), samples, seed)
+    rows = [scorer.row(config.name, config.role, answers[config.name]) for config in run.rankers]
     rows.append(random_row(exists))
-    rows.append(row("equal weights", "equal", equal))
-    rows.append(row(f"submitted ({record['choice']})", "tuned_nested", blended, shipped=True))
-    return [each.record() for each in rows]
+    rows.append(scorer.row("equal weights", "equal", equal))
+    rows.append(scorer.row(f"submitted ({record['choice']})", "tuned_nested", blended, shipped=True))
+    return rows
 
 
 def predict_folds(ranker: TrainedRanker, exams: Sequence[Exam], workdir: Workdir) -> np.ndarray:

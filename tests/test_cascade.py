@@ -16,9 +16,10 @@ from solution.config import TuneSettings
 from solution.ensemble.blend import Recipe
 from solution.ensemble.candidates import Problem
 from solution.ensemble.cascade import CascadePlan, Point, doubt, living, refine, unsure
+from solution.ensemble.cascade_grid import list_specs, stages_reached, thresholds
 from solution.ensemble.costs import Cost, measured_cost
-from solution.ensemble.frontier import _honest, _specs, _stages_reached, _thresholds, plan_cascade
-from solution.ensemble.nested import fit_nested
+from solution.ensemble.frontier import credits_within, plan_cascade
+from solution.ensemble.nested import fit_candidate, fit_nested
 from solution.ensemble.record import load_ensemble, read_stages
 from solution.ensemble.table import print_cascade
 from solution.ensemble.tune import run_tune
@@ -52,8 +53,7 @@ def equal(part: Problem) -> Recipe:
 
 
 def planned(problem: Problem, limit: float | None = None, fit: Any = equal) -> CascadePlan:
-    answers, folds = fit_nested(problem, fit)
-    return plan_cascade(problem, fit(problem), folds, answers, fit, COSTS, 500, 0, limit)
+    return plan_cascade(problem, fit_candidate(problem, fit), fit, COSTS, 500, 0, limit)
 
 
 def play(point: Point, problem: Problem) -> tuple[float, float]:
@@ -135,7 +135,7 @@ def test_the_best_of_many_equal_cascades_is_not_said_to_be_better() -> None:
         credits = rng.random((300, 200), dtype=np.float32)
         assert credits.mean(axis=1).max() > 0.54
         places = [np.flatnonzero(np.arange(200) % 5 == fold) for fold in range(5)]
-        told.append(_honest(np.zeros_like(credits), credits, 1.0, places).mean())
+        told.append(credits_within(1.0, np.zeros_like(credits), credits, places).mean())
     assert abs(np.mean(told) - 0.5) < 0.015
 
 
@@ -143,7 +143,7 @@ def test_a_dearer_cascade_does_not_stand_for_a_budget() -> None:
     credits = np.array([[0.2] * 10, [0.4] * 10, [0.9] * 10], dtype=np.float32)
     prices = np.array([[1.0] * 10, [2.0] * 10, [3.0] * 10], dtype=np.float32)
     places = [np.arange(5), np.arange(5, 10)]
-    assert [_honest(prices, credits, budget, places).mean() for budget in (1.0, 2.5, 3.0)] == pytest.approx(
+    assert [credits_within(budget, prices, credits, places).mean() for budget in (1.0, 2.5, 3.0)] == pytest.approx(
         [0.2, 0.4, 0.9]
     )
 
@@ -161,19 +161,19 @@ def test_a_budget_chooses_the_best_point_within_it() -> None:
 def test_thresholds_give_the_shares() -> None:
     rng = np.random.default_rng(0)
     doubts = [rng.normal(size=1000), rng.normal(size=1000)]
-    spec = next(s for s in _specs(3) if s.shares == (1.0, 0.5, 0.2) and s.by == "margin")
-    reached = _stages_reached(_thresholds(spec, doubts), doubts)
+    spec = next(s for s in list_specs(3) if s.shares == (1.0, 0.5, 0.2) and s.by == "margin")
+    reached = stages_reached(thresholds(spec, doubts), doubts)
     assert [(reached >= stage).mean() for stage in range(3)] == [1, 0.5, 0.2]
     lowest = doubts[0][reached >= 1].min()
     assert (doubts[0][reached == 0] < lowest).all()
-    nothing = next(s for s in _specs(3) if s.shares == (1.0, 0.0, 0.0))
-    assert (_stages_reached(_thresholds(nothing, doubts), doubts) == 0).all()
-    assert _specs(3)[-1].shares == (1.0, 1.0, 1.0)
+    nothing = next(s for s in list_specs(3) if s.shares == (1.0, 0.0, 0.0))
+    assert (stages_reached(thresholds(nothing, doubts), doubts) == 0).all()
+    assert list_specs(3)[-1].shares == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("rankers", range(2, 9))
 def test_the_number_of_cascades_stays_small(rankers: int) -> None:
-    specs = _specs(rankers)
+    specs = list_specs(rankers)
     assert 30 < len(specs) < 1000 and len(set(specs)) == len(specs)
     assert all(len(spec.shares) == rankers and list(spec.shares) == sorted(spec.shares, reverse=True) for spec in specs)
 

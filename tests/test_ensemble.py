@@ -18,17 +18,17 @@ from solution.ensemble.evaluator import Evaluator
 from solution.ensemble.line_search import best_on_segment, exact_weights, polish_weights
 from solution.ensemble.nested import added_values, choose, chosen_credits, error_correlation, fit_nested
 from solution.ensemble.record import load_ensemble, read_recipe
+from solution.ensemble.sampler import sample_weights
 from solution.ensemble.search import (
-    TrialJournal,
     fewer_rankers,
     fit_temperature,
     greedy_weights,
     log_loss_weights,
-    sample_weights,
     starting_points,
 )
 from solution.ensemble.stacker import fit_stacker
 from solution.ensemble.table import print_rankers, print_search, print_table
+from solution.ensemble.trial_journal import TrialJournal
 from solution.ensemble.tune import run_tune
 from solution.errors import UserError
 from solution.oof import write_oof

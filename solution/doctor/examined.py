@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from solution.config import RankerConfig, RetrievalConfig, Run, needs_contexts
 from solution.config_files import load_run
-from solution.ensemble.record import load_ensemble
+from solution.ensemble.record import EnsembleRecord, load_ensemble
 from solution.inference.trained import TrainedRanker, imported_rankers, read_rankers
 from solution.kaggle.kernel import find_place, kernel_root
 from solution.questions import Questions, read_questions
@@ -76,7 +76,7 @@ class Examined:
         self.run: ReadOnce[Run] = ReadOnce(lambda: load_run(configs, overrides, corpus=corpus))
         self.exam: ReadOnce[Questions] = ReadOnce(lambda: read_questions(self.workdir.questions))
         self.test: ReadOnce[tuple[Questions, list[str]]] = ReadOnce(self._read_test)
-        self.ensemble: ReadOnce[dict[str, Any]] = ReadOnce(lambda: load_ensemble(self.workdir))
+        self.ensemble: ReadOnce[EnsembleRecord] = ReadOnce(lambda: load_ensemble(self.workdir))
         self.trained: ReadOnce[list[TrainedRanker]] = ReadOnce(lambda: self._read_rankers(submit_overrides))
         self._embedders: dict[str, Embedder] = {}
 

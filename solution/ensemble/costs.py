@@ -9,6 +9,7 @@ from typing import Any
 from solution.config import RankerConfig
 from solution.errors import UserError
 from solution.families import FAMILIES
+from solution.oof import IMPORTED
 from solution.weights import read_metrics, read_record
 from solution.workdir import Workdir
 
@@ -36,7 +37,7 @@ def measured_cost(workdir: Workdir, name: str, about: Mapping[str, Any]) -> Cost
     Args:
         about: of its OOF files.
     """
-    if about.get("family") == "imported":
+    if about.get("family") == IMPORTED:
         return Cost(0.0, fold_seconds=0.0)
     each: list[float] = []
     loads = [0.0]

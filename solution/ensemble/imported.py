@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from solution import oof
+from solution.config import RANKER_NAME
 from solution.errors import UserError
 from solution.files import file_hash
 from solution.folds import exam_with_folds_hash
@@ -18,9 +20,8 @@ from solution.questions import LETTERS, Questions
 from solution.tables import cell_text, read_rows, shown
 from solution.workdir import Workdir
 
-FAMILY = "imported"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_\-]{0,63}")
 _SHOWN = 8
+"""The most problems, or ids of one problem, that a message names."""
 
 
 def read_answers(
@@ -41,7 +42,47 @@ def read_answers(
             (NaN), negative or for an option that the question does not have; a row that does not sum to 1.
     """
     names, rows = read_rows(path, "the file of answers")
-    width = questions.max_options
+    columns = _option_columns(path, names, questions.max_options)
+
+    # Each row into its question's place, in float64 and as wide as the letters go; what is wrong is collected.
+    table = np.zeros((len(questions), len(LETTERS)))
+    exists = questions.exists(len(LETTERS))
+    row_of = {id_: row for row, id_ in enumerate(questions.ids)}
+    comparison = _Comparison()
+    for record in rows:
+        id_ = cell_text(record.get("id"))
+        row = row_of.get(id_)
+        if row is None:
+            comparison.strangers.append(id_)
+            continue
+        if id_ in comparison.seen:
+            comparison.problems.append(f"id {shown(id_)} stands more than once")
+            continue
+        comparison.seen.add(id_)
+        if folds is not None and cell_text(record.get("fold")) not in ("", str(folds[row]), f"{folds[row]}.0"):
+            comparison.problems.append(
+                f"id {shown(id_)} is of fold {shown(cell_text(record['fold']))} there and of fold {folds[row]} here: "
+                "its models may have seen near-duplicates (remove the column to import it all the same)"
+            )
+        if not _same_answer(record, questions, row):
+            comparison.contradicted.append(id_)
+        problem = _row_problem(record, columns, exists[row], normalize, table[row])
+        if problem:
+            comparison.problems.append(f"id {shown(id_)}: {problem}")
+
+    # One error that names every problem.
+    problems = comparison.all_problems(path, questions)
+    if problems:
+        raise UserError.join([f"{path}: {problem}" for problem in problems], "the answers are not usable", _SHOWN)
+    return table[:, : questions.max_options].astype(np.float32)
+
+
+def _option_columns(path: Path, names: Sequence[str], width: int) -> list[str]:
+    """The columns of probabilities, one for each letter; those of the exam's `width` options are there.
+
+    Raises:
+        UserError: they are not, or there is no `id`.
+    """
     forms = [prefix for prefix in ("p_", "") if prefix + "A" in names]
     if "id" not in names or not forms:
         raise UserError(
@@ -52,67 +93,72 @@ def read_answers(
     lacking = [name for name in columns[:width] if name not in names]
     if lacking:
         raise UserError(f"{path}: column {lacking[0]} missing; the exam has questions with {width} options")
-    row_of = {id_: row for row, id_ in enumerate(questions.ids)}
-    exists = questions.exists(len(LETTERS))
-    result = np.zeros((len(questions), len(LETTERS)))
-    problems: list[str] = []
-    seen: set[str] = set()
-    strangers: list[str] = []
-    contradicted: list[str] = []
-    for record in rows:
-        id_ = cell_text(record.get("id"))
-        row = row_of.get(id_)
-        if row is None:
-            strangers.append(id_)
-            continue
-        if id_ in seen:
-            problems.append(f"id {shown(id_)} stands more than once")
-            continue
-        seen.add(id_)
-        if folds is not None and cell_text(record.get("fold")) not in ("", str(folds[row]), f"{folds[row]}.0"):
-            problems.append(
-                f"id {shown(id_)} is of fold {shown(cell_text(record['fold']))} there and of fold {folds[row]} here: "
-                "its models may have seen near-duplicates (remove the column to import it all the same)"
+    return columns
+
+
+@dataclass
+class _Comparison:
+    """A file of answers beside the exam.
+
+    Attributes:
+        problems: of single rows, in words.
+        seen: ids of the exam.
+        strangers: ids that are not the exam's.
+        contradicted: ids of the exam with another answer.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    strangers: list[str] = field(default_factory=list)
+    contradicted: list[str] = field(default_factory=list)
+
+    def all_problems(self, path: Path, questions: Questions) -> list[str]:
+        """Those of the file as a whole and of its rows, the weightiest first.
+
+        Raises:
+            UserError: it is of another exam altogether.
+        """
+        if self.strangers and not self.seen:
+            raise UserError(
+                f"{path} is of other questions: none of its ids is in the exam (first: id {shown(self.strangers[0])})"
             )
-        if not _same_answer(record, questions, row):
-            contradicted.append(id_)
-        problem = _row_problem(record, columns, exists[row], normalize, result[row])
-        if problem:
-            problems.append(f"id {shown(id_)}: {problem}")
-    if strangers and not seen:
-        raise UserError(
-            f"{path} is of other questions: none of its ids is in the exam (first: id {shown(strangers[0])})"
-        )
-    if strangers:
-        problems.append(f"{len(strangers)} ids are not in the exam (first: id {shown(strangers[0])})")
-    if contradicted:
-        first = ", ".join(map(shown, contradicted[:_SHOWN])) + (", ..." if len(contradicted) > _SHOWN else "")
-        problems.insert(
-            0,
-            f"the column answer contradicts the exam for {len(contradicted)} of {len(questions)} questions "
-            f"(id {first}); is it of another version of the exam? Remove the column to import it all the same",
-        )
-    missing = [id_ for id_ in questions.ids if id_ not in seen]
-    if missing:
-        problems.append(f"{len(missing)} of {len(questions)} questions are missing (first: id {shown(missing[0])})")
-    if problems:
-        raise UserError.join([f"{path}: {each}" for each in problems], "the answers are not usable", _SHOWN)
-    return result[:, :width].astype(np.float32)
+        problems = []
+        if self.contradicted:
+            ids = ", ".join(map(shown, self.contradicted[:_SHOWN])) + (
+                ", ..." if len(self.contradicted) > _SHOWN else ""
+            )
+            problems.append(
+                f"the column answer contradicts the exam for {len(self.contradicted)} of {len(questions)} questions "
+                f"(id {ids}); is it of another version of the exam? Remove the column to import it all the same"
+            )
+        problems += self.problems
+        if self.strangers:
+            problems.append(f"{len(self.strangers)} ids are not in the exam (first: id {shown(self.strangers[0])})")
+        missing = [id_ for id_ in questions.ids if id_ not in self.seen]
+        if missing:
+            problems.append(f"{len(missing)} of {len(questions)} questions are missing (first: id {shown(missing[0])})")
+        return problems
 
 
 def _same_answer(record: dict[str, Any], questions: Questions, row: int) -> bool:
-    """Whether a row's `answer`, a letter, an option's index from 0 or its text, is the exam's; so is none, on either
-    side."""
-    told, right = cell_text(record.get("answer")), int(questions.answers[row])
-    if not told or right < 0:
+    """Compare a row's `answer`, a letter, an option's index from 0 or its text, with the exam's; none, on either side,
+    contradicts nothing."""
+    answer, right = cell_text(record.get("answer")), int(questions.answers[row])
+    if not answer or right < 0:
         return True
-    return told.upper() == LETTERS[right] or told in (str(right), f"{right}.0", questions.options[row][right])
+    return answer.upper() == LETTERS[right] or answer in (str(right), f"{right}.0", questions.options[row][right])
 
 
 def _row_problem(
     record: dict[str, Any], columns: Sequence[str], exists: np.ndarray, normalize: bool, out: np.ndarray
 ) -> str | None:
-    """Fill one row of probabilities, or say what is wrong with it."""
+    """Fill one row of probabilities, or say what is wrong with it.
+
+    Args:
+        columns: of the options, as many as there are letters.
+        exists: bool [letters].
+        out: float64 [letters], zeros; takes the probabilities.
+    """
     for option, name in enumerate(columns):
         text = cell_text(record.get(name))
         try:
@@ -125,8 +171,8 @@ def _row_problem(
             continue
         if not math.isfinite(value):
             nan = text or isinstance(record.get(name), float)
-            told = shown(text) if math.isinf(value) else "NaN" if nan else "empty"
-            return f"{name} is {told}, and the question has an option {LETTERS[option]}"
+            cell = shown(text) if math.isinf(value) else "NaN" if nan else "empty"
+            return f"{name} is {cell}, and the question has an option {LETTERS[option]}"
         if value < 0:
             return f"{name} is {shown(text)}: a probability is not negative (of scores take the softmax first)"
         out[option] = value
@@ -149,29 +195,29 @@ def import_oof(
         count: how many folds.
 
     Returns:
-        What was read, float32 [n, max_options].
+        The probabilities, float32 [n, max_options].
 
     Raises:
         UserError: see `read_answers`; or the name is not usable or taken by a ranker that was trained here.
     """
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(RANKER_NAME, name):
         raise UserError(f"--name {name!r}: use small letters, digits, _ and - (at most 64)")
     questions.require_answers("import-oof")
-    there = sorted((workdir.oof / name).glob("fold_*.parquet"))
-    if there and oof.read_about(there[0]).get("family") != FAMILY:
+    stored = _stored_parts(workdir, name)
+    if stored and not is_imported(workdir, name):
         raise UserError(f"{workdir.oof / name} holds the OOF files of a ranker trained here; give another --name")
     table = read_answers(path, questions, normalize, folds)
     about = {
         "ranker": name,
-        "family": FAMILY,
+        "family": oof.IMPORTED,
         "role": "ranker",
         "folds": count,
         "questions": exam_with_folds_hash(questions, folds),
         "contexts": "none",
         "config": file_hash(path),
     }
-    for stale in there:
-        stale.unlink()
+    for earlier in stored:
+        earlier.unlink()
     for fold in range(count):
         rows = np.flatnonzero(folds == fold)
         oof.write_oof(workdir.oof_part(name, fold), questions.subset(rows), table[rows], about | {"fold": fold})
@@ -179,6 +225,10 @@ def import_oof(
 
 
 def is_imported(workdir: Workdir, name: str) -> bool:
-    """Whether a ranker's OOF files were imported."""
-    parts = sorted((workdir.oof / name).glob("fold_*.parquet"))
-    return bool(parts) and oof.read_about(parts[0]).get("family") == FAMILY
+    """Whether another program made a ranker's OOF files."""
+    parts = _stored_parts(workdir, name)
+    return bool(parts) and oof.read_about(parts[0]).get("family") == oof.IMPORTED
+
+
+def _stored_parts(workdir: Workdir, name: str) -> list[Path]:
+    return sorted((workdir.oof / name).glob("fold_*.parquet"))

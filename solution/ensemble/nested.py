@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict  # see `record`
 
 from solution import metrics
+from solution.config import CandidateName
 from solution.ensemble.blend import Recipe
-from solution.ensemble.candidates import Candidate, Fit, Problem
+from solution.ensemble.candidates import Fit, Problem
 
 _CHANCE = 0.16
 """How often the choice may leave the plain blend for nothing: the share of a normal distribution beyond one standard
@@ -44,6 +45,33 @@ def fit_nested(
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """A candidate fitted on all questions and, for each fold, on the others.
+
+    Attributes:
+        recipe: what would ship.
+        by_fold: fold -> the recipe that was fitted without it; none where nothing was fitted.
+        answers: the nested answers, float32 [n, width].
+        credits: of these, average precision at 3, float64 [n].
+    """
+
+    recipe: Recipe
+    by_fold: dict[int, Recipe]
+    answers: np.ndarray
+    credits: np.ndarray
+
+
+Fits = Mapping[CandidateName, Fitted]
+"""Candidate -> what was fitted, plainest first."""
+
+
+def fit_candidate(problem: Problem, fit: Fit) -> Fitted:
+    recipe = fit(problem)
+    answers, by_fold = fit_nested(problem, fit)
+    return Fitted(recipe, by_fold, answers, metrics.credit_at_k(answers, problem.answers))
+
+
+@dataclass(frozen=True)
 class Choice:
     """What ships and why.
 
@@ -52,11 +80,11 @@ class Choice:
         reason: one line.
     """
 
-    name: str
+    name: CandidateName
     reason: str
 
 
-def choose(credits: Mapping[str, np.ndarray], sizes: Mapping[str, int], seed: int = 0) -> Choice:
+def choose(credits: Mapping[CandidateName, np.ndarray], sizes: Mapping[CandidateName, int], seed: int = 0) -> Choice:
     """Which candidate ships, by the nested estimates.
 
     The plain blend has equal weights: of probabilities or of log-probabilities, of all rankers or of fewer, whichever
@@ -72,33 +100,42 @@ def choose(credits: Mapping[str, np.ndarray], sizes: Mapping[str, int], seed: in
         sizes: candidate name -> how many rankers it uses.
         seed: of the draws.
     """
-    plain = max(("equal", "equal_log"), key=lambda name: credits[name].mean() if name in credits else -1.0)
+    # The plain blend: the better of two means, of fewer rankers where these are as good.
+    plain = _better(credits, "equal", "equal_log")
     told = ""
     if "fewer" in credits:
-        fewer = max(("fewer", "fewer_log"), key=lambda name: credits[name].mean() if name in credits else -1.0)
+        fewer = _better(credits, "fewer", "fewer_log")
         gain, error = _gain(credits[plain], credits[fewer])
         if sizes[fewer] < sizes[plain]:
             gained = round(-gain, 4) + 0.0  # never -0.0
             told = f"{sizes[fewer]} of {sizes[plain]} rankers {gained:+.4f} to all (standard error {error:.4f})"
             plain = fewer if gain <= 0 else plain
-    others = [name for name in credits if name != plain]
-    gains = {name: _gain(credits[name], credits[plain]) for name in others}
+
+    # The others by their gain in standard errors, those left out that are clearly worse.
+    gains = {name: _gain(credits[name], credits[plain]) for name in credits if name != plain}
     hopeless = -math.sqrt(2 * math.log(math.log(max(16, len(credits[plain])))))
     rated = {name: gain / error for name, (gain, error) in gains.items() if error > 0 and gain > hopeless * error}
-    if rated:
-        needed = _largest_by_chance(np.stack([credits[name] - credits[plain] for name in rated]), seed)
-        passed = [name for name in rated if rated[name] > needed]
-        best = max(passed or rated, key=lambda name: gains[name][0])
-        seen = f"{best} is {gains[best][0]:+.4f} to {plain} (nested), {rated[best]:.1f} standard errors"
-        rule = f"{needed:.1f} needed, as {len(rated)} were compared" if len(rated) > 1 else f"{needed:.1f} needed"
-        if passed:
-            for name in passed:  # the plainest first
-                behind, error = _gain(credits[best], credits[name])
-                if behind <= error:
-                    also = "" if name == best else f"; {name} is plainer and {-behind:+.4f} to it"
-                    return Choice(name, f"{name}: {seen} ({rule}){also}")
-        told = "; ".join(filter(None, [told, f"the best other, {seen}: no more than the noise ({rule})"]))
-    return Choice(plain, f"{plain}: {told or 'no candidate differs from it'}")
+    if not rated:
+        return Choice(plain, f"{plain}: {told or 'no candidate differs from it'}")
+
+    # One ships when it gains more than the luckiest would by chance: the plainest that is as good as the best.
+    needed = _largest_by_chance(np.stack([credits[name] - credits[plain] for name in rated]), seed)
+    passed = [name for name in rated if rated[name] > needed]
+    best = max(passed or rated, key=lambda name: gains[name][0])
+    seen = f"{best} is {gains[best][0]:+.4f} to {plain} (nested), {rated[best]:.1f} standard errors"
+    rule = f"{needed:.1f} needed, as {len(rated)} were compared" if len(rated) > 1 else f"{needed:.1f} needed"
+    for name in passed:  # the plainest first
+        behind, error = _gain(credits[best], credits[name])
+        if behind <= error:
+            also = "" if name == best else f"; {name} is plainer and {-behind:+.4f} to it"
+            return Choice(name, f"{name}: {seen} ({rule}){also}")
+    told = "; ".join(filter(None, [told, f"the best other, {seen}: no more than the noise ({rule})"]))
+    return Choice(plain, f"{plain}: {told}")
+
+
+def _better(credits: Mapping[CandidateName, np.ndarray], first: CandidateName, second: CandidateName) -> CandidateName:
+    """The one of the higher mean; the first where they are equal, or where the second did not compete."""
+    return second if second in credits and credits[second].mean() > credits[first].mean() else first
 
 
 def _gain(credits: np.ndarray, plain: np.ndarray) -> tuple[float, float]:
@@ -121,7 +158,10 @@ def _largest_by_chance(differences: np.ndarray, seed: int) -> float:
 
 
 def chosen_credits(
-    credits: Mapping[str, np.ndarray], sizes: Mapping[int, Mapping[str, int]], folds: np.ndarray, seed: int = 0
+    credits: Mapping[CandidateName, np.ndarray],
+    sizes: Mapping[int, Mapping[CandidateName, int]],
+    folds: np.ndarray,
+    seed: int = 0,
 ) -> np.ndarray:
     """The credits of the whole procedure, the choice of the candidate included, float [n].
 
@@ -140,6 +180,22 @@ def chosen_credits(
     return result
 
 
+def choose_nested(fits: Fits, folds: np.ndarray, seed: int = 0) -> tuple[Choice, np.ndarray]:
+    """What ships by `choose`, and the credits of the whole procedure, float [n] (`chosen_credits`).
+
+    Args:
+        folds: int [n].
+        seed: of the draws, see `choose`.
+    """
+    credits = {name: fitted.credits for name, fitted in fits.items()}
+    sizes = {name: len(fitted.recipe.used) for name, fitted in fits.items()}
+    fold_sizes = {
+        fold: {name: len(fitted.by_fold[fold].used) for name, fitted in fits.items()}
+        for fold in np.unique(folds).tolist()
+    }
+    return choose(credits, sizes, seed), chosen_credits(credits, fold_sizes, folds, seed)
+
+
 def estimate_interval(chosen: np.ndarray, shipped: np.ndarray, samples: int, seed: int = 0) -> tuple[float, float]:
     """The 95 % bootstrap interval of the estimate; it holds both that of the procedure and that of what ships.
 
@@ -156,9 +212,18 @@ def estimate_interval(chosen: np.ndarray, shipped: np.ndarray, samples: int, see
     return low, high
 
 
+class AddedValue(TypedDict):
+    """What a ranker adds to a blend: MAP@3 `without` it, MAP@3 `added` by it, and that difference's 95 % interval."""
+
+    without: float
+    added: float
+    low: float
+    high: float
+
+
 def added_values(
     problem: Problem, recipes: Mapping[int, Recipe], credits: np.ndarray, samples: int, seed: int
-) -> dict[str, dict[str, Any] | None]:
+) -> dict[str, AddedValue | None]:
     """What each ranker adds to a candidate: its nested score less that without the ranker, paired.
 
     The other rankers keep the proportions that were fitted with it (nothing is fitted again).
@@ -168,10 +233,9 @@ def added_values(
         credits: float [n], the candidate's nested credits.
 
     Returns:
-        ranker name -> `without` (MAP@3), `added`, `low`, `high` (95 % interval); None for a ranker that is not used,
-        or where nothing would be left without it.
+        Ranker name -> what it adds; None for a ranker that is not used, or where nothing would be left without it.
     """
-    result: dict[str, dict[str, Any] | None] = {}
+    result: dict[str, AddedValue | None] = {}
     for name in problem.names:
         result[name] = None
         if not any(recipe.weights[name] > 0 for recipe in recipes.values()):
@@ -205,22 +269,3 @@ def error_correlation(problem: Problem) -> list[list[float | None]]:
             [float(value / (norms[i] * norms[j])) if norms[i] * norms[j] > 0 else None for j, value in enumerate(row)]
         )
     return result
-
-
-def fit_all(
-    problem: Problem, rivals: Sequence[Candidate], advance: Callable[[], None] = lambda: None
-) -> tuple[dict[str, Recipe], dict[str, np.ndarray], dict[str, dict[int, Recipe]]]:
-    """Every candidate fitted on all questions, and nested.
-
-    Returns:
-        Three dictionaries by the candidate's name: the recipe that would ship, the nested answers float32 [n, width],
-        and the recipes of the folds.
-    """
-    recipes: dict[str, Recipe] = {}
-    answers: dict[str, np.ndarray] = {}
-    parts: dict[str, dict[int, Recipe]] = {}
-    for rival in rivals:
-        recipes[rival.name] = rival.fit(problem)
-        answers[rival.name], parts[rival.name] = fit_nested(problem, rival.fit)
-        advance()
-    return recipes, answers, parts

@@ -1,44 +1,39 @@
-"""ensemble.json: how it is written, read and checked."""
+"""ensemble.json: its form, and how it is written, read and checked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic refuses that of `typing` up to Python 3.11
 
-from solution.config import MAX_FOLDS, CandidateName
+from solution.config import MAX_FOLDS, CandidateName, RankerName
 from solution.ensemble.blend import Blend, Recipe, Stacker
-from solution.ensemble.cascade import By, CascadePlan, Stage
+from solution.ensemble.cascade import By, CascadePlan, Point, Stage
+from solution.ensemble.nested import AddedValue
+from solution.ensemble.rows import ScoreRow
 from solution.errors import UserError
 from solution.files import content_hash, read_json
 from solution.probabilities import Merge
 from solution.suggestions import remember_configs, suggest
 from solution.workdir import Workdir
 
-_NAME = r"^[a-z0-9][a-z0-9_\-]{0,63}$"
-"""As in `config.RankerConfig`: a ranker's name is a folder's name too, so no path may hide in it."""
+# --- the form ------------------------------------------------------------------------------
+# Types of the parsed JSON; pydantic checks a file against the same annotations.
 
 
-# --- the file ------------------------------------------------------------------------------
+class RankerAbout(TypedDict):
+    """What is needed here of what a ranker's OOF files say of themselves; more may stand in the file."""
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class _About(BaseModel):
-    """What is needed here of what a ranker's OOF files say of themselves."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    folds: int = Field(ge=1, le=MAX_FOLDS)
+    folds: Annotated[int, Field(ge=1, le=MAX_FOLDS)]
     contexts: str
     config: str
+    family: NotRequired[Any]
+    """A name of `families.FAMILIES`, or `oof.IMPORTED`."""
 
 
-class Estimate(_Part):
-    map3: float = Field(ge=0, le=1)
+class EstimateRecord(TypedDict):
+    map3: Annotated[float, Field(ge=0, le=1)]
     low: float
     high: float
     kind: Literal["nested", "oof"]
@@ -46,41 +41,43 @@ class Estimate(_Part):
     ranker, or of equal weights that were asked for, as they are."""
 
 
-class _Group(_Part):
-    rankers: list[str] = Field(min_length=2)
+class GroupRecord(TypedDict):
+    rankers: Annotated[list[str], Field(min_length=2)]
     merge: Merge
 
 
-class _Stacker(_Part):
+class StackerRecord(TypedDict):
     coefficients: dict[str, Annotated[list[float], Field(min_length=3, max_length=3)]]
     """See `blend.Stacker`."""
 
 
-class _RecipeRecord(_Part):
+class RecipeRecord(TypedDict):
+    """See `blend.Recipe`."""
+
     blend: Blend
     weights: dict[str, Annotated[float, Field(ge=0)]]
     temperatures: dict[str, Annotated[float, Field(gt=0)]]
-    groups: list[_Group]
-    stacker: _Stacker | None
+    groups: list[GroupRecord]
+    stacker: StackerRecord | None
 
 
-class _StageRecord(_Part):
+class StageRecord(TypedDict):
     """See `cascade.Stage`."""
 
     ranker: str
-    recipe: _RecipeRecord
+    recipe: RecipeRecord
     by: By
     threshold: float | None
-    share: float = Field(ge=0, le=1)
-    alive: float = Field(ge=0, le=1)
-    seconds_per_question: float = Field(ge=0)
-    load_seconds: float = Field(ge=0)
+    share: Annotated[float, Field(ge=0, le=1)]
+    alive: Annotated[float, Field(ge=0, le=1)]
+    seconds_per_question: Annotated[float, Field(ge=0)]
+    load_seconds: Annotated[float, Field(ge=0)]
 
 
-class _PointRecord(_Part):
+class PointRecord(TypedDict):
     """See `cascade.Point`."""
 
-    stages: list[_StageRecord] = Field(min_length=1)
+    stages: Annotated[list[StageRecord], Field(min_length=1)]
     seconds_per_question: float
     load_seconds: float
     map3: float
@@ -89,83 +86,135 @@ class _PointRecord(_Part):
     note: str
 
 
-class _CascadeRecord(_Part):
+class CascadeRecord(TypedDict):
     """See `cascade.CascadePlan`; `stages` are those of the chosen point."""
 
-    order: list[str] = Field(min_length=2)
-    stages: list[_StageRecord] = Field(min_length=1)
-    frontier: list[_PointRecord] = Field(min_length=1)
-    chosen: int = Field(ge=0)
+    order: Annotated[list[str], Field(min_length=2)]
+    stages: Annotated[list[StageRecord], Field(min_length=1)]
+    frontier: Annotated[list[PointRecord], Field(min_length=1)]
+    chosen: Annotated[int, Field(ge=0)]
 
 
-class Ensemble(_Part):
+class NestedScore(TypedDict):
+    map3: float
+    low: float | None
+    high: float | None
+    log_loss: float
+
+
+class GainRecord(TypedDict):
+    """Of MAP@3 over equal weights, with its paired 95 % interval; None for equal weights themselves."""
+
+    gain: float | None
+    low: float | None
+    high: float | None
+
+
+class CandidateRecord(RecipeRecord):
+    """A blend that competed, with its recipe."""
+
+    name: CandidateName
+    title: str
+    nested: NestedScore
+    versus_equal: GainRecord
+    in_sample_map3: float
+    rankers: int
+    """How many it uses."""
+
+
+def _check_dictionary(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("Input should be a valid dictionary")
+    return value
+
+
+_SHOWN = PlainValidator(_check_dictionary)
+"""Of what is only printed: nothing is computed from it, so its content is not checked."""
+
+
+class EnsembleRecord(TypedDict):
     """What `weights/ensemble.json` holds."""
 
-    schema_: Literal[1] = Field(alias="schema")
-    rankers: list[Annotated[str, Field(pattern=_NAME)]] = Field(min_length=1)
+    schema: Literal[1]
+    rankers: Annotated[list[RankerName], Field(min_length=1)]
     """In alphabetical order."""
     blend: Blend
     weights: dict[str, float]
     """Of a stacker: what answers while a ranker is still missing."""
     temperatures: dict[str, Annotated[float, Field(gt=0)]]
-    groups: list[_Group]
-    stacker: _Stacker | None
+    groups: list[GroupRecord]
+    stacker: StackerRecord | None
     choice: CandidateName
     reason: str
-    estimate: Estimate
+    estimate: EstimateRecord
     in_sample_map3: float
-    table: list[dict[str, Any]]
-    candidates: list[dict[str, Any]]
-    """Each blend that competed: its recipe, nested score, gain over equal weights, in-sample score."""
-    added_value: dict[str, dict[str, float] | None]
+    table: list[Annotated[ScoreRow, _SHOWN]]
+    candidates: list[Annotated[CandidateRecord, _SHOWN]]
+    added_value: dict[str, AddedValue | None]
     """Of each ranker in what ships, see `nested.added_values`."""
     error_correlation: list[list[float | None]]
     """Of the rankers' credits, rows and columns as `rankers`."""
-    cascade: _CascadeRecord | None = None
+    cascade: NotRequired[CascadeRecord | None]
     """None where one ranker answers, or where the speed of a ranker is not known."""
     search: dict[str, dict[str, float]]
     """Candidate -> MAP@3 in-sample that the sampler found, and that after the exact line searches."""
     oof_files: dict[str, str]
     """Path below `oof/` -> hash."""
     questions: str
-    about: dict[str, _About]
+    about: dict[str, RankerAbout]
     tune: dict[str, Any]
-    configs: str | None = None
+    """`config.TuneSettings`."""
+    configs: NotRequired[str | None]
     """The folder of the settings as it was typed; only messages use it."""
-    hash: str | None = None
+    hash: NotRequired[str | None]
     """Of the rest without `configs`: a digit that has changed may give another valid file. Without it nothing is
     compared."""
 
-    @model_validator(mode="after")
-    def _weights(self) -> Ensemble:
-        if self.rankers != sorted(set(self.rankers)) or set(self.weights) != set(self.rankers):
-            raise ValueError("rankers and weights do not name the same rankers")
-        if min(self.weights.values()) < 0 or abs(sum(self.weights.values()) - 1) > 1e-6:
-            raise ValueError(f"weights must be at least 0 and sum to 1 (they are {self.weights})")
-        named = set(self.temperatures) | {name for group in self.groups for name in group.rankers}
-        named |= set(self.stacker.coefficients if self.stacker else ())
-        strange = sorted(named - set(self.rankers))
-        if strange:
-            raise ValueError(f"temperatures, groups or stacker name {strange[0]}, which is not among the rankers")
-        if self.stacker and set(self.stacker.coefficients) != {name for name in self.rankers if self.weights[name] > 0}:
-            raise ValueError("the stacker's coefficients are not those of the rankers with a weight")
-        if self.cascade:
-            stages = [stage for point in self.cascade.frontier for stage in point.stages]
-            named = {name for stage in stages for name in (stage.ranker, *stage.recipe.weights)}
-            strange = sorted((named | set(self.cascade.order)) - set(self.rankers))
-            if strange or self.cascade.chosen >= len(self.cascade.frontier):
-                raise ValueError(f"the cascade names {strange[0] if strange else 'a point'} that is not there")
-        lacking = [name for name in self.rankers if name not in self.about]
-        if lacking:
-            raise ValueError(f"about says nothing of {lacking[0]}")
-        return self
+
+# The parts of an ensemble's record take its configuration, those of its rankers' `about` excepted.
+EnsembleRecord.__pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # type: ignore[attr-defined]
+RankerAbout.__pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[attr-defined]
 
 
-def record_hash(record: Mapping[str, Any]) -> str:
+def _check_names(record: EnsembleRecord) -> EnsembleRecord:
+    """Refuse weights that are no weights, and names in one part that another part does not know."""
+    rankers, weights, stacker = record["rankers"], record["weights"], record["stacker"]
+    if rankers != sorted(set(rankers)) or set(weights) != set(rankers):
+        raise ValueError("rankers and weights do not name the same rankers")
+    if min(weights.values()) < 0 or abs(sum(weights.values()) - 1) > 1e-6:
+        raise ValueError(f"weights must be at least 0 and sum to 1 (they are {weights})")
+    named = set(record["temperatures"]) | {name for group in record["groups"] for name in group["rankers"]}
+    named |= set(stacker["coefficients"] if stacker else ())
+    strange = sorted(named - set(rankers))
+    if strange:
+        raise ValueError(f"temperatures, groups or stacker name {strange[0]}, which is not among the rankers")
+    if stacker and set(stacker["coefficients"]) != {name for name in rankers if weights[name] > 0}:
+        raise ValueError("the stacker's coefficients are not those of the rankers with a weight")
+    cascade = record.get("cascade")
+    if cascade:
+        stages = [stage for point in cascade["frontier"] for stage in point["stages"]]
+        named = {name for stage in stages for name in (stage["ranker"], *stage["recipe"]["weights"])}
+        strange = sorted((named | set(cascade["order"])) - set(rankers))
+        if strange or cascade["chosen"] >= len(cascade["frontier"]):
+            raise ValueError(f"the cascade names {strange[0] if strange else 'a point'} that is not there")
+    lacking = [name for name in rankers if name not in record["about"]]
+    if lacking:
+        raise ValueError(f"about says nothing of {lacking[0]}")
+    return record
+
+
+_FORM: TypeAdapter[EnsembleRecord] = TypeAdapter(Annotated[EnsembleRecord, AfterValidator(_check_names)])
+
+
+# --- writing -------------------------------------------------------------------------------
+
+
+def record_hash(record: EnsembleRecord) -> str:
+    """See `EnsembleRecord.hash`."""
     return content_hash({name: value for name, value in record.items() if name not in ("hash", "configs")})
 
 
-def recipe_record(recipe: Recipe) -> dict[str, Any]:
+def recipe_record(recipe: Recipe) -> RecipeRecord:
     """A recipe as JSON holds it."""
     stacker = recipe.stacker
     return {
@@ -173,17 +222,17 @@ def recipe_record(recipe: Recipe) -> dict[str, Any]:
         "weights": recipe.weights,
         "temperatures": recipe.temperatures,
         "groups": [{"rankers": list(members), "merge": how} for members, how in recipe.groups],
-        "stacker": stacker and {"coefficients": {name: list(each) for name, each in stacker.coefficients.items()}},
+        "stacker": None if stacker is None else _stacker_record(stacker),
     }
 
 
-def plan_record(plan: CascadePlan) -> dict[str, Any]:
+def _stacker_record(stacker: Stacker) -> StackerRecord:
+    return {"coefficients": {name: list(factors) for name, factors in stacker.coefficients.items()}}
+
+
+def plan_record(plan: CascadePlan) -> CascadeRecord:
     """A cascade as JSON holds it."""
-
-    def stage(each: Stage) -> dict[str, Any]:
-        return {**vars(each), "recipe": recipe_record(each.recipe)}
-
-    points = [{**vars(point), "stages": [stage(each) for each in point.stages]} for point in plan.points]
+    points = [_point_record(point) for point in plan.points]
     return {
         "order": list(plan.order),
         "stages": points[plan.chosen]["stages"],
@@ -192,24 +241,64 @@ def plan_record(plan: CascadePlan) -> dict[str, Any]:
     }
 
 
-def read_stages(point: Mapping[str, Any]) -> list[Stage]:
-    """The stages of a point of the cascade's frontier in what `load_ensemble` returned."""
-    return [Stage(**{**stage, "recipe": read_recipe(stage["recipe"])}) for stage in point["stages"]]
+def _point_record(point: Point) -> PointRecord:
+    return {
+        "stages": [_stage_record(stage) for stage in point.stages],
+        "seconds_per_question": point.seconds_per_question,
+        "load_seconds": point.load_seconds,
+        "map3": point.map3,
+        "low": point.low,
+        "high": point.high,
+        "note": point.note,
+    }
 
 
-def read_recipe(record: Mapping[str, Any]) -> Recipe:
-    """The recipe in what `load_ensemble` returned."""
+def _stage_record(stage: Stage) -> StageRecord:
+    return {
+        "ranker": stage.ranker,
+        "recipe": recipe_record(stage.recipe),
+        "by": stage.by,
+        "threshold": stage.threshold,
+        "share": stage.share,
+        "alive": stage.alive,
+        "seconds_per_question": stage.seconds_per_question,
+        "load_seconds": stage.load_seconds,
+    }
+
+
+# --- reading -------------------------------------------------------------------------------
+
+
+def read_stages(point: PointRecord | CascadeRecord) -> list[Stage]:
+    """The stages of a point of the cascade's frontier, or of the chosen one, in what `load_ensemble` returned."""
+    return [
+        Stage(
+            ranker=stage["ranker"],
+            recipe=read_recipe(stage["recipe"]),
+            by=stage["by"],
+            threshold=stage["threshold"],
+            share=stage["share"],
+            alive=stage["alive"],
+            seconds_per_question=stage["seconds_per_question"],
+            load_seconds=stage["load_seconds"],
+        )
+        for stage in point["stages"]
+    ]
+
+
+def read_recipe(record: RecipeRecord | EnsembleRecord) -> Recipe:
+    """The recipe of a stage, or of every ranker on every question, in what `load_ensemble` returned."""
     stacker = record["stacker"]
     return Recipe(
         weights=record["weights"],
         blend=record["blend"],
         temperatures=record["temperatures"],
         groups=tuple((tuple(group["rankers"]), group["merge"]) for group in record["groups"]),
-        stacker=stacker and Stacker({name: (a, b, c) for name, (a, b, c) in stacker["coefficients"].items()}),
+        stacker=Stacker({name: (a, b, c) for name, (a, b, c) in stacker["coefficients"].items()}) if stacker else None,
     )
 
 
-def load_ensemble(workdir: Workdir) -> dict[str, Any]:
+def load_ensemble(workdir: Workdir) -> EnsembleRecord:
     """Read and check `weights/ensemble.json`.
 
     Raises:
@@ -217,9 +306,9 @@ def load_ensemble(workdir: Workdir) -> dict[str, Any]:
             are negative, NaN, not of the rankers named or do not sum to 1, or another content than was written.
     """
     path = workdir.ensemble
-    record = read_json(path, "the file of the ensemble's weights", f"Make it: {suggest('tune')}")
+    record: EnsembleRecord = read_json(path, "the file of the ensemble's weights", f"Make it: {suggest('tune')}")
     try:
-        Ensemble.model_validate(record)
+        _FORM.validate_python(record)
     except ValidationError as error:
         item = error.errors()[0]
         where = ".".join(str(part) for part in item["loc"])

@@ -1,109 +1,20 @@
-"""The table of the ensemble's parts, baselines and candidates: computed here, printed here."""
+"""What `tune` found, printed: the table of scores, what each ranker adds, the estimate, the cascade."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
 
-import numpy as np
+from solution.ensemble.record import EnsembleRecord
+from solution.ensemble.rows import ScoreRow
 
-from solution import metrics
-
-RowKind = Literal["ranker", "baseline", "random", "equal", "tuned_in_sample", "tuned_nested", "candidate"]
 _BLENDS = ("equal", "tuned_in_sample", "tuned_nested", "candidate")
 _WIDE = 100
+"""Columns of a terminal from which the paired intervals are shown."""
 
 
-@dataclass
-class Row:
-    """One line of the table; `None` where a figure does not apply.
-
-    Attributes:
-        name: what is shown.
-        kind: what it is.
-        map3, low, high: MAP@3 and its 95 % bootstrap interval over questions.
-        precision1: share of questions whose first option is right (ties shared).
-        log_loss: mean -ln p(right option).
-        weight: of this ranker in the shipped ensemble.
-        difference, difference_low, difference_high: MAP@3 minus that of equal weights, and its
-            paired 95 % interval.
-        shipped: whether this is what `weights/ensemble.json` holds.
-    """
-
-    name: str
-    kind: RowKind
-    map3: float
-    low: float | None
-    high: float | None
-    precision1: float
-    log_loss: float
-    weight: float | None = None
-    difference: float | None = None
-    difference_low: float | None = None
-    difference_high: float | None = None
-    shipped: bool = False
-
-    def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return asdict(self)
-
-
-def score_row(
-    name: str,
-    kind: RowKind,
-    probabilities: np.ndarray,
-    answers: np.ndarray,
-    equal: np.ndarray,
-    samples: int,
-    seed: int,
-    weight: float | None = None,
-    shipped: bool = False,
-) -> Row:
-    """Score one table of probabilities.
-
-    Args:
-        probabilities: float [n, width].
-        answers: int [n].
-        equal: float [n], the credits (average precision at 3) of equal weights.
-        samples, seed: of the bootstrap.
-    """
-    credits = metrics.credit_at_k(probabilities, answers)
-    low, high = metrics.bootstrap_interval(credits, samples, seed=seed)
-    row = Row(
-        name=name,
-        kind=kind,
-        map3=metrics.map_at_k(probabilities, answers),
-        low=low,
-        high=high,
-        precision1=metrics.precision_at_k(probabilities, answers, k=1),
-        log_loss=metrics.log_loss(probabilities, answers),
-        weight=weight,
-        shipped=shipped,
-    )
-    if kind != "equal":
-        row.difference = float((credits - equal).mean())
-        row.difference_low, row.difference_high = metrics.bootstrap_interval(credits - equal, samples, seed=seed)
-    return row
-
-
-def random_row(exists: np.ndarray) -> Row:
-    """Random guessing, exact (no interval: it is not a sample)."""
-    counts = exists.sum(axis=1)
-    return Row(
-        name="random",
-        kind="random",
-        map3=metrics.expected_random_map(counts),
-        low=None,
-        high=None,
-        precision1=float((1.0 / counts).mean()),
-        log_loss=float(np.log(counts).mean()),
-    )
-
-
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the rows (`Row.record`) on stdout: on a terminal as wide as it is, elsewhere 80 columns (or $COLUMNS).
+def print_table(rows: Sequence[ScoreRow]) -> None:
+    """Print the rows on stdout: on a terminal as wide as it is, elsewhere 80 columns (or $COLUMNS).
 
     From 100 columns on, the paired interval of the difference to equal weights is shown too.
     """
@@ -142,7 +53,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         console.print("* shipped; weight: in what is shipped; vs equal: MAP@3 minus equal weights'", soft_wrap=True)
 
 
-def print_rankers(record: dict[str, Any]) -> None:
+def print_rankers(record: EnsembleRecord) -> None:
     """Print what each ranker adds to what ships, and whose errors go with whose, from `weights/ensemble.json`.
 
     Only the rankers that fit on the line get a column in the correlation matrix: those of the largest weights.
@@ -180,7 +91,7 @@ def print_rankers(record: dict[str, Any]) -> None:
     console.print(f"{adds}err: correlation of errors, %", soft_wrap=True)
 
 
-def print_search(record: dict[str, Any]) -> None:
+def print_search(record: EnsembleRecord) -> None:
     """Print the honest estimate of what ships beside its in-sample score, and where exact search beat a sampler."""
     estimate = record["estimate"]
     span = _span(estimate["low"], estimate["high"], "{:.3f}-{:.3f}")
@@ -194,14 +105,14 @@ def print_search(record: dict[str, Any]) -> None:
             print(f"{name}: exact line search found {found['exact']:.4f} in-sample, the sampler {found['sampler']:.4f}")
 
 
-def print_cascade(record: dict[str, Any]) -> None:
+def print_cascade(record: EnsembleRecord) -> None:
     """Print the frontier of score against time, from `weights/ensemble.json`."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    cascade = record["cascade"]
+    cascade = record.get("cascade")
     if cascade is None:
         return
     console = Console(file=sys.stdout, highlight=False)

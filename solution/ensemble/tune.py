@@ -4,32 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from solution import metrics
-from solution.config import Run, TuneSettings
+from solution.config import CandidateName, Run, TuneSettings
 from solution.ensemble.blend import Recipe
-from solution.ensemble.candidates import Candidate, Fit, Problem, candidates
+from solution.ensemble.candidates import Candidate, Fit, Problem, Searches, candidates, oof_problem, search_key
+from solution.ensemble.cascade import CascadePlan
 from solution.ensemble.costs import Cost, measured_cost
 from solution.ensemble.frontier import plan_cascade
 from solution.ensemble.imported import is_imported
 from solution.ensemble.nested import (
+    AddedValue,
     Choice,
+    Fits,
+    Fitted,
     added_values,
-    choose,
-    chosen_credits,
+    choose_nested,
     error_correlation,
     estimate_interval,
-    fit_all,
+    fit_candidate,
+    fit_nested,
 )
-from solution.ensemble.record import plan_record, recipe_record, record_hash
-from solution.ensemble.search import TrialJournal
-from solution.ensemble.table import Row, random_row, score_row
+from solution.ensemble.record import (
+    CandidateRecord,
+    EnsembleRecord,
+    RankerAbout,
+    plan_record,
+    recipe_record,
+    record_hash,
+)
+from solution.ensemble.rows import RowKind, Scorer, ScoreRow, random_row
+from solution.ensemble.trial_journal import TrialJournal
 from solution.errors import UserError
-from solution.files import SCHEMA, content_hash, write_json
-from solution.oof import load_oof, read_about
+from solution.files import SCHEMA, write_json
+from solution.oof import Oof, load_oof, read_about
 from solution.progress import progress_bar, say
 from solution.suggestions import suggest
 from solution.workdir import Workdir
@@ -43,140 +55,66 @@ def run_tune(
     seconds: Mapping[str, float] | None = None,
     limit: float | None = None,
     configs: str | None = None,
-) -> dict[str, Any]:
+) -> EnsembleRecord:
     """Fit and choose the blend from the OOF store, and write `weights/ensemble.json`.
 
     Args:
         rankers: names to load, baselines among them or not; None: every one that has OOF files.
         groups: see `EnsembleConfig.groups`; members that are not there are left out.
         seconds: ranker name -> seconds a question in a submission, in the place of what training measured.
-        limit: seconds a question that the submission may take, see `cascade.plan_cascade`.
+        limit: seconds a question that the submission may take, see `frontier.plan_cascade`.
         configs: the folder of the settings, kept for messages that suggest to tune again.
 
     Returns:
-        What was written, see `Ensemble`; its `table` is for `table.print_table`. The same OOF files and settings
-        give the same bytes, unless several processes shared a search.
+        What was written; `table.print_table` shows it. The same OOF files and settings give the same bytes, unless
+        several processes shared a search.
 
     Raises:
         UserError: see `oof.load_oof`; there is no ranker to blend (only baselines); or `settings.choose` needs
             groups that are not there.
     """
+    # The rankers' answers to questions that they were not trained on, and what each takes in a submission.
     oof = load_oof(workdir, rankers)
-    names = oof.rankers
-    if not names:
+    if not oof.rankers:
         raise UserError(
             f"{', '.join(oof.baselines)}: only baselines have OOF files in {workdir.oof}, and a baseline is never "
             f"blended. Train a ranker: {suggest('train_fold', '--all-folds')}"
         )
-    costs = _costs(workdir, oof.about, names, seconds or {})
-    answers, exists = oof.answers, oof.exists
-    present = [[name for name in members if name in names] for members in (groups or {}).values()]
-    problem = Problem(
-        names=names,
-        table=np.stack([oof.probabilities[name] for name in names]),
-        exists=exists,
-        answers=answers,
-        folds=oof.folds,
-        groups=[members for members in present if len(members) > 1],
-    )
-    samples, seed = settings.bootstrap_samples, settings.seed
-    searches: dict[str, dict[str, float]] = {}
-    rivals: list[Candidate] = []
-    if len(names) == 1:
-        recipes = {"single": Recipe({names[0]: 1.0})}
-        tables = {"single": oof.probabilities[names[0]]}
-        parts: dict[str, dict[int, Recipe]] = {}
-        choice = Choice("single", f"single: {names[0]} is the only ranker")
-    else:
-        key = content_hash(oof.files, names, seed)
-        journal = TrialJournal(workdir.cache / "tune" / f"{key}.journal") if settings.trials > 0 else None
-        rivals = candidates(problem, settings, journal, key, searches)
-        if settings.choose not in ("auto", *(rival.name for rival in rivals)):
-            raise UserError(
-                f"tune.choose={settings.choose} merges groups, and ensemble.groups names no group of two rankers "
-                "with OOF files"
-            )
-        with progress_bar(len(rivals), "blends") as bar:
-            recipes, tables, parts = fit_all(problem, rivals, bar.advance)
-        if journal is not None:
-            journal.close()
-    credits = {name: metrics.credit_at_k(table, answers) for name, table in tables.items()}
-    if len(names) > 1:
-        if settings.choose == "auto":
-            sizes = {name: len(recipe.used) for name, recipe in recipes.items()}
-            choice = choose(credits, sizes, seed)
-            fold_sizes = {
-                fold: {name: len(parts[name][fold].used) for name in parts} for fold in np.unique(oof.folds).tolist()
-            }
-            final = chosen_credits(credits, fold_sizes, oof.folds, seed)
-        else:
-            choice = Choice(settings.choose, f"{settings.choose}: asked for by tune.choose={settings.choose}")
-            final = credits[choice.name]
-    else:
-        final = credits["single"]
-    recipe = recipes[choice.name]
-    equal = credits.get("equal", credits[choice.name])
+    costs = _costs(workdir, oof, seconds or {})
+    problem = oof_problem(oof, (groups or {}).values())
 
-    def row(name: str, kind: Any, probabilities: np.ndarray, weight: float | None = None, shipped: bool = False) -> Row:
-        return score_row(name, kind, probabilities, answers, equal, samples, seed, weight, shipped)
+    # Every blend that competes, fitted on all questions and on those outside each fold.
+    searches = Searches(search_key(oof, settings.seed))
+    rivals = _rivals(problem, settings, searches)
+    fits = _fit(workdir, problem, settings, rivals, searches)
 
-    in_sample = {name: metrics.map_at_k(problem.answer(each), answers) for name, each in recipes.items()}
-    rows = [row(name, "ranker", oof.probabilities[name], recipe.weights[name], len(names) == 1) for name in names]
-    rows += [row(name, "baseline", oof.probabilities[name]) for name in oof.baselines]
-    rows.append(random_row(exists))
-    told = []
-    for rival in rivals:
-        kind = {"equal": "equal", "tuned": "tuned_nested"}.get(rival.name, "candidate")
-        made = row(rival.title, kind, tables[rival.name], None, rival.name == choice.name)
-        if rival.name == "tuned":
-            best = problem.answer(recipes["tuned"])
-            rows.append(row(f"{rival.title}, in-sample", "tuned_in_sample", best))
-        rows.append(made)
-        fitted = recipes[rival.name]
-        told.append(
-            {
-                "name": rival.name,
-                "title": rival.title,
-                "nested": {"map3": made.map3, "low": made.low, "high": made.high, "log_loss": made.log_loss},
-                "versus_equal": {"gain": made.difference, "low": made.difference_low, "high": made.difference_high},
-                "in_sample_map3": in_sample[rival.name],
-                "rankers": len(fitted.used),
-                **recipe_record(fitted),
-            }
-        )
-    low, high = estimate_interval(final, credits[choice.name], samples, seed)
-    plan = None
-    if len(recipe.used) > 1 and all(costs[name].seconds_per_question is not None for name in recipe.used):
-        fit = _prefix_fit(problem, settings, choice.name)
-        plan = plan_cascade(problem, recipe, parts[choice.name], tables[choice.name], fit, costs, samples, seed, limit)
-    elif limit is not None and len(recipe.used) == 1:
-        say(f"note: the ensemble uses {recipe.used[0]} alone; --seconds-per-question has nothing to choose from")
-    elif limit is not None:
-        unknown = next(name for name in recipe.used if costs[name].seconds_per_question is None)
-        raise UserError(
-            f"--seconds-per-question needs each ranker's speed, and that of {unknown} was not measured: give it with "
-            f"--seconds {unknown}=SECONDS"
-        )
-    unfitted = len(names) == 1 or settings.choose == "equal"
-    record = {
+    # The blend that ships; and the credits, float [n], of the whole procedure with this choice in it.
+    choice, credits = _choose(problem, settings, fits)
+
+    # Cascades of its rankers: costly ones read only the questions that the cheap ones leave open.
+    plan = _plan(problem, settings, choice.name, fits[choice.name], costs, limit)
+
+    shipped = fits[choice.name]
+    low, high = estimate_interval(credits, shipped.credits, settings.bootstrap_samples, settings.seed)
+    rows, competed = _scores(oof, problem, settings, rivals, fits, choice)
+    unfitted = not rivals or settings.choose == "equal"
+    record: EnsembleRecord = {
         "schema": SCHEMA,
-        "rankers": names,
-        **recipe_record(recipe),
+        "rankers": list(problem.names),
+        **recipe_record(shipped.recipe),
         "choice": choice.name,
         "reason": choice.reason,
-        "estimate": {"map3": float(final.mean()), "low": low, "high": high, "kind": "oof" if unfitted else "nested"},
-        "in_sample_map3": in_sample[choice.name],
-        "table": [each.record() for each in rows],
-        "candidates": told,
-        "added_value": added_values(problem, parts[choice.name], credits[choice.name], samples, seed)
-        if rivals
-        else dict.fromkeys(names),
+        "estimate": {"map3": float(credits.mean()), "low": low, "high": high, "kind": "oof" if unfitted else "nested"},
+        "in_sample_map3": _in_sample(problem, shipped.recipe),
+        "table": rows,
+        "candidates": competed,
+        "added_value": _added_values(problem, settings, shipped),
         "error_correlation": error_correlation(problem),
-        "cascade": plan and plan_record(plan),
-        "search": searches,
+        "cascade": None if plan is None else plan_record(plan),
+        "search": searches.scores,
         "oof_files": oof.files,
-        "questions": oof.about[names[0]]["questions"],
-        "about": oof.about,
+        "questions": oof.about[problem.names[0]]["questions"],
+        "about": cast(dict[str, RankerAbout], oof.about),
         "tune": settings.model_dump(mode="json"),
     }
     if configs is not None:
@@ -186,41 +124,201 @@ def run_tune(
     return record
 
 
-def _costs(
-    workdir: Workdir, about: Mapping[str, Mapping[str, Any]], names: Sequence[str], seconds: Mapping[str, float]
-) -> dict[str, Cost]:
-    strange = sorted(set(seconds) - set(names))
+def nested_answers(workdir: Workdir, record: EnsembleRecord, oof: Oof) -> np.ndarray:
+    """The answers of what ships, float32 [n, width], each fold's by a recipe that was fitted on the other folds.
+
+    The fit is that of `run_tune`, done again (a sampler's trials are read from its journal while that is there).
+
+    Args:
+        record: `weights/ensemble.json`.
+        oof: the store that it was tuned on.
+    """
+    problem = oof_problem(oof, [group["rankers"] for group in record["groups"]])
+    if len(problem.names) == 1:
+        return problem.table[0]
+    choice = record["choice"]
+    settings = TuneSettings.model_validate(record["tune"] | {"candidates": [choice]})
+    searches = Searches(search_key(oof, settings.seed))
+    (rival,) = [rival for rival in candidates(problem, settings, searches) if rival.name == choice]
+    journal = _journal_path(workdir, searches)
+    if choice in ("tuned", "tuned_cma") and settings.trials > 0 and journal.exists():
+        searches.journal = TrialJournal(journal)
+    answers, _ = fit_nested(problem, rival.fit)
+    searches.close()
+    return answers
+
+
+# --- the steps of run_tune -----------------------------------------------------------------
+
+
+def _costs(workdir: Workdir, oof: Oof, seconds: Mapping[str, float]) -> dict[str, Cost]:
+    """What each ranker takes: what training measured, but for the seconds a question that were given."""
+    strange = sorted(set(seconds) - set(oof.rankers))
     if strange:
-        raise UserError(f"--seconds {strange[0]}: no such ranker among those tuned ({', '.join(names)})")
-    costs = {name: measured_cost(workdir, name, about[name]) for name in names}
+        raise UserError(f"--seconds {strange[0]}: no such ranker among those tuned ({', '.join(oof.rankers)})")
+    costs = {name: measured_cost(workdir, name, oof.about[name]) for name in oof.rankers}
     return {
         name: replace(cost, seconds_per_question=seconds[name]) if name in seconds else cost
         for name, cost in costs.items()
     }
 
 
-def _prefix_fit(problem: Problem, settings: TuneSettings, name: str) -> Fit:
-    """How the recipe of some of the rankers is found: as the candidate that ships, without a sampler."""
-    name = {"tuned": "tuned_exact", "tuned_cma": "tuned_exact"}.get(name, name)
+def _rivals(problem: Problem, settings: TuneSettings, searches: Searches) -> list[Candidate]:
+    """The candidates that compete; none where there is one ranker alone."""
+    if len(problem.names) == 1:
+        return []
+    rivals = candidates(problem, settings, searches)
+    if settings.choose not in ("auto", *(rival.name for rival in rivals)):
+        raise UserError(
+            f"tune.choose={settings.choose} merges groups, and ensemble.groups names no group of two rankers "
+            "with OOF files"
+        )
+    return rivals
+
+
+def _fit(
+    workdir: Workdir, problem: Problem, settings: TuneSettings, rivals: Sequence[Candidate], searches: Searches
+) -> Fits:
+    if not rivals:
+        (name,), table = problem.names, problem.table[0]
+        credits = metrics.credit_at_k(table, problem.answers)
+        return {"single": Fitted(Recipe({name: 1.0}), {}, table, credits)}
+    if settings.trials > 0:
+        searches.journal = TrialJournal(_journal_path(workdir, searches))
+    fits = {}
+    with progress_bar(len(rivals), "blends") as bar:
+        for rival in rivals:
+            fits[rival.name] = fit_candidate(problem, rival.fit)
+            bar.advance()
+    searches.close()
+    return fits
+
+
+def _journal_path(workdir: Workdir, searches: Searches) -> Path:
+    return workdir.cache / "tune" / f"{searches.key}.journal"
+
+
+def _choose(problem: Problem, settings: TuneSettings, fits: Fits) -> tuple[Choice, np.ndarray]:
+    """What ships, and the credits of the whole procedure, float [n]: those of the choice where it was not open."""
+    if len(problem.names) == 1:
+        choice = Choice("single", f"single: {problem.names[0]} is the only ranker")
+    elif settings.choose != "auto":
+        choice = Choice(settings.choose, f"{settings.choose}: asked for by tune.choose={settings.choose}")
+    else:
+        return choose_nested(fits, problem.folds, settings.seed)
+    return choice, fits[choice.name].credits
+
+
+def _plan(
+    problem: Problem,
+    settings: TuneSettings,
+    name: CandidateName,
+    shipped: Fitted,
+    costs: Mapping[str, Cost],
+    limit: float | None,
+) -> CascadePlan | None:
+    """The cascades of what ships; None where one ranker answers, or where the speed of a ranker is not known.
+
+    Raises:
+        UserError: a limit that cannot be kept, or not without the missing speed.
+    """
+    used = shipped.recipe.used
+    unknown = [ranker for ranker in used if costs[ranker].seconds_per_question is None]
+    if len(used) > 1 and not unknown:
+        fit = _prefix_fit(problem, settings, name)
+        return plan_cascade(problem, shipped, fit, costs, settings.bootstrap_samples, settings.seed, limit)
+    if limit is not None and len(used) == 1:
+        say(f"note: the ensemble uses {used[0]} alone; --seconds-per-question has nothing to choose from")
+    elif limit is not None:
+        raise UserError(
+            f"--seconds-per-question needs each ranker's speed, and that of {unknown[0]} was not measured: give it "
+            f"with --seconds {unknown[0]}=SECONDS"
+        )
+    return None
+
+
+def _prefix_fit(problem: Problem, settings: TuneSettings, name: CandidateName) -> Fit:
+    """How the recipe of some of the rankers is fitted: as the candidate that ships, without a sampler."""
+    without_sampler: dict[CandidateName, CandidateName] = {"tuned": "tuned_exact", "tuned_cma": "tuned_exact"}
+    name = without_sampler.get(name, name)
     alone = settings.model_copy(update={"candidates": [name], "choose": "auto"})
-    found = next(candidate for candidate in candidates(problem, alone) if candidate.name == name)
+    candidate = next(candidate for candidate in candidates(problem, alone) if candidate.name == name)
 
     def fit(part: Problem) -> Recipe:
-        return Recipe({part.names[0]: 1.0}) if len(part.names) == 1 else found.fit(part)
+        return Recipe({part.names[0]: 1.0}) if len(part.names) == 1 else candidate.fit(part)
 
     return fit
 
 
+def _scores(
+    oof: Oof, problem: Problem, settings: TuneSettings, rivals: Sequence[Candidate], fits: Fits, choice: Choice
+) -> tuple[list[ScoreRow], list[CandidateRecord]]:
+    """The table (rankers, baselines, random, candidates), and what `ensemble.json` says of each candidate."""
+    shipped = fits[choice.name]
+    scorer = Scorer(problem.answers, fits.get("equal", shipped).credits, settings.bootstrap_samples, settings.seed)
+    weights, alone = shipped.recipe.weights, len(problem.names) == 1
+    rows = [scorer.row(name, "ranker", oof.probabilities[name], weights[name], alone) for name in problem.names]
+    rows += [scorer.row(name, "baseline", oof.probabilities[name]) for name in oof.baselines]
+    rows.append(random_row(problem.exists))
+    kinds: dict[CandidateName, RowKind] = {"equal": "equal", "tuned": "tuned_nested"}
+    records = []
+    for rival in rivals:
+        recipe = fits[rival.name].recipe
+        if rival.name == "tuned":
+            rows.append(scorer.row(f"{rival.title}, in-sample", "tuned_in_sample", problem.answer(recipe)))
+        kind = kinds.get(rival.name, "candidate")
+        row = scorer.row(rival.title, kind, fits[rival.name].answers, shipped=rival.name == choice.name)
+        rows.append(row)
+        records.append(_candidate_record(rival, recipe, row, _in_sample(problem, recipe)))
+    return rows, records
+
+
+def _candidate_record(rival: Candidate, recipe: Recipe, row: ScoreRow, in_sample: float) -> CandidateRecord:
+    return {
+        "name": rival.name,
+        "title": rival.title,
+        "nested": {"map3": row["map3"], "low": row["low"], "high": row["high"], "log_loss": row["log_loss"]},
+        "versus_equal": {
+            "gain": row["difference"],
+            "low": row["difference_low"],
+            "high": row["difference_high"],
+        },
+        "in_sample_map3": in_sample,
+        "rankers": len(recipe.used),
+        **recipe_record(recipe),
+    }
+
+
+def _in_sample(problem: Problem, recipe: Recipe) -> float:
+    """MAP@3 on the questions that the recipe was fitted on."""
+    return metrics.map_at_k(problem.answer(recipe), problem.answers)
+
+
+def _added_values(problem: Problem, settings: TuneSettings, shipped: Fitted) -> dict[str, AddedValue | None]:
+    """What each ranker adds to what ships; None for the only ranker."""
+    if not shipped.by_fold:
+        return dict.fromkeys(problem.names)
+    return added_values(problem, shipped.by_fold, shipped.credits, settings.bootstrap_samples, settings.seed)
+
+
+# --- what is tuned -------------------------------------------------------------------------
+
+
 def rankers_with_oof(folder: Workdir, run: Run) -> list[str] | None:
-    """The rankers listed that have OOF files; tells which are left out, on either side."""
+    """The rankers listed that have OOF files, and those that were imported; a note says which are left out.
+
+    Returns:
+        Their names; None where there is none.
+
+    Raises:
+        UserError: the OOF files have another number of folds than the settings, and rankers that these do not list.
+    """
     listed = run.ensemble.rankers
-    there = sorted(path.name for path in folder.oof.glob("*") if any(path.glob("fold_*.parquet")))
-    lacking = [name for name in listed if name not in there]
-    unlisted = [name for name in there if name not in listed]
-    used = [name for name in listed if name in there]
-    # Files that say different things, or nonsense, are for the reader to refuse: it names the file.
-    said = [read_about(path).get("folds") for path in sorted(folder.oof.glob("*/fold_*.parquet"))]
-    folds = said[0] if said and all(isinstance(one, int) and one == said[0] for one in said) else None
+    stored = sorted(path.name for path in folder.oof.glob("*") if any(path.glob("fold_*.parquet")))
+    lacking = [name for name in listed if name not in stored]
+    unlisted = [name for name in stored if name not in listed]
+    used = [name for name in listed if name in stored]
+    folds = _folds_of_store(folder)
     if folds is not None and folds != run.ensemble.folds and unlisted:
         raise UserError(
             f"the OOF files in {folder.oof} are of {folds} folds, and these settings have {run.ensemble.folds} and do "
@@ -236,3 +334,13 @@ def rankers_with_oof(folder: Workdir, run: Run) -> list[str] | None:
     if used and unlisted:
         say(f"note: not in ensemble.rankers, left out: {', '.join(unlisted)}")
     return used or None
+
+
+def _folds_of_store(folder: Workdir) -> int | None:
+    """The number of folds that all OOF files name; None where they do not agree or are corrupt.
+
+    `oof.load_oof` refuses such files: it names the file.
+    """
+    numbers = [read_about(path).get("folds") for path in sorted(folder.oof.glob("*/fold_*.parquet"))]
+    first = numbers[0] if numbers else None
+    return first if isinstance(first, int) and all(number == first for number in numbers) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from solution.ensemble.cascade import Stage
 from solution.ensemble.costs import Cost, measured_cost
-from solution.ensemble.record import read_recipe, read_stages
+from solution.ensemble.record import EnsembleRecord, read_recipe, read_stages
 from solution.files import content_hash
 from solution.inference.journal import AnswerJournal
 from solution.inference.timeline import Timeline
@@ -33,9 +33,7 @@ def reading(stages: Sequence[Stage], questions: int) -> str:
     return "; ".join(parts)
 
 
-def ensemble_points(
-    ensemble: Mapping[str, Any], costs: Mapping[str, Cost]
-) -> list[tuple[Mapping[str, Any], list[Stage]]]:
+def ensemble_points(ensemble: EnsembleRecord, costs: Mapping[str, Cost]) -> list[tuple[Mapping[str, Any], list[Stage]]]:
     """The points of the cascade's frontier, cheapest first: what JSON says of them, and their stages.
 
     The last point is every ranker on every question; where there is no cascade it is the only one.
@@ -86,12 +84,12 @@ class Schedule:
         points: see `ensemble_points`.
     """
 
-    ensemble: Mapping[str, Any]
+    ensemble: EnsembleRecord
     costs: Mapping[str, Cost]
     points: Sequence[tuple[Mapping[str, Any], list[Stage]]]
 
     @classmethod
-    def read(cls, workdir: Workdir, ensemble: Mapping[str, Any]) -> Schedule:
+    def read(cls, workdir: Workdir, ensemble: EnsembleRecord) -> Schedule:
         """The schedule by what training measured of each ranker."""
         about = ensemble["about"]
         costs = {name: measured_cost(workdir, name, about[name]) for name in read_recipe(ensemble).used}

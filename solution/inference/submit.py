@@ -15,6 +15,7 @@ import numpy as np
 from solution.config import ContextView, RetrievalConfig
 from solution.config_files import check_settings, parse_overrides
 from solution.ensemble.imported import read_answers
+from solution.ensemble.record import EnsembleRecord
 from solution.errors import UserError
 from solution.exam import Contexts
 from solution.files import write_json
@@ -96,7 +97,7 @@ class _Members:
         overrides: settings of the command line.
     """
 
-    ensemble: dict[str, Any]
+    ensemble: EnsembleRecord
     trained: list[TrainedRanker]
     faults: dict[str, str]
     imported: dict[str, np.ndarray]

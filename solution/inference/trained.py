@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from solution.config import ContextView, RankerConfig, RetrievalConfig
 from solution.config_files import Overrides, check_settings, parse_overrides
-from solution.ensemble.imported import FAMILY
-from solution.ensemble.record import load_ensemble
+from solution.ensemble.record import EnsembleRecord, RankerAbout, load_ensemble
 from solution.errors import UserError
 from solution.exam import Contexts, Exam
 from solution.models import check_model
+from solution.oof import IMPORTED
 from solution.questions import Questions
 from solution.retrieval.reranker.trained import Reranker
 from solution.suggestions import suggest
@@ -50,7 +49,7 @@ class TrainedRanker:
 
     @classmethod
     def read(
-        cls, workdir: Workdir, name: str, about: dict[str, Any], overrides: Overrides, partly: bool = False
+        cls, workdir: Workdir, name: str, about: RankerAbout, overrides: Overrides, partly: bool = False
     ) -> TrainedRanker:
         """The ranker in the working folder, its files checked.
 
@@ -92,7 +91,7 @@ class TrainedRanker:
         return cls(name, config, folders, retrieval, lost)
 
 
-def _checked_record(folder: Path, about: dict[str, Any], remedy: str) -> FoldRecord:
+def _checked_record(folder: Path, about: RankerAbout, remedy: str) -> FoldRecord:
     """`ranker.json` of a fold whose files are whole and that the ensemble was tuned with.
 
     Raises:
@@ -129,14 +128,14 @@ def settings_of(overrides: Overrides, owner: str) -> Overrides:
     return [(path[1:], value) for path, value in overrides if path[0] == owner and len(path) > 1]
 
 
-def used_rankers(ensemble: Mapping[str, Any]) -> list[str]:
+def used_rankers(ensemble: EnsembleRecord) -> list[str]:
     """The names of the rankers that have a weight."""
     return [name for name in ensemble["rankers"] if ensemble["weights"][name] > 0]
 
 
-def imported_rankers(ensemble: Mapping[str, Any]) -> list[str]:
+def imported_rankers(ensemble: EnsembleRecord) -> list[str]:
     """Of the rankers that have a weight those whose answers come from another program."""
-    return [name for name in used_rankers(ensemble) if ensemble["about"][name].get("family") == FAMILY]
+    return [name for name in used_rankers(ensemble) if ensemble["about"][name].get("family") == IMPORTED]
 
 
 def read_ensemble(
@@ -144,7 +143,7 @@ def read_ensemble(
     overrides: Sequence[str],
     added: Collection[str] = (),
     faults: dict[str, str] | None = None,
-) -> tuple[dict[str, Any], list[TrainedRanker]]:
+) -> tuple[EnsembleRecord, list[TrainedRanker]]:
     """The ensemble file and its rankers of positive weight, everything checked before a model loads.
 
     Args:
@@ -162,7 +161,7 @@ def read_ensemble(
 
 def read_rankers(
     workdir: Workdir,
-    ensemble: Mapping[str, Any],
+    ensemble: EnsembleRecord,
     overrides: Sequence[str],
     added: Collection[str] = (),
     faults: dict[str, str] | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,10 @@ from typing import Any
 import numpy as np
 
 from solution import oof
-from solution.config import TuneSettings
-from solution.ensemble.candidates import Problem, candidates
-from solution.ensemble.nested import fit_nested
-from solution.ensemble.record import load_ensemble
-from solution.ensemble.search import TrialJournal
+from solution.ensemble.record import EnsembleRecord, load_ensemble
+from solution.ensemble.tune import nested_answers
 from solution.errors import UserError
 from solution.exam import Contexts, context_key
-from solution.files import content_hash
 from solution.folds import exam_with_folds_hash
 from solution.learning.log import LOG
 from solution.questions import Questions
@@ -66,7 +62,7 @@ class Material:
         missing: a part that is not there ("questions", "curves", "contexts") -> why.
     """
 
-    record: dict[str, Any]
+    record: Mapping[str, Any]
     oof: oof.Oof
     blended: np.ndarray
     questions: Questions | None
@@ -114,35 +110,7 @@ def gather(workdir: Workdir, questions: Questions | None) -> Material:
     return material
 
 
-def nested_answers(workdir: Workdir, record: dict[str, Any], table: oof.Oof) -> np.ndarray:
-    """The shipped candidate's answers, float32 [n, width], each fold's by weights fitted on the other folds.
-
-    The fit is that of `tune`, done again (a sampler's trials are read from its journal while that is there).
-    """
-    names = record["rankers"]
-    if len(names) == 1:
-        return table.probabilities[names[0]]
-    choice = record["choice"]
-    settings = TuneSettings.model_validate(record["tune"] | {"candidates": [choice]})
-    problem = Problem(
-        names=names,
-        table=np.stack([table.probabilities[name] for name in names]),
-        exists=table.exists,
-        answers=table.answers,
-        folds=table.folds,
-        groups=[group["rankers"] for group in record["groups"]],
-    )
-    key = content_hash(table.files, names, settings.seed)
-    path = workdir.cache / "tune" / f"{key}.journal"
-    journal = TrialJournal(path) if choice in ("tuned", "tuned_cma") and settings.trials and path.exists() else None
-    (rival,) = [each for each in candidates(problem, settings, journal, key) if each.name == choice]
-    answers, _ = fit_nested(problem, rival.fit)
-    if journal is not None:
-        journal.close()
-    return answers
-
-
-def _in_order(questions: Questions, table: oof.Oof, record: dict[str, Any]) -> Questions:
+def _in_order(questions: Questions, table: oof.Oof, record: EnsembleRecord) -> Questions:
     """The exam in the order of the OOF table.
 
     Raises:
