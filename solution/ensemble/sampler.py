@@ -63,10 +63,7 @@ def sample_weights(
     if worker == 0:
         for start in starts[len(search.own) :]:
             parameters = simplex.parameters(start)
-            value = evaluator.value(simplex.weights(parameters))
-            search.add(parameters, value)
-            if sampler == "tpe":
-                search.study.add_trial(search.trial(parameters, value))
+            search.add(parameters, evaluator.value(simplex.weights(parameters)), asked=False)
 
     # CMA-ES cannot be told of trials that it did not ask for: it asks again for those of the run before, in the same
     # order since its seed is the same, and the stored values are its answers.
@@ -74,14 +71,14 @@ def sample_weights(
     while len(search.finished) < len(starts) + trials:
         if sampler == "tpe":  # seeded by how far the search is, so that one started again goes the same way
             search.study.sampler = _make_sampler(sampler, seed, worker, len(search.finished), {})
-        asked = search.study.ask(simplex.distributions)
-        if replay and replay[0][0] == asked.params:
-            search.study.tell(asked, replay.pop(0)[1])
+        trial = search.study.ask(simplex.distributions)
+        if replay and replay[0][0] == trial.params:
+            search.study.tell(trial, replay.pop(0)[1])
             continue
         replay = []
-        value = evaluator.value(simplex.weights(asked.params))
-        search.study.tell(asked, value)
-        search.add(asked.params, value)
+        value = evaluator.value(simplex.weights(trial.params))
+        search.study.tell(trial, value)
+        search.add(trial.params, value)
 
     # The first of the best. The journal may hold more trials than were asked for now: those of a longer search.
     best = max(range(len(starts) + trials), key=lambda i: (search.finished[i][1], -i))
@@ -138,25 +135,27 @@ class _Search:
         if self._learns_from_all:
             self.study.add_trials(stored)
 
-    def trial(self, parameters: Parameters, value: float) -> FrozenTrial:
-        """A finished trial as Optuna stores it."""
+    def add(self, parameters: Parameters, value: float, asked: bool = True) -> None:
+        """Put a finished trial into the journal, and take from there what other processes have added meanwhile.
+
+        Args:
+            asked: whether the sampler asked for it, and knows it already.
+        """
         import optuna
 
-        return optuna.trial.create_trial(
+        trial = optuna.trial.create_trial(
             params=parameters, distributions=self._distributions, value=value, user_attrs={"worker": self._worker}
         )
-
-    def add(self, parameters: Parameters, value: float) -> None:
-        """Put a finished trial into the journal, and take from there what other processes have added meanwhile."""
         self.finished.append((parameters, value))
-        if self._stored is None:
-            return
-        self._stored.add_trial(self.trial(parameters, value))
-        for other in self._stored.get_trials(deepcopy=False)[len(self.finished) - 1 :]:
-            if other.user_attrs["worker"] != self._worker:
-                self.finished.append(_point(other))
-                if self._learns_from_all:
-                    self.study.add_trial(other)
+        if self._stored is not None:
+            self._stored.add_trial(trial)
+            for other in self._stored.get_trials(deepcopy=False)[len(self.finished) - 1 :]:
+                if other.user_attrs["worker"] != self._worker:
+                    self.finished.append(_point(other))
+                    if self._learns_from_all:
+                        self.study.add_trial(other)
+        if self._learns_from_all and not asked:
+            self.study.add_trial(trial)
 
 
 def _point(trial: FrozenTrial) -> tuple[Parameters, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -83,40 +83,16 @@ def run_tune(
     costs = _costs(workdir, oof, seconds or {})
     problem = oof_problem(oof, (groups or {}).values())
 
-    # Every blend that competes, fitted on all questions and on those outside each fold.
+    # Every blend that competes, fitted on all questions and, for each fold, on the others.
     searches = Searches(search_key(oof, settings.seed))
     rivals = _rivals(problem, settings, searches)
     fits = _fit(workdir, problem, settings, rivals, searches)
 
-    # The blend that ships; and the credits, float [n], of the whole procedure with this choice in it.
-    choice, credits = _choose(problem, settings, fits)
+    # The blend that ships, and cascades of its rankers: costly ones read only what the cheap ones leave open.
+    tuned = _Tuned(oof, problem, settings, rivals, fits, *_choose(problem, settings, fits))
+    plan = _plan(tuned, costs, limit)
 
-    # Cascades of its rankers: costly ones read only the questions that the cheap ones leave open.
-    plan = _plan(problem, settings, choice.name, fits[choice.name], costs, limit)
-
-    shipped = fits[choice.name]
-    low, high = estimate_interval(credits, shipped.credits, settings.bootstrap_samples, settings.seed)
-    rows, competed = _scores(oof, problem, settings, rivals, fits, choice)
-    unfitted = not rivals or settings.choose == "equal"
-    record: EnsembleRecord = {
-        "schema": SCHEMA,
-        "rankers": list(problem.names),
-        **recipe_record(shipped.recipe),
-        "choice": choice.name,
-        "reason": choice.reason,
-        "estimate": {"map3": float(credits.mean()), "low": low, "high": high, "kind": "oof" if unfitted else "nested"},
-        "in_sample_map3": _in_sample(problem, shipped.recipe),
-        "table": rows,
-        "candidates": competed,
-        "added_value": _added_values(problem, settings, shipped),
-        "error_correlation": error_correlation(problem),
-        "cascade": None if plan is None else plan_record(plan),
-        "search": searches.scores,
-        "oof_files": oof.files,
-        "questions": oof.about[problem.names[0]]["questions"],
-        "about": cast(dict[str, RankerAbout], oof.about),
-        "tune": settings.model_dump(mode="json"),
-    }
+    record = _ensemble_record(tuned, plan, searches.scores)
     if configs is not None:
         record["configs"] = configs
     record["hash"] = record_hash(record)
@@ -209,24 +185,47 @@ def _choose(problem: Problem, settings: TuneSettings, fits: Fits) -> tuple[Choic
     return choice, fits[choice.name].credits
 
 
-def _plan(
-    problem: Problem,
-    settings: TuneSettings,
-    name: CandidateName,
-    shipped: Fitted,
-    costs: Mapping[str, Cost],
-    limit: float | None,
-) -> CascadePlan | None:
+@dataclass(frozen=True)
+class _Tuned:
+    """One tuning run, its cascade left out.
+
+    Attributes:
+        oof: the rankers' answers, and the baselines'.
+        problem: the rankers' answers alone.
+        rivals, fits: the candidates and what was fitted; no rivals where there is one ranker alone.
+        choice: what ships.
+        credits: float [n], of the whole procedure with the choice in it.
+    """
+
+    oof: Oof
+    problem: Problem
+    settings: TuneSettings
+    rivals: Sequence[Candidate]
+    fits: Fits
+    choice: Choice
+    credits: np.ndarray
+
+    @property
+    def shipped(self) -> Fitted:
+        return self.fits[self.choice.name]
+
+    def in_sample(self, name: CandidateName) -> float:
+        """MAP@3 of a candidate on the questions that it was fitted on."""
+        return metrics.map_at_k(self.problem.answer(self.fits[name].recipe), self.problem.answers)
+
+
+def _plan(tuned: _Tuned, costs: Mapping[str, Cost], limit: float | None) -> CascadePlan | None:
     """The cascades of what ships; None where one ranker answers, or where the speed of a ranker is not known.
 
     Raises:
         UserError: a limit that cannot be kept, or not without the missing speed.
     """
-    used = shipped.recipe.used
-    unknown = [ranker for ranker in used if costs[ranker].seconds_per_question is None]
+    used, settings = tuned.shipped.recipe.used, tuned.settings
+    unknown = [name for name in used if costs[name].seconds_per_question is None]
     if len(used) > 1 and not unknown:
-        fit = _prefix_fit(problem, settings, name)
-        return plan_cascade(problem, shipped, fit, costs, settings.bootstrap_samples, settings.seed, limit)
+        fit = _prefix_fit(tuned.problem, settings, tuned.choice.name)
+        samples, seed = settings.bootstrap_samples, settings.seed
+        return plan_cascade(tuned.problem, tuned.shipped, fit, costs, samples, seed, limit)
     if limit is not None and len(used) == 1:
         say(f"note: the ensemble uses {used[0]} alone; --seconds-per-question has nothing to choose from")
     elif limit is not None:
@@ -238,7 +237,7 @@ def _plan(
 
 
 def _prefix_fit(problem: Problem, settings: TuneSettings, name: CandidateName) -> Fit:
-    """How the recipe of some of the rankers is fitted: as the candidate that ships, without a sampler."""
+    """The fit for some of the rankers: that of the candidate that ships, without a sampler."""
     without_sampler: dict[CandidateName, CandidateName] = {"tuned": "tuned_exact", "tuned_cma": "tuned_exact"}
     name = without_sampler.get(name, name)
     alone = settings.model_copy(update={"candidates": [name], "choose": "auto"})
@@ -250,26 +249,63 @@ def _prefix_fit(problem: Problem, settings: TuneSettings, name: CandidateName) -
     return fit
 
 
-def _scores(
-    oof: Oof, problem: Problem, settings: TuneSettings, rivals: Sequence[Candidate], fits: Fits, choice: Choice
-) -> tuple[list[ScoreRow], list[CandidateRecord]]:
-    """The table (rankers, baselines, random, candidates), and what `ensemble.json` says of each candidate."""
-    shipped = fits[choice.name]
-    scorer = Scorer(problem.answers, fits.get("equal", shipped).credits, settings.bootstrap_samples, settings.seed)
-    weights, alone = shipped.recipe.weights, len(problem.names) == 1
+# --- what ensemble.json says ---------------------------------------------------------------
+
+
+def _ensemble_record(tuned: _Tuned, plan: CascadePlan | None, searches: dict[str, dict[str, float]]) -> EnsembleRecord:
+    problem, settings, shipped = tuned.problem, tuned.settings, tuned.shipped
+    samples, seed = settings.bootstrap_samples, settings.seed
+    unfitted = not tuned.rivals or settings.choose == "equal"
+    low, high = estimate_interval(tuned.credits, shipped.credits, samples, seed)
+    rows, competed = _scores(tuned)
+    added: dict[str, AddedValue | None] = dict.fromkeys(problem.names)
+    if tuned.rivals:
+        added = added_values(problem, shipped.by_fold, shipped.credits, samples, seed)
+    return {
+        "schema": SCHEMA,
+        "rankers": list(problem.names),
+        **recipe_record(shipped.recipe),
+        "choice": tuned.choice.name,
+        "reason": tuned.choice.reason,
+        "estimate": {
+            "map3": float(tuned.credits.mean()),
+            "low": low,
+            "high": high,
+            "kind": "oof" if unfitted else "nested",
+        },
+        "in_sample_map3": tuned.in_sample(tuned.choice.name),
+        "table": rows,
+        "candidates": competed,
+        "added_value": added,
+        "error_correlation": error_correlation(problem),
+        "cascade": None if plan is None else plan_record(plan),
+        "search": searches,
+        "oof_files": tuned.oof.files,
+        "questions": tuned.oof.about[problem.names[0]]["questions"],
+        "about": cast(dict[str, RankerAbout], tuned.oof.about),
+        "tune": settings.model_dump(mode="json"),
+    }
+
+
+def _scores(tuned: _Tuned) -> tuple[list[ScoreRow], list[CandidateRecord]]:
+    """The table (rankers, baselines, random, candidates), and the record of each candidate."""
+    oof, problem, settings, shipped = tuned.oof, tuned.problem, tuned.settings, tuned.shipped
+    equal = tuned.fits.get("equal", shipped)
+    scorer = Scorer(problem.answers, equal.credits, settings.bootstrap_samples, settings.seed)
+    weights, alone = shipped.recipe.weights, not tuned.rivals
     rows = [scorer.row(name, "ranker", oof.probabilities[name], weights[name], alone) for name in problem.names]
     rows += [scorer.row(name, "baseline", oof.probabilities[name]) for name in oof.baselines]
     rows.append(random_row(problem.exists))
     kinds: dict[CandidateName, RowKind] = {"equal": "equal", "tuned": "tuned_nested"}
     records = []
-    for rival in rivals:
-        recipe = fits[rival.name].recipe
+    for rival in tuned.rivals:
+        fitted = tuned.fits[rival.name]
         if rival.name == "tuned":
-            rows.append(scorer.row(f"{rival.title}, in-sample", "tuned_in_sample", problem.answer(recipe)))
+            rows.append(scorer.row(f"{rival.title}, in-sample", "tuned_in_sample", problem.answer(fitted.recipe)))
         kind = kinds.get(rival.name, "candidate")
-        row = scorer.row(rival.title, kind, fits[rival.name].answers, shipped=rival.name == choice.name)
+        row = scorer.row(rival.title, kind, fitted.answers, shipped=rival.name == tuned.choice.name)
         rows.append(row)
-        records.append(_candidate_record(rival, recipe, row, _in_sample(problem, recipe)))
+        records.append(_candidate_record(rival, fitted.recipe, row, tuned.in_sample(rival.name)))
     return rows, records
 
 
@@ -287,18 +323,6 @@ def _candidate_record(rival: Candidate, recipe: Recipe, row: ScoreRow, in_sample
         "rankers": len(recipe.used),
         **recipe_record(recipe),
     }
-
-
-def _in_sample(problem: Problem, recipe: Recipe) -> float:
-    """MAP@3 on the questions that the recipe was fitted on."""
-    return metrics.map_at_k(problem.answer(recipe), problem.answers)
-
-
-def _added_values(problem: Problem, settings: TuneSettings, shipped: Fitted) -> dict[str, AddedValue | None]:
-    """What each ranker adds to what ships; None for the only ranker."""
-    if not shipped.by_fold:
-        return dict.fromkeys(problem.names)
-    return added_values(problem, shipped.by_fold, shipped.credits, settings.bootstrap_samples, settings.seed)
 
 
 # --- what is tuned -------------------------------------------------------------------------
