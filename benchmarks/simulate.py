@@ -1,4 +1,4 @@
-"""How honest the estimate of `tune` is: simulated rankers of known strength, tuned, and then scored on fresh questions.
+"""The honesty of `tune`'s estimate: simulated rankers of known strength, tuned, and then scored on fresh questions.
 
     python benchmarks/simulate.py --simulations 200 --plot docs/optimism.png
 
@@ -51,7 +51,7 @@ def simulate(
 
 
 def tune(problem: Problem, names: str = CANDIDATES) -> dict[str, Any]:
-    """What `tune` would ship, its estimate (float [n] credits), and the same for the exact search alone."""
+    """The recipe that `tune` would ship, with its estimate (float [n] credits), and every candidate's."""
     settings = TuneSettings(trials=0, candidates=names.split())  # type: ignore[arg-type]
     fits = {rival.name: fit_candidate(problem, rival.fit) for rival in candidates(problem, settings)}
     choice, estimate = choose_nested(fits, problem.folds)
@@ -71,21 +71,21 @@ def score(problem: Problem, recipe: Recipe) -> float:
     return metrics.map_at_k(problem.answer(recipe), problem.answers)
 
 
-def one(seed: int, questions: int) -> dict[str, Any]:
+def simulate_tuning(seed: int, questions: int) -> dict[str, Any]:
     """One simulation: estimates and truths of the choice, of the exact search, and of the best-looking candidate."""
     rng = np.random.default_rng(seed)
     exam, fresh = simulate(questions, STRENGTHS, rng), simulate(FRESH, STRENGTHS, rng)
-    made = tune(exam)
+    tuned = tune(exam)
     weights = dict(zip(fresh.names, STRENGTHS, strict=True))
     tables = dict(zip(fresh.names, fresh.table, strict=True))
     ideal = metrics.map_at_k(blend(tables, weights, fresh.exists, "log_probability"), fresh.answers)
-    result: dict[str, Any] = {"chosen": made["name"], "ideal": ideal}
-    estimates = {"choice": made["estimate"], "exact": made["credits"]["tuned_exact"]}
-    estimates["best_looking"] = made["credits"][made["best"]]
-    recipes = {"choice": made["shipped"], "exact": made["recipes"]["tuned_exact"]}
-    recipes["best_looking"] = made["recipes"][made["best"]]
+    result: dict[str, Any] = {"chosen": tuned["name"], "ideal": ideal}
+    estimates = {"choice": tuned["estimate"], "exact": tuned["credits"]["tuned_exact"]}
+    estimates["best_looking"] = tuned["credits"][tuned["best"]]
+    recipes = {"choice": tuned["shipped"], "exact": tuned["recipes"]["tuned_exact"]}
+    recipes["best_looking"] = tuned["recipes"][tuned["best"]]
     for name, recipe in recipes.items():
-        shipped = made["credits"][made["name"]] if name == "choice" else estimates[name]
+        shipped = tuned["credits"][tuned["name"]] if name == "choice" else estimates[name]
         low, high = estimate_interval(estimates[name], shipped, 1000)
         result[name] = {
             "own": float(shipped.mean()),
@@ -104,12 +104,12 @@ def noise(seed: int, questions: int, added: int = 20) -> tuple[float, float, str
     strengths = (1.2, 1.0, 0.8) + (0.0,) * added
     exam, fresh = simulate(questions, strengths, rng), simulate(FRESH, strengths, rng)
     scores = []
-    for kept in (3, 3 + added):
-        part = Problem(exam.names[:kept], exam.table[:kept], exam.exists, exam.answers, exam.folds)
-        made = tune(part)
-        test = Problem(fresh.names[:kept], fresh.table[:kept], fresh.exists, fresh.answers, fresh.folds)
-        scores.append(score(test, made["shipped"]))
-    return scores[0], scores[1], made["name"]
+    for rankers in (3, 3 + added):
+        part = Problem(exam.names[:rankers], exam.table[:rankers], exam.exists, exam.answers, exam.folds)
+        tuned = tune(part)
+        test = Problem(fresh.names[:rankers], fresh.table[:rankers], fresh.exists, fresh.answers, fresh.folds)
+        scores.append(score(test, tuned["shipped"]))
+    return scores[0], scores[1], tuned["name"]
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -118,18 +118,18 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Bias (with its standard error) and coverage of the estimates over the simulations."""
-    told: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in ("choice", "exact", "best_looking"):
         for kind in ("nested", "in_sample"):
             bias, error = mean_and_error([run[name][kind] - run[name]["truth"] for run in runs])
-            told[f"{name}_{kind}_bias"], told[f"{name}_{kind}_bias_error"] = round(bias, 5), round(error, 5)
+            results[f"{name}_{kind}_bias"], results[f"{name}_{kind}_bias_error"] = round(bias, 5), round(error, 5)
         inside = [run[name]["low"] <= run[name]["truth"] <= run[name]["high"] for run in runs]
-        told[f"{name}_coverage"] = round(float(np.mean(inside)), 4)
-        told[f"{name}_truth"] = round(float(np.mean([run[name]["truth"] for run in runs])), 5)
+        results[f"{name}_coverage"] = round(float(np.mean(inside)), 4)
+        results[f"{name}_truth"] = round(float(np.mean([run[name]["truth"] for run in runs])), 5)
     own, error = mean_and_error([run["choice"]["own"] - run["choice"]["truth"] for run in runs])
-    told["choice_own_bias"], told["choice_own_bias_error"] = round(own, 5), round(error, 5)
-    told["ideal_truth"] = round(float(np.mean([run["ideal"] for run in runs])), 5)
-    return told
+    results["choice_own_bias"], results["choice_own_bias_error"] = round(own, 5), round(error, 5)
+    results["ideal_truth"] = round(float(np.mean([run["ideal"] for run in runs])), 5)
+    return results
 
 
 def plot(runs: Sequence[dict[str, Any]], path: str) -> None:
@@ -158,18 +158,20 @@ def plot(runs: Sequence[dict[str, Any]], path: str) -> None:
     figure.savefig(path)
 
 
-def kept(part: str, simulation: Callable[..., Any], count: int, questions: int, path: Path | None) -> list[Any]:
+def stored_results(
+    part: str, simulation: Callable[..., Any], count: int, questions: int, path: Path | None
+) -> list[Any]:
     """The results of seeds 0 to count - 1, those in the file taken from there, new ones added to it."""
     lines = path.read_text().splitlines() if path and path.exists() else []
-    there = {(made[0], made[1], made[2]): made[3] for made in map(json.loads, lines)}
+    done = {(record[0], record[1], record[2]): record[3] for record in map(json.loads, lines)}
     results = []
     for seed in range(count):
-        if (part, questions, seed) not in there:
-            there[part, questions, seed] = simulation(seed, questions)
+        if (part, questions, seed) not in done:
+            done[part, questions, seed] = simulation(seed, questions)
             if path:
                 with open(path, "a") as stream:
-                    stream.write(json.dumps([part, questions, seed, there[part, questions, seed]]) + "\n")
-        results.append(there[part, questions, seed])
+                    stream.write(json.dumps([part, questions, seed, done[part, questions, seed]]) + "\n")
+        results.append(done[part, questions, seed])
     return results
 
 
@@ -183,25 +185,25 @@ def main() -> None:
     parser.add_argument("--plot", help="write the histogram there (PNG; needs matplotlib)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    told: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     if options.simulations:
-        runs = kept("exam", one, options.simulations, options.questions, options.keep)
-        told |= {"simulations": len(runs), "questions": options.questions, **summary(runs)}
+        runs = stored_results("exam", simulate_tuning, options.simulations, options.questions, options.keep)
+        results |= {"simulations": len(runs), "questions": options.questions, **summary(runs)}
         shipped = [run["chosen"] for run in runs]
-        told["shipped"] = {name: shipped.count(name) for name in sorted(set(shipped))}
+        results["shipped"] = {name: shipped.count(name) for name in sorted(set(shipped))}
         if options.plot:
             plot(runs, options.plot)
     if options.noise_simulations:
-        pairs = kept("noise", noise, options.noise_simulations, options.noise_questions, options.keep)
+        pairs = stored_results("noise", noise, options.noise_simulations, options.noise_questions, options.keep)
         lost, error = mean_and_error([without - with_noise for without, with_noise, _ in pairs])
-        told |= {"noise_simulations": len(pairs), "noise_questions": options.noise_questions}
-        told |= {"noise_loss": round(lost, 5), "noise_loss_error": round(error, 5)}
-        told["noise_largest_loss"] = round(max(without - with_noise for without, with_noise, _ in pairs), 5)
-        told["noise_shipped"] = {name: [n for *_, n in pairs].count(name) for name in sorted({n for *_, n in pairs})}
-    for name, value in told.items():
+        results |= {"noise_simulations": len(pairs), "noise_questions": options.noise_questions}
+        results |= {"noise_loss": round(lost, 5), "noise_loss_error": round(error, 5)}
+        results["noise_largest_loss"] = round(max(without - with_noise for without, with_noise, _ in pairs), 5)
+        results["noise_shipped"] = {name: [n for *_, n in pairs].count(name) for name in sorted({n for *_, n in pairs})}
+    for name, value in results.items():
         print(f"{name:28} {value}")
     if options.json:
-        print(json.dumps(told))
+        print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ def fastest(call: Callable[[], Any], times: int) -> float:
 
 
 def measure(count: int, rankers: int, trials: int) -> dict[str, Any]:
+    """One evaluation beside its floor and beside a notebook's loop, the polish, and both samplers."""
     rng = np.random.default_rng(0)
     table, exists, answers = answers_of(count, rankers, 5, rng)
     weights = rng.dirichlet(np.ones(rankers))
@@ -75,28 +76,29 @@ def measure(count: int, rankers: int, trials: int) -> dict[str, Any]:
     evaluation = fastest(lambda: evaluator.map3(weights), 50)
     with_loss = fastest(lambda: evaluator.value(weights), 50)
     loop = fastest(lambda: notebook_map3(table, weights, answers), 2)
-    checked = [weights, *rng.dirichlet(np.ones(rankers), 3)]
-    gap = max(abs(evaluator.map3(each) - notebook_map3(table, each, answers)) for each in checked)
+    points = [weights, *rng.dirichlet(np.ones(rankers), 3)]
+    gap = max(abs(evaluator.map3(point) - notebook_map3(table, point, answers)) for point in points)
     names = [str(number) for number in range(rankers)]
     tables = dict(zip(names, table, strict=True))
-    for each in checked:
-        mean = blend(tables, dict(zip(names, each.tolist(), strict=True)), exists)
-        gap = max(gap, abs(evaluator.map3(each) - metrics.map_at_k(mean, answers)))
+    for point in points:
+        mean = blend(tables, dict(zip(names, point.tolist(), strict=True)), exists)
+        gap = max(gap, abs(evaluator.map3(point) - metrics.map_at_k(mean, answers)))
 
     start = time.perf_counter()
     polished = polish_weights(evaluator, np.full(rankers, 1 / rankers))
     polish = time.perf_counter() - start
     starts = starting_points(evaluator)
-    told: dict[str, Any] = {}
+    sampled: dict[str, Any] = {}
     for sampler in ("tpe", "cma"):
         with tempfile.TemporaryDirectory() as folder:
             journal = TrialJournal(Path(folder) / "tune.journal")
             start = time.perf_counter()
-            found = sample_weights(evaluator, starts, trials, 0, sampler, journal, "benchmark")  # type: ignore[arg-type]
-            told[f"{sampler}_seconds"] = round(time.perf_counter() - start, 2)
+            sampled_weights = sample_weights(evaluator, starts, trials, 0, sampler, journal, "benchmark")  # type: ignore[arg-type]
+            sampled[f"{sampler}_seconds"] = round(time.perf_counter() - start, 2)
             journal.close()
-        told[f"{sampler}_map3"] = round(evaluator.map3(found), 6)
-        told[f"{sampler}_then_exact_map3"] = round(evaluator.map3(polish_weights(evaluator, found)), 6)
+        sampled[f"{sampler}_map3"] = round(evaluator.map3(sampled_weights), 6)
+        exact = polish_weights(evaluator, sampled_weights)
+        sampled[f"{sampler}_then_exact_map3"] = round(evaluator.map3(exact), 6)
     return {
         "questions": count,
         "rankers": rankers,
@@ -109,7 +111,7 @@ def measure(count: int, rankers: int, trials: int) -> dict[str, Any]:
         "notebook_ratio": round(loop / evaluation, 1),
         "largest_difference": gap,
         "trials": trials,
-        **told,
+        **sampled,
         "polish_seconds": round(polish, 3),
         "equal_map3": round(evaluator.map3(np.full(rankers, 1 / rankers)), 6),
         "polished_map3": round(evaluator.map3(polished), 6),
@@ -117,7 +119,7 @@ def measure(count: int, rankers: int, trials: int) -> dict[str, Any]:
 
 
 def against_grid(rankers: int, problems: int, steps: int) -> tuple[int, int]:
-    """On how many random problems the exact search's MAP@3 is at least that of the best grid point, and above it."""
+    """The numbers of random problems on which the exact search's MAP@3 is at least, and above, the best grid point's."""
     at_least = above = 0
     for seed in range(problems):
         rng = np.random.default_rng(seed)
@@ -141,15 +143,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with threadpool_limits(1):
-        told = measure(options.questions, options.rankers, options.trials)
+        results = measure(options.questions, options.rankers, options.trials)
     for rankers, steps in ((2, 1000), (3, 100)):
         at_least, above = against_grid(rankers, options.problems, steps)
-        told |= {f"grid_{rankers}_problems": options.problems, f"grid_{rankers}_steps": steps}
-        told |= {f"grid_{rankers}_at_least": at_least, f"grid_{rankers}_above": above}
-    for name, value in told.items():
+        results |= {f"grid_{rankers}_problems": options.problems, f"grid_{rankers}_steps": steps}
+        results |= {f"grid_{rankers}_at_least": at_least, f"grid_{rankers}_above": above}
+    for name, value in results.items():
         print(f"{name:28} {value}")
     if options.json:
-        print(json.dumps(told))
+        print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def count_places(columns: np.ndarray, right: np.ndarray | float) -> tuple[np.nda
 
     Args:
         columns: float [options, n].
-        right: float [n] (or one number for all), what the right option has.
+        right: float [n] (or one number for all), of the right option.
 
     Returns:
         Two uint8 [n] arrays (above, tied).
@@ -94,17 +94,18 @@ def precision_at_k(probabilities: np.ndarray, answers: np.ndarray, k: int = 3) -
     return float(_lookup(np.asarray(probabilities), answers, k, lambda place: 1.0 / k).mean())
 
 
-def _lookup(table: np.ndarray, answers: np.ndarray, k: int, gain) -> np.ndarray:
+def _lookup(table: np.ndarray, answers: np.ndarray, k: int, gain: Callable[[int], float]) -> np.ndarray:
+    """The credit of each question, float64 [n], from a table by its place and its ties."""
     above, tied = places(table, answers)
     width = table.shape[1]
     return credit_table(width, k, gain).ravel()[above.astype(np.int64) * width + tied]
 
 
 def credit_table(width: int, k: int = 3, gain: Callable[[int], float] = lambda place: 1.0 / place) -> np.ndarray:
-    """What a question of `width` options earns, float64 [width, width], by (above, tied) of `places`.
+    """The credit of a question of `width` options, float64 [width, width], by (above, tied) of `places`.
 
     Args:
-        gain: of a place from 1; places beyond k earn nothing. As it is: average precision.
+        gain: of a place from 1; places beyond k earn nothing. The default is that of average precision.
 
     Raises:
         ValueError: k < 1.
@@ -113,9 +114,9 @@ def credit_table(width: int, k: int = 3, gain: Callable[[int], float] = lambda p
         raise ValueError(f"k must be at least 1, not {k}")
     gains = np.array([gain(place) if place <= k else 0.0 for place in range(1, width + 1)])
     credit = np.zeros((width, width))
-    for a in range(width):
-        for t in range(width - a):
-            credit[a, t] = gains[a : a + t + 1].mean()
+    for above in range(width):
+        for tied in range(width - above):
+            credit[above, tied] = gains[above : above + tied + 1].mean()
     return credit
 
 
@@ -170,6 +171,7 @@ def bootstrap_interval(
     For the interval of a difference give the differences: the bootstrap is then paired.
     """
     credits = np.asarray(credits, dtype=np.float64)
+    # In blocks of samples: an index array [samples, n] as a whole could fill the memory.
     rng = np.random.default_rng(seed)
     means = np.empty(samples)
     block = max(1, 4_000_000 // max(1, len(credits)))

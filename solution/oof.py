@@ -27,7 +27,7 @@ IMPORTED = "imported"
 
 @dataclass
 class OofPart:
-    """What one ranker said of one fold that it was not trained on.
+    """One ranker's answers to one fold that it was not trained on.
 
     Attributes:
         ids: n strings.
@@ -43,7 +43,7 @@ class OofPart:
 
     @property
     def hash(self) -> str:
-        """Of what the part says; what parquet keeps beside it, such as statistics, does not count."""
+        """Of the rows and of `about`; what parquet adds, such as statistics, does not count."""
         return content_hash(self.about, _rows_hash(self.ids, self.answers, self.probabilities))
 
 
@@ -73,7 +73,7 @@ def write_oof(path: Path, questions: Questions, probabilities: np.ndarray, about
 
 
 def _rows_hash(ids: Sequence[str], answers: np.ndarray, table: np.ndarray) -> str:
-    """Tells of a bit that has turned over: a probability may stay one, and parquet does not check."""
+    """A hash that shows a flipped bit, which parquet does not check for: the value may still be a probability."""
     values = np.nan_to_num(table.astype("<f4"), nan=-1.0)
     return content_hash(list(ids), answers.astype("<i8").tobytes(), values.tobytes())
 
@@ -90,6 +90,7 @@ def read_oof(path: Path) -> OofPart:
     import pyarrow.parquet as pq
 
     remedy = "Train that fold again (or delete the file)."
+    # The columns; the metadata says that it is one of ours.
     try:
         with pq.ParquetFile(path) as file:
             table = file.read(use_threads=False)
@@ -109,6 +110,8 @@ def read_oof(path: Path) -> OofPart:
         raise UserError(f"the OOF file {path} is corrupt ({str(error).splitlines()[0]}). {remedy}") from None
     if missing:
         raise UserError(f"{path} is not an OOF file of this program ({', '.join(missing)} missing). {remedy}")
+
+    # Values that cannot be, of the metadata and of the rows; then rows that are not those that were written.
     wrong = [key for key in _ABOUT if not isinstance(about[key], int if key in ("fold", "folds") else str)]
     if wrong or not 0 <= about["fold"] < about["folds"] <= MAX_FOLDS or not all(isinstance(id_, str) for id_ in ids):
         raise UserError(f"the OOF file {path} is corrupt (what it says of itself cannot be). {remedy}")
@@ -129,7 +132,7 @@ def part_hash(path: Path) -> str | None:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What a part says of itself, `{}` when it cannot be read (`read_oof` says why)."""
+    """`OofPart.about` without reading the rows, `{}` when it cannot be read (`read_oof` says why)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -140,11 +143,21 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def check_probabilities(values: np.ndarray, answers: np.ndarray, ids: Sequence[str], where: str) -> None:
-    """Raise `UserError` for repeated ids, impossible probabilities or answers; NaN marks a missing option."""
+    """Refuse repeated ids, impossible probabilities and answers.
 
-    def refuse(rows: np.ndarray, what: str) -> None:
+    Args:
+        values: float [n, width], NaN where an option does not exist.
+        answers: int [n].
+        ids: n strings.
+        where: they stand, for the message.
+
+    Raises:
+        UserError: the first fault, with its first row's id and the number of rows.
+    """
+
+    def refuse(rows: np.ndarray, fault: str) -> None:
         if len(rows):
-            raise UserError(f"{where}: {what} (id {ids[int(rows[0])]}, {len(rows)} rows)")
+            raise UserError(f"{where}: {fault} (id {ids[int(rows[0])]}, {len(rows)} rows)")
 
     seen: set[str] = set()
     repeated = [i for i, id_ in enumerate(ids) if id_ in seen or seen.add(id_)]  # type: ignore[func-returns-value]
@@ -202,6 +215,8 @@ def load_oof(workdir: Workdir, rankers: Sequence[str] | None = None) -> Oof:
     names = sorted(rankers or (p.name for p in workdir.oof.glob("*") if p.is_dir() and any(p.glob("fold_*.parquet"))))
     if not names:
         raise UserError(f"no OOF file in {workdir.oof}. Make some first: {suggest('train_fold', '--all-folds')}")
+
+    # Each ranker's parts belong to one run, and every ranker's to the first one's exam.
     first: tuple[str, list[OofPart]] | None = None
     probabilities: dict[str, np.ndarray] = {}
     about: dict[str, dict[str, Any]] = {}
@@ -213,17 +228,19 @@ def load_oof(workdir: Workdir, rankers: Sequence[str] | None = None) -> Oof:
                 f"no OOF file of the ranker {name} in {workdir.oof / name}. "
                 f"Make it: {suggest('train_fold', '--all-folds', '--ranker', name)}"
             )
-        read = {path: read_oof(path) for path in paths}
-        parts = sorted(read.values(), key=lambda part: part.about["fold"])
-        _same_run(name, parts)
+        part_of = {path: read_oof(path) for path in paths}
+        parts = sorted(part_of.values(), key=lambda part: part.about["fold"])
+        _check_same_run(name, parts)
         if first is None:
             first = (name, parts)
         else:
-            _same_exam(first[0], first[1], name, parts)
+            _check_same_exam(first[0], first[1], name, parts)
         probabilities[name] = np.nan_to_num(np.concatenate([part.probabilities for part in parts]))
         about[name] = {key: value for key, value in parts[0].about.items() if key != "fold"}
-        files |= {str(path.relative_to(workdir.oof)): part.hash for path, part in read.items()}
+        files |= {str(path.relative_to(workdir.oof)): part.hash for path, part in part_of.items()}
     assert first is not None
+
+    # Ids, answers and options are those of any ranker's parts; a question may stand in one fold only.
     parts = first[1]
     ids = [id_ for part in parts for id_ in part.ids]
     answers = np.concatenate([part.answers for part in parts])
@@ -240,10 +257,11 @@ def load_oof(workdir: Workdir, rankers: Sequence[str] | None = None) -> Oof:
     )
 
 
-def _same_run(name: str, parts: list[OofPart]) -> None:
+def _check_same_run(name: str, parts: list[OofPart]) -> None:
+    """Refuse parts of one ranker that miss a fold, are another ranker's, or were made with other inputs or settings."""
     wanted = parts[0].about["folds"]
-    there = [part.about["fold"] for part in parts]
-    missing = [fold for fold in range(wanted) if fold not in there]
+    stored = [part.about["fold"] for part in parts]
+    missing = [fold for fold in range(wanted) if fold not in stored]
     if missing:
         raise UserError(
             f"the ranker {name} has no OOF part of fold {', '.join(map(str, missing))} (of {wanted}). "
@@ -273,7 +291,8 @@ def _same_run(name: str, parts: list[OofPart]) -> None:
             raise UserError(f"the OOF parts of the ranker {name} differ in their number of option columns")
 
 
-def _same_exam(first: str, parts: list[OofPart], name: str, others: list[OofPart]) -> None:
+def _check_same_exam(first: str, parts: list[OofPart], name: str, others: list[OofPart]) -> None:
+    """Refuse the parts of two rankers that are not of the same questions, answers, options and folds."""
     a, b = parts[0].about, others[0].about
     if a["questions"] != b["questions"]:
         raise UserError(

@@ -29,14 +29,14 @@ class Stacker:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the rankers' probabilities become one answer.
+    """The way from the rankers' probabilities to one answer.
 
     Attributes:
         weights: ranker name -> weight, not negative. A ranker of weight 0 is not used.
         blend: what is averaged.
         temperatures: ranker name -> T; the ranker's probabilities are raised to 1 / T and renormalised. 1 where
             none stands.
-        groups: lists of rankers that are merged into one (of their summed weight) before the blend, each with how:
+        groups: lists of rankers that are merged into one (of their summed weight) before the blend, with the merge:
             `max` is each option's highest probability, `max_mean` the mean of that and the mean; both renormalised.
         stacker: takes the place of the blend when every ranker of a weight above 0 is there.
     """
@@ -74,22 +74,22 @@ def apply_recipe(recipe: Recipe, probabilities: Mapping[str, np.ndarray], exists
 
     Returns, raises: see `blend`.
     """
-    there = {
+    answers = {
         name: sharpen(probabilities[name], exists, recipe.temperatures.get(name, 1.0))
         for name in recipe.used
         if name in probabilities
     }
-    if recipe.stacker is not None and len(there) == len(recipe.used):
-        return _stacked(recipe.stacker, there, exists)
-    weights = {name: recipe.weights[name] for name in there}
+    if recipe.stacker is not None and len(answers) == len(recipe.used):
+        return _stacked(recipe.stacker, answers, exists)
+    weights = {name: recipe.weights[name] for name in answers}
     for number, (members, how) in enumerate(recipe.groups):
-        present = sorted(name for name in members if name in there)
+        present = sorted(name for name in members if name in answers)
         if present:
             joined = f"{number} {' '.join(present)}"  # no ranker's name has a space
-            merged = merge([there.pop(name) for name in present], exists, how)
-            there[joined] = merged
+            merged = merge([answers.pop(name) for name in present], exists, how)
+            answers[joined] = merged
             weights[joined] = sum(weights.pop(name) for name in present)
-    return blend(there, weights, exists, recipe.blend)
+    return blend(answers, weights, exists, recipe.blend)
 
 
 def blend(
@@ -98,10 +98,10 @@ def blend(
     exists: np.ndarray,
     kind: Blend = "probability",
 ) -> np.ndarray:
-    """Weighted mean of what the rankers say, normalised over the options that exist.
+    """Weighted mean of the rankers' probabilities, normalised over the options that exist.
 
     Args:
-        probabilities: ranker name -> float [n, width]. A ranker of weight 0 is not looked at and may be missing.
+        probabilities: ranker name -> float [n, width]; a ranker of weight 0 may be missing.
         weights: ranker name -> weight, none negative; they need not sum to 1.
         exists: bool [n, width].
         kind: `probability` is the arithmetic mean, `log_probability` the geometric one, `rank` the mean of the
@@ -145,7 +145,7 @@ def blend(
 
 
 def terms(probabilities: np.ndarray, exists: np.ndarray, kind: Blend) -> np.ndarray:
-    """What the blend of this kind averages, float [..., n, width], 0 where an option does not exist.
+    """The values that a blend of this kind averages, float [..., n, width], 0 where an option does not exist.
 
     `rank`: an option that stands at place j of c (0 the first, tied options share) has 2 (c - j - 1/2) / c^2, so that
     rows sum to 1 as those of probabilities do.
@@ -164,7 +164,7 @@ def terms(probabilities: np.ndarray, exists: np.ndarray, kind: Blend) -> np.ndar
 
 
 def sharpen(probabilities: np.ndarray, exists: np.ndarray, temperature: float) -> np.ndarray:
-    """p^(1/T) renormalised over the options that exist, float [n, width]; T = 1 returns what was given.
+    """p^(1/T) renormalised over the options that exist, float [n, width]; T = 1 returns the same array.
 
     Temperature scaling (Guo et al. 2017) of probabilities instead of logits: the same, up to the floor.
     """
@@ -191,6 +191,7 @@ def stacker_terms(probabilities: np.ndarray, exists: np.ndarray) -> np.ndarray:
 
 
 def _stacked(stacker: Stacker, probabilities: Mapping[str, np.ndarray], exists: np.ndarray) -> np.ndarray:
+    """The stacker's answer, float32 [n, width]; sums in the order of the names, so that it does not hang on another."""
     total = np.zeros(exists.shape)
     for name in sorted(stacker.coefficients):
         total += stacker_terms(probabilities[name], exists) @ np.array(stacker.coefficients[name])

@@ -30,7 +30,7 @@ from solution.probabilities import Merge
 
 @dataclass
 class Problem:
-    """What a candidate is fitted on.
+    """The questions and answers that a candidate is fitted on.
 
     Attributes:
         names: of the rankers, in alphabetical order.
@@ -65,7 +65,7 @@ class Problem:
         return apply_recipe(recipe, dict(zip(self.names, self.table, strict=True)), self.exists)
 
     def evaluator(self, kind: Blend = "probability", temperatures: Mapping[str, float] | None = None) -> Evaluator:
-        """What scores weight vectors on these questions, the rankers' temperatures applied."""
+        """The evaluator of weight vectors on these questions, the rankers' temperatures applied."""
         table = self.table
         if temperatures:
             pairs = zip(self.names, table, strict=True)

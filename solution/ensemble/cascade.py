@@ -12,9 +12,7 @@ from solution.ensemble.blend import Recipe, apply_recipe
 
 By = Literal["margin", "entropy"]
 _LEAST_ALIVE = 2
-
-
-# --- what a cascade does -------------------------------------------------------------------
+"""Options of a question that are never dropped."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Stage:
 
 
 def doubt(table: np.ndarray, exists: np.ndarray, by: By) -> np.ndarray:
-    """How unsure each row of probabilities is, float64 [n]: minus the margin, or the entropy; higher is less sure."""
+    """The doubt in each row of probabilities, float64 [n]: minus the margin, or the entropy; higher is less sure."""
     table = np.where(exists, table, 0.0).astype(np.float64)
     if by == "margin":
         ordered = np.sort(table, axis=1)
@@ -53,25 +51,25 @@ def doubt(table: np.ndarray, exists: np.ndarray, by: By) -> np.ndarray:
 
 
 def unsure(stage: Stage, table: np.ndarray, exists: np.ndarray) -> np.ndarray:
-    """Which questions the stage's ranker is to read, bool [n], by the blend so far."""
+    """The questions that the stage's ranker is to read by the blend so far, bool [n]."""
     if stage.threshold is None:
         return np.ones(len(table), dtype=bool)
     return doubt(table, exists, stage.by) > (-stage.threshold if stage.by == "margin" else stage.threshold)
 
 
 def living(table: np.ndarray, alive: np.ndarray, floor: float) -> np.ndarray:
-    """Which options stay alive, bool [n, width]: those with at least `floor` in the blend so far, and the two best.
+    """The options that stay alive, bool [n, width]: those with at least `floor` in the blend so far, and the two best.
 
     Args:
         alive: bool [n, width], those that lived until now; no other comes back.
     """
     if floor <= 0:
         return alive
-    there = np.where(alive, table, -1.0)
-    best = np.argsort(-there, axis=1, kind="stable")[:, :_LEAST_ALIVE]
-    kept = there >= floor
-    np.put_along_axis(kept, best, True, axis=1)
-    return kept & alive
+    living_table = np.where(alive, table, -1.0)
+    best = np.argsort(-living_table, axis=1, kind="stable")[:, :_LEAST_ALIVE]
+    stays = living_table >= floor
+    np.put_along_axis(stays, best, True, axis=1)
+    return stays & alive
 
 
 def refine(
@@ -91,14 +89,19 @@ def refine(
     if not narrowed.any():
         return apply_recipe(recipe, answers, exists)
     result = before.astype(np.float32, copy=True)
+
+    # Questions that lost no option: the recipe as it is.
     if not narrowed.all():
         rows = ~narrowed
         whole = {name: table[rows] for name, table in answers.items()}
         result[rows] = apply_recipe(recipe, whole, exists[rows])
-    rows, there = narrowed, alive[narrowed]
-    among = {name: _among(table[rows], there) for name, table in answers.items()}
-    mass = np.where(there, before[rows], 0.0).sum(axis=1, keepdims=True)
-    result[rows] = np.where(there, mass * apply_recipe(recipe, among, there), before[rows])
+
+    # The others: what the living options had together is shared out among them anew.
+    rows, living_options = narrowed, alive[narrowed]
+    among = {name: _among(table[rows], living_options) for name, table in answers.items()}
+    mass = np.where(living_options, before[rows], 0.0).sum(axis=1, keepdims=True)
+    shares = mass * apply_recipe(recipe, among, living_options)
+    result[rows] = np.where(living_options, shares, before[rows])
     return result
 
 
@@ -109,7 +112,7 @@ def _among(table: np.ndarray, alive: np.ndarray) -> np.ndarray:
     return np.where(total > 0, inside, alive) / np.where(total > 0, total, alive.sum(axis=1, keepdims=True))
 
 
-# --- planning ------------------------------------------------------------------------------
+# --- what planning makes -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from solution.workdir import Workdir
 
 @dataclass(frozen=True)
 class Cost:
-    """What a ranker takes in a submission.
+    """The time of a ranker in a submission.
 
     Attributes:
         seconds_per_question: of all folds together; None where it was not measured.
@@ -32,25 +32,25 @@ class Cost:
 
 
 def measured_cost(workdir: Workdir, name: str, about: Mapping[str, Any]) -> Cost:
-    """What training measured of a ranker, from `metrics.json` of its folds; an imported ranker costs nothing.
+    """The cost that training measured, from `metrics.json` of a ranker's folds; an imported ranker costs nothing.
 
     Args:
         about: of its OOF files.
     """
     if about.get("family") == IMPORTED:
         return Cost(0.0, fold_seconds=0.0)
-    each: list[float] = []
+    seconds: list[float] = []
     loads = [0.0]
     for fold in range(int(about["folds"])):
         try:
             facts = read_metrics(workdir.fold_weights(name, fold), "")
-            each.append(float(facts["score_seconds_per_question"]))
+            seconds.append(float(facts["score_seconds_per_question"]))
             loads.append(float(facts.get("load_seconds") or 0.0))
         except (UserError, OSError, KeyError, TypeError, ValueError):
             break
-    if not each:
+    if not seconds:
         return Cost(None)
-    mean = sum(each) / len(each)
+    mean = sum(seconds) / len(seconds)
     differ = True
     try:
         record = read_record(workdir.fold_weights(name, 0), "")

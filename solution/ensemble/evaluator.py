@@ -14,7 +14,7 @@ _NEVER = -100.0
 
 
 class Evaluator:
-    """Scores weight vectors on one table of answers; what no weight changes is computed once.
+    """Scores of weight vectors on one table of answers; what no weight changes is computed once.
 
     Whether a wrong option stands above the right one depends on the sign of w . d, d the rankers' differences of the
     two. So the table is kept as these differences, float32 [rankers, width - 1, n], and one evaluation is one
@@ -36,6 +36,7 @@ class Evaluator:
         self.rankers, self.questions, width = table.shape
         self.kind = kind
         rows = np.arange(self.questions)
+        # The wrong options of each question, int [n, width - 1]: those behind the right one, around the end.
         wrong = (answers[:, None] + np.arange(1, width)) % width
         self._differences = np.empty((self.rankers, width - 1, self.questions), dtype=np.float32)
         right = np.empty((self.rankers, self.questions), dtype=np.float32)
@@ -54,7 +55,7 @@ class Evaluator:
         self._credits = self.credit_table.ravel()
 
     def scores(self, weights: np.ndarray) -> np.ndarray:
-        """What each wrong option has more than the right one, float32 [width - 1, n]."""
+        """The lead of each wrong option over the right one, float32 [width - 1, n]."""
         flat = self._differences.reshape(self.rankers, -1)
         return (np.asarray(weights, dtype=np.float32) @ flat).reshape(self._differences.shape[1:])
 

@@ -107,14 +107,14 @@ def _climb(problem: Problem, whole: Fitted, fit: Fit, costs: Mapping[str, Cost])
 
 def _only(problem: Problem, names: Sequence[str]) -> Problem:
     """The problem of these rankers alone."""
-    kept = sorted(names)
-    groups = [[name for name in members if name in kept] for members in problem.groups]
+    wanted = sorted(names)
+    groups = [[name for name in members if name in wanted] for members in problem.groups]
     return replace(
         problem,
-        names=kept,
-        table=problem.table[[list(problem.names).index(name) for name in kept]],
+        names=wanted,
+        table=problem.table[[list(problem.names).index(name) for name in wanted]],
         groups=[members for members in groups if len(members) > 1],
-        label=f"{problem.label} of {' '.join(kept)}",
+        label=f"{problem.label} of {' '.join(wanted)}",
     )
 
 
@@ -123,7 +123,7 @@ def _only(problem: Problem, names: Sequence[str]) -> Problem:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What the cascades do on the questions that are tuned on.
+    """The cascades on the questions that are tuned on.
 
     Attributes:
         credits: float32 [cascades, n], average precision at 3, by thresholds of the other folds.
@@ -201,7 +201,7 @@ def _chain(problem: Problem, ladder: _Ladder, floor: float) -> _Chain:
 
 
 def _frontier(prices: np.ndarray, scores: np.ndarray) -> list[int]:
-    """Which cascades no cheaper one matches, cheapest first, thinned out; the last, of all rankers, always.
+    """The cascades that no cheaper one matches, cheapest first, thinned out; the last, of all rankers, always.
 
     Args:
         prices, scores: float [cascades], means over the questions.

@@ -13,7 +13,9 @@ _LINES = 200
 _PAIRS_UP_TO = 8
 """With more rankers the directions from one ranker to another are too many, and the coordinates must do."""
 _SWEEPS = 20
+"""The most times that every line is searched."""
 _POLISHED = 2
+"""Starting points that are polished, the best ones."""
 
 
 def best_on_segment(evaluator: Evaluator, start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, float]:
@@ -29,6 +31,7 @@ def best_on_segment(evaluator: Evaluator, start: np.ndarray, end: np.ndarray) ->
     Returns:
         The middle of the widest of the best intervals, and MAP@3 there.
     """
+    # The wrong options' leads at both ends, float32 [width - 1, n]. Those that are ahead on one side only cross.
     first, last = evaluator.scores(start), evaluator.scores(end)
     # Just inside the segment: a tie at one end is broken by the other end's sign.
     leads = (first > 0) | ((first == 0) & (last > 0))
@@ -38,11 +41,16 @@ def best_on_segment(evaluator: Evaluator, start: np.ndarray, end: np.ndarray) ->
     above = leads.sum(axis=0, dtype=np.intp)
     credit = evaluator.credit_table
     base = float(credit[above, tied].sum())
+
+    # Where along the segment each option crosses, and whether the right one falls (1) or rises (-1) there; questions
+    # without a crossing are left out.
     touched = np.flatnonzero(crosses.any(axis=0))
     crosses, above, tied = crosses[:, touched], above[touched], tied[touched]
     a, b = first[:, touched].astype(np.float64), last[:, touched].astype(np.float64)
     at = np.where(crosses, a / np.where(crosses, a - b, 1.0), 2.0)
     step = np.where(crosses, np.where(leads_after[:, touched], 1, -1), 0).astype(np.int8)
+
+    # What the sum of credits gains at each crossing.
     width = credit.shape[1]
     flat, offset = credit.ravel(), tied.astype(np.int16)
     points, gains = [], []
@@ -56,12 +64,14 @@ def best_on_segment(evaluator: Evaluator, start: np.ndarray, end: np.ndarray) ->
         rows = crosses[option]
         index = before[rows] * width + offset[rows]
         gain = flat[index + step[option][rows] * np.int16(width)] - flat[index]
-        kept = gain != 0
-        points.append(at[option][rows][kept])
-        gains.append(gain[kept])
-    where, gain = np.concatenate(points), np.concatenate(gains)
-    order = np.argsort(where)
-    edges = np.concatenate([[0.0], where[order], [1.0]])
+        changes = gain != 0
+        points.append(at[option][rows][changes])
+        gains.append(gain[changes])
+
+    # The crossings in order cut the segment into intervals; the widest of the best ones.
+    crossings, gain = np.concatenate(points), np.concatenate(gains)
+    order = np.argsort(crossings)
+    edges = np.concatenate([[0.0], crossings[order], [1.0]])
     values = base + np.concatenate([[0.0], np.cumsum(gain[order])])
     widths = np.diff(edges)
     highest = values[widths > 0].max()
@@ -94,10 +104,10 @@ def polish_weights(evaluator: Evaluator, weights: np.ndarray, sweeps: int = _SWE
         if start is not None:
             point, _ = best_on_segment(evaluator, start, end)
             point = np.maximum(point, 0) / np.maximum(point, 0).sum()
-            found = evaluator.value(point)
+            point_value = evaluator.value(point)
             idle += 1
-            if found > value + 1e-12:
-                best, value, idle = point, found, 0
+            if point_value > value + 1e-12:
+                best, value, idle = point, point_value, 0
         else:
             idle += 1
         if idle >= len(lines):
@@ -106,7 +116,10 @@ def polish_weights(evaluator: Evaluator, weights: np.ndarray, sweeps: int = _SWE
 
 
 def _ends(weights: np.ndarray, ranker: int, other: int | None) -> tuple[np.ndarray | None, np.ndarray]:
-    """The ends of a line through `weights`: `ranker` against the rest, or against one other."""
+    """The ends of a line through `weights`: `ranker` against the rest, or against one other.
+
+    None in the place of the first end: neither of the two has a weight, so there is no line.
+    """
     unit = np.eye(len(weights))
     if other is None:
         rest = weights.copy()
@@ -117,12 +130,12 @@ def _ends(weights: np.ndarray, ranker: int, other: int | None) -> tuple[np.ndarr
     mass = weights[ranker] + weights[other]
     if mass <= 0:
         return None, weights
-    kept = weights - weights[ranker] * unit[ranker] - weights[other] * unit[other]
-    return kept + mass * unit[ranker], kept + mass * unit[other]
+    rest = weights - weights[ranker] * unit[ranker] - weights[other] * unit[other]
+    return rest + mass * unit[ranker], rest + mass * unit[other]
 
 
 def exact_weights(evaluator: Evaluator, starts: list[np.ndarray]) -> np.ndarray:
-    """The best weights found by exact line searches alone; with two rankers the best there are.
+    """The best weights by exact line searches alone; with two rankers the best that there are.
 
     With two rankers one line holds all weights. With three, lines 0.005 apart cover the triangle, so that no grid of
     that step, or of a multiple of it, holds anything better; the best is polished. With more, the two best starts
@@ -136,13 +149,13 @@ def exact_weights(evaluator: Evaluator, starts: list[np.ndarray]) -> np.ndarray:
     if count == 2:
         points.append(best_on_segment(evaluator, *np.eye(2))[0])
     elif count == 3:
-        found = []
+        best_of_lines = []
         for line in range(_LINES):
             share = line / _LINES
             ends = (np.array([share, 1 - share, 0.0]), np.array([share, 0.0, 1 - share]))
-            found.append(best_on_segment(evaluator, *ends))
-        found.sort(key=lambda pair: -pair[1])
-        points += [point for point, _ in found[:_POLISHED]]
+            best_of_lines.append(best_on_segment(evaluator, *ends))
+        best_of_lines.sort(key=lambda pair: -pair[1])
+        points += [point for point, _ in best_of_lines[:_POLISHED]]
     values = [evaluator.value(point) for point in points]
     order = sorted(range(len(points)), key=lambda i: -values[i])[:_POLISHED]
     polished = [polish_weights(evaluator, points[i]) for i in order]

@@ -15,15 +15,16 @@ from solution.ensemble.blend import Recipe
 from solution.ensemble.candidates import Fit, Problem
 
 _CHANCE = 0.16
-"""How often the choice may leave the plain blend for nothing: the share of a normal distribution beyond one standard
-error above its mean."""
+"""The share of exams on which the choice may leave the plain blend for nothing: as much of a normal distribution lies
+beyond one standard error above its mean."""
 _DRAWS = 20_000
+"""Of the normal distribution, see `_largest_by_chance`."""
 
 
 def fit_nested(
     problem: Problem, fit: Fit, advance: Callable[[], None] = lambda: None
 ) -> tuple[np.ndarray, dict[int, Recipe]]:
-    """Each fold's questions answered by a recipe that was fitted on the other folds.
+    """Answer each fold's questions by a recipe that was fitted on the other folds.
 
     Scores of the result are honest about the fitting of weights (not about the rankers' own choices,
     such as `keep: best`).
@@ -73,7 +74,7 @@ def fit_candidate(problem: Problem, fit: Fit) -> Fitted:
 
 @dataclass(frozen=True)
 class Choice:
-    """What ships and why.
+    """The candidate that ships, and why.
 
     Attributes:
         name: of the candidate.
@@ -85,7 +86,7 @@ class Choice:
 
 
 def choose(credits: Mapping[CandidateName, np.ndarray], sizes: Mapping[CandidateName, int], seed: int = 0) -> Choice:
-    """Which candidate ships, by the nested estimates.
+    """The candidate that ships, by the nested estimates.
 
     The plain blend has equal weights: of probabilities or of log-probabilities, of all rankers or of fewer, whichever
     scores better, the fewer where they are as good. Another candidate must beat it by more than the noise, and the
@@ -102,13 +103,13 @@ def choose(credits: Mapping[CandidateName, np.ndarray], sizes: Mapping[Candidate
     """
     # The plain blend: the better of two means, of fewer rankers where these are as good.
     plain = _better(credits, "equal", "equal_log")
-    told = ""
+    why = ""
     if "fewer" in credits:
         fewer = _better(credits, "fewer", "fewer_log")
         gain, error = _gain(credits[plain], credits[fewer])
         if sizes[fewer] < sizes[plain]:
             gained = round(-gain, 4) + 0.0  # never -0.0
-            told = f"{sizes[fewer]} of {sizes[plain]} rankers {gained:+.4f} to all (standard error {error:.4f})"
+            why = f"{sizes[fewer]} of {sizes[plain]} rankers {gained:+.4f} to all (standard error {error:.4f})"
             plain = fewer if gain <= 0 else plain
 
     # The others by their gain in standard errors, those left out that are clearly worse.
@@ -116,7 +117,7 @@ def choose(credits: Mapping[CandidateName, np.ndarray], sizes: Mapping[Candidate
     hopeless = -math.sqrt(2 * math.log(math.log(max(16, len(credits[plain])))))
     rated = {name: gain / error for name, (gain, error) in gains.items() if error > 0 and gain > hopeless * error}
     if not rated:
-        return Choice(plain, f"{plain}: {told or 'no candidate differs from it'}")
+        return Choice(plain, f"{plain}: {why or 'no candidate differs from it'}")
 
     # One ships when it gains more than the luckiest would by chance: the plainest that is as good as the best.
     needed = _largest_by_chance(np.stack([credits[name] - credits[plain] for name in rated]), seed)
@@ -129,8 +130,8 @@ def choose(credits: Mapping[CandidateName, np.ndarray], sizes: Mapping[Candidate
         if behind <= error:
             also = "" if name == best else f"; {name} is plainer and {-behind:+.4f} to it"
             return Choice(name, f"{name}: {seen} ({rule}){also}")
-    told = "; ".join(filter(None, [told, f"the best other, {seen}: no more than the noise ({rule})"]))
-    return Choice(plain, f"{plain}: {told}")
+    why = "; ".join(filter(None, [why, f"the best other, {seen}: no more than the noise ({rule})"]))
+    return Choice(plain, f"{plain}: {why}")
 
 
 def _better(credits: Mapping[CandidateName, np.ndarray], first: CandidateName, second: CandidateName) -> CandidateName:
@@ -175,7 +176,7 @@ def chosen_credits(
     result = np.zeros(len(folds))
     for fold in np.unique(folds).tolist():
         held_out = folds == fold
-        taken = choose({name: each[~held_out] for name, each in credits.items()}, sizes[fold], seed).name
+        taken = choose({name: values[~held_out] for name, values in credits.items()}, sizes[fold], seed).name
         result[held_out] = credits[taken][held_out]
     return result
 
@@ -213,7 +214,7 @@ def estimate_interval(chosen: np.ndarray, shipped: np.ndarray, samples: int, see
 
 
 class AddedValue(TypedDict):
-    """What a ranker adds to a blend: MAP@3 `without` it, MAP@3 `added` by it, and that difference's 95 % interval."""
+    """A ranker's part in a blend: MAP@3 `without` it, MAP@3 `added` by it, and that difference's 95 % interval."""
 
     without: float
     added: float
@@ -224,7 +225,7 @@ class AddedValue(TypedDict):
 def added_values(
     problem: Problem, recipes: Mapping[int, Recipe], credits: np.ndarray, samples: int, seed: int
 ) -> dict[str, AddedValue | None]:
-    """What each ranker adds to a candidate: its nested score less that without the ranker, paired.
+    """The nested score of a candidate less that without a ranker, paired, for each ranker.
 
     The other rankers keep the proportions that were fitted with it (nothing is fitted again).
 

@@ -11,13 +11,15 @@ from solution.ensemble.blend import FLOOR
 from solution.ensemble.evaluator import Evaluator
 
 _GREEDY_STEPS = 50
+"""The most rankers, repeated ones counted, of which a greedy blend is the mean."""
 
 
 def log_loss_weights(evaluator: Evaluator) -> np.ndarray:
     """The weights whose blend has the least log loss: a convex problem and a smooth stand-in for MAP@3.
 
-    For means of probabilities (or places) on the simplex, by SLSQP (Kraft 1988); for log-probabilities not negative
-    and of any sum, which there is one over the temperature, by L-BFGS-B, and then scaled to sum 1.
+    Means of probabilities (or places): weights on the simplex, by SLSQP (Kraft 1988). Means of log-probabilities:
+    weights of any sum that are not negative, by L-BFGS-B, then scaled to sum 1; their sum stands for one over a
+    temperature, which changes no order.
 
     Returns:
         float64 [rankers], not negative, sum 1.
@@ -36,8 +38,8 @@ def log_loss_weights(evaluator: Evaluator) -> np.ndarray:
             "constraints": {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(count)},
             "options": {"maxiter": 200, "ftol": 1e-9},
         }
-    found = minimize(evaluator.loss_and_slope, equal, jac=True, **more)
-    weights = np.maximum(found.x, 0)
+    optimum = minimize(evaluator.loss_and_slope, equal, jac=True, **more)
+    weights = np.maximum(optimum.x, 0)
     if not np.isfinite(weights).all() or weights.sum() <= 0:
         return equal
     return weights / weights.sum()
@@ -82,7 +84,7 @@ def fewer_rankers(evaluator: Evaluator) -> np.ndarray:
     """Equal weights for as few rankers as do: the best alone, then always the one that helps the equal mean most.
 
     It stops when the next raises MAP@3 by no more than one standard error (paired), unless it does raise it and
-    lowers the log loss by more than that loss's own standard error: the smoother score sees help that is real earlier.
+    lowers the log loss by more than that loss's own standard error: the smoother score sees real help earlier.
 
     Returns:
         float64 [rankers], 0 or 1 over the number chosen.
@@ -103,6 +105,7 @@ def fewer_rankers(evaluator: Evaluator) -> np.ndarray:
 
 
 def _beyond_noise(gain: np.ndarray) -> bool:
+    """Whether a mean of paired differences, float [n], is more than one standard error above 0."""
     return bool(gain.mean() > gain.std() / math.sqrt(len(gain)))
 
 
@@ -123,5 +126,5 @@ def fit_temperature(probabilities: np.ndarray, exists: np.ndarray, answers: np.n
         highest = scaled.max(axis=1)
         return float((highest + np.log(np.exp(scaled - highest[:, None]).sum(axis=1))).mean())
 
-    found = minimize_scalar(loss, bounds=(0.01, 10.0), method="bounded", options={"xatol": 1e-4})
-    return float(1 / found.x)
+    optimum = minimize_scalar(loss, bounds=(0.01, 10.0), method="bounded", options={"xatol": 1e-4})
+    return float(1 / optimum.x)

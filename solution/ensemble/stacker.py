@@ -9,7 +9,9 @@ import numpy as np
 from solution.ensemble.blend import Stacker, stacker_terms
 
 _STRENGTHS = (1.0, 0.1, 0.01, 0.001)
+"""Of the penalty, from which the folds choose, strongest first."""
 _WITHOUT_FOLDS = 0.1
+"""The strength where one fold leaves nothing to choose on."""
 
 
 def fit_stacker(
@@ -28,15 +30,19 @@ def fit_stacker(
         answers, folds: int [n].
     """
     rankers, count, width = table.shape
+    # Three features a ranker, scaled to a mean square of 1 so that the penalty treats them alike; in front the mean of
+    # the rankers' log-probabilities, whose coefficient is free. float64 [n, width, 1 + 3 rankers].
     features = np.concatenate([stacker_terms(alone.astype(np.float64), exists) for alone in table], axis=2)
     spread = np.sqrt((features[exists] ** 2).mean(axis=0)) + 1e-12
     common = features[:, :, ::3].mean(axis=2, keepdims=True)
     features = np.concatenate([common, features / spread], axis=2)
+    # Each wrong option's features less the right one's, float64 [n, width - 1, 1 + 3 rankers]: the loss needs no more.
     rows = np.arange(count)
     wrong = (answers[:, None] + np.arange(1, width)) % width
     lead = features[rows[:, None], wrong] - features[rows, answers][:, None, :]
     there = exists[rows[:, None], wrong]
 
+    # The strength with the lowest loss on folds that were left out; every fit starts from the stronger one's end.
     strength = _WITHOUT_FOLDS
     parts = np.unique(folds)
     if len(parts) > 1:
@@ -44,17 +50,26 @@ def fit_stacker(
         for part in parts:
             held_out = folds == part
             theta: np.ndarray | None = None
-            for number, each in enumerate(_STRENGTHS):
-                theta = _fit(lead[~held_out], there[~held_out], each, theta)
+            for number, candidate in enumerate(_STRENGTHS):
+                theta = _fit(lead[~held_out], there[~held_out], candidate, theta)
                 losses[number] += held_out.sum() * _loss(theta, lead[held_out], there[held_out], 0.0)[0]
         strength = _STRENGTHS[int(losses.argmin())]
+
+    # All questions; then back to unscaled features, the free coefficient divided among the rankers.
     theta = _fit(lead, there, strength, None)
-    own = (theta[1:] / spread).reshape(rankers, 3)
-    own[:, 0] += theta[0] / rankers
-    return Stacker({name: (float(a), float(b), float(c)) for name, (a, b, c) in zip(names, own, strict=True)})
+    factors = (theta[1:] / spread).reshape(rankers, 3)
+    factors[:, 0] += theta[0] / rankers
+    return Stacker({name: (float(a), float(b), float(c)) for name, (a, b, c) in zip(names, factors, strict=True)})
 
 
 def _fit(lead: np.ndarray, there: np.ndarray, strength: float, start: np.ndarray | None) -> np.ndarray:
+    """The coefficients of least loss, float64 [features].
+
+    Args:
+        lead: float64 [n, width - 1, features], of the wrong options over the right one.
+        there: bool [n, width - 1], the wrong options that exist.
+        start: where to begin; None: at the plain mean of log-probabilities.
+    """
     from scipy.optimize import minimize
 
     if start is None:
@@ -74,6 +89,7 @@ def _shares(theta: np.ndarray, lead: np.ndarray, there: np.ndarray) -> tuple[np.
 
 
 def _loss(theta: np.ndarray, lead: np.ndarray, there: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
+    """The mean log loss with the penalty, and its gradient, float64 [features]."""
     shares, losses = _shares(theta, lead, there)
     penalty = theta.copy()
     penalty[0] = 0  # the common temperature is free
@@ -82,6 +98,7 @@ def _loss(theta: np.ndarray, lead: np.ndarray, there: np.ndarray, strength: floa
 
 
 def _curvature(theta: np.ndarray, lead: np.ndarray, there: np.ndarray, strength: float) -> np.ndarray:
+    """The Hessian of `_loss`, float64 [features, features]."""
     shares, _ = _shares(theta, lead, there)
     flat = lead.reshape(-1, lead.shape[2])
     means = (shares[:, None, :] @ lead)[:, 0]

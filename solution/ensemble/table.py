@@ -100,9 +100,11 @@ def print_search(record: EnsembleRecord) -> None:
         how = "fitted and chosen" if record["tune"]["choose"] == "auto" else "fitted"
         how += " without the fold that it answers"
     print(f"estimate: MAP@3 {estimate['map3']:.4f} [{span}] ({how}); in-sample {record['in_sample_map3']:.4f}")
-    for name, found in sorted(record["search"].items()):
-        if found["exact"] > found["sampler"]:
-            print(f"{name}: exact line search found {found['exact']:.4f} in-sample, the sampler {found['sampler']:.4f}")
+    for name, scores in sorted(record["search"].items()):
+        if scores["exact"] > scores["sampler"]:
+            print(
+                f"{name}: exact line search found {scores['exact']:.4f} in-sample, the sampler {scores['sampler']:.4f}"
+            )
 
 
 def print_cascade(record: EnsembleRecord) -> None:
