@@ -119,7 +119,7 @@ def measure(count: int, rankers: int, trials: int) -> dict[str, Any]:
 
 
 def against_grid(rankers: int, problems: int, steps: int) -> tuple[int, int]:
-    """The numbers of random problems on which the exact search's MAP@3 is at least, and above, the best grid point's."""
+    """Count the random problems on which the exact search's MAP@3 is at least, and above, the best grid point's."""
     at_least = above = 0
     for seed in range(problems):
         rng = np.random.default_rng(seed)

@@ -10,6 +10,7 @@ import numpy as np
 
 from solution.config import RankerConfig
 from solution.exam import Exam
+from solution.probabilities import merge
 from solution.questions import Questions
 
 
@@ -19,14 +20,11 @@ def predict_contexts(ranker: Ranker, exams: Sequence[Exam]) -> np.ndarray:
     Returns:
         float32 [n, max_options], see `Ranker.predict`.
     """
-    answers = np.stack([ranker.predict(exam) for exam in exams]).astype(np.float64)
-    if len(exams) == 1:
-        return answers[0].astype(np.float32)
-    blend = ranker.config.context_blend
-    table = answers.max(axis=0) if blend != "mean" else answers.mean(axis=0)
-    if blend == "max_mean":
-        table += answers.mean(axis=0)
-    return (table / table.sum(axis=1, keepdims=True)).astype(np.float32)
+    tables = [ranker.predict(exam) for exam in exams]
+    if len(tables) == 1:
+        return tables[0].astype(np.float32)
+    exists = exams[0].questions.exists(tables[0].shape[1])
+    return merge([table.astype(np.float64) for table in tables], exists, ranker.config.context_blend).astype(np.float32)
 
 
 class Ranker(Protocol):
