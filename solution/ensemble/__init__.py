@@ -1,1 +1,7 @@
-"""Blending rankers: the blend itself, the search for its weights with an honest estimate, and the table of results."""
+"""Blends of several rankers.
+
+A submission needs `blend` and `cascade` (what they are) and `record` (ensemble.json). `tune` makes them: `candidates`
+are the blends that compete, fitted by `search`, `sampler`, `line_search` and `stacker` on an `evaluator`; `nested`
+judges and chooses; `frontier` plans the cascade by `costs`; `rows` and `table` show it. `imported` takes in the answers
+of other programs.
+"""
