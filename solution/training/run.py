@@ -202,7 +202,7 @@ def _is_finished(place: _Place, about: dict[str, Any], key: str) -> bool:
     """Whether weights and OOF part are there, whole, and were made from the same inputs and settings."""
     if place.oof_part.parent.is_dir():
         sweep_leftovers(place.oof_part.parent, place.oof_part.name)
-    if not place.oof_part.is_file() or key_of_whole_folder(place.weights) != key:
+    if key_of_whole_folder(place.weights) != key or not place.oof_part.is_file():
         return False
     try:
         stored = oof.read_oof(place.oof_part).about
