@@ -28,7 +28,10 @@ from solution.inference.memory_plan import SAMPLE, SLACK, MemoryPlan, text_sizes
 from solution.learning.batches import MAX_PADDING, budget_batches
 from solution.memory import MIB
 from solution.models import empty_model, resolve_model, stored_quantized
+from solution.rankers.causal import CausalRanker
 from solution.rankers.families import make_ranker
+from solution.rankers.generative import GenerativeRanker
+from solution.rankers.neural import NeuralRanker
 
 HEAP = 24 * MIB  # of freed small tensors glibc keeps about so much on a CPU, with `child.MEMORY` (measured)
 CLOSE = 0.05  # a batch is searched for until it is this near to the largest that fits
@@ -130,7 +133,7 @@ class Outline:
         if stored_quantized(source, config.revision):
             raise ValueError("its checkpoint is stored quantized")
         self._ranker = empty_ranker(config, cache)
-        if config.prompt.few_shot and config.generative:
+        if config.prompt.few_shot and isinstance(self._ranker, GenerativeRanker):
             self._ranker.load_examples(folder)
         self.weights, self.adapters, self.loading = self._sizes()
         self._parts = self._longest(exams)
@@ -165,6 +168,7 @@ class Outline:
         """Bytes of the weights that are in memory together: those that stay, one stage's, and those of the next one,
         which are being read."""
         ranker = self._ranker
+        assert isinstance(ranker, CausalRanker)  # no other family streams
         bare = ranker.bare_model
         output, embedding = bare.get_output_embeddings(), bare.get_input_embeddings()
         frozen = [p for p in ranker.model.parameters() if not (p.requires_grad and self._config.lora is not None)]
@@ -241,6 +245,7 @@ class Outline:
     def _streamed_states(self) -> int:
         """Bytes that wait between two layers: a state, a mask's row and a rotation for each token of a group."""
         ranker, longest = self._ranker, self._parts[0].encoded
+        assert isinstance(ranker, CausalRanker)
         tokens = min(self._config.stream_tokens, self._questions * self.lengths[0])
         config = ranker.bare_model.config
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -248,13 +253,14 @@ class Outline:
         return tokens * (values * ranker.base_dtype.itemsize + sum(map(len, longest.options)))
 
 
-def empty_ranker(config: RankerConfig, cache: Path) -> Any:
+def empty_ranker(config: RankerConfig, cache: Path) -> NeuralRanker:
     """A built ranker all of whose parameters are on the meta device."""
     changes: dict[str, Any] = {"stream": False}
     if config.attention == "flashdeberta":  # its kernels need a GPU's memory; the exact way takes no less
         changes["attention"] = "auto"
-    ranker: Any = make_ranker(config.model_copy(update=changes), cache)
-    ranker.pretrained_model = empty_model
+    ranker = make_ranker(config.model_copy(update=changes), cache)
+    assert isinstance(ranker, NeuralRanker)  # only rankers with a model have memory to plan
+    ranker.pretrained_model = empty_model  # type: ignore[method-assign]
     device = ranker.device
     ranker.device = replace(device, kind="meta")
     with warnings.catch_warnings():

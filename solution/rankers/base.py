@@ -72,7 +72,7 @@ def predict_part(model: Any, exams: Sequence[Any], rows: Sequence[int], alive: n
     """What a loaded ranker says of these questions' living options, float32 [rows, width].
 
     Args:
-        exams: all questions with each context, see `submit.ranker_exams`.
+        exams: all questions, with each of the contexts that the ranker reads.
         alive: bool [rows, width].
     """
     parts = [exam.subset(rows) for exam in exams]
