@@ -41,7 +41,8 @@ from solution.device import free_memory
 from solution.errors import UserError
 from solution.exam import ContextPassage, Exam
 from solution.learning.batches import budget_batches
-from solution.learning.loop import listwise_loss, make_optimizer
+from solution.learning.gradient import listwise_loss
+from solution.learning.optimizer import make_optimizer
 from solution.memory import PeakMemory
 from solution.models import resolve_model
 from solution.questions import Questions

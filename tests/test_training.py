@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run, TrainingSettings
 from solution.errors import UserError
 from solution.learning.batches import budget_batches, training_steps
-from solution.learning.loop import StuckWatch, learning_rate_factor, listwise_loss, make_optimizer
+from solution.learning.gradient import listwise_loss
+from solution.learning.optimizer import learning_rate_factor, make_optimizer
+from solution.learning.stuck import StuckWatch
 from solution.oof import load_oof, read_oof
 from solution.rankers.causal import CausalRanker
 from solution.rankers.families import make_ranker

@@ -19,7 +19,8 @@ from solution.config import AwpSettings, RankerConfig, TrainingSettings
 from solution.device import Device
 from solution.errors import UserError
 from solution.learning.checkpoint import drop_checkpoint
-from solution.learning.loop import listwise_loss, train
+from solution.learning.gradient import listwise_loss
+from solution.learning.loop import RunFiles, RunSettings, Targets, train
 from solution.learning.perturbation import perturbed
 from solution.metrics import map_at_k
 from solution.rankers.families import check_models
@@ -54,11 +55,13 @@ class Toy:
 
     def train(self, folder: Path, evaluate=None, **settings):
         values = {"questions_per_step": 4, "epochs": 3, "learning_rate": 0.05, "evaluations_per_epoch": 0, **settings}
-        n = len(self.answers)
         return train(
-            self, self.answers, np.full(n, 3), TrainingSettings(**values), CPU, 0, folder / "c", "run", "toy", evaluate,
-            folder / "logs",
-        )  # fmt: skip
+            self,
+            Targets(self.answers, np.full(len(self.answers), 3)),
+            RunSettings("toy", "run", TrainingSettings(**values), CPU, 0),
+            RunFiles(folder / "c", folder / "logs"),
+            evaluate,
+        )
 
 
 def log_rows(folder: Path) -> list[dict[str, str]]:

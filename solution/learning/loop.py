@@ -1,17 +1,20 @@
-"""The training loop: listwise loss over the options that exist, float32 trainable weights, autocast, exact resume."""
+"""The training loop: listwise loss over the options that exist, float32 trainable weights, autocast, exact resume.
+
+`train` is the loop itself and names its steps; `Training`, below it, is a run under way with these steps as methods.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from solution.config import TrainingSettings
 from solution.device import Device
@@ -19,177 +22,73 @@ from solution.errors import UserError
 from solution.learning import distributed
 from solution.learning.average import MovingAverage, put
 from solution.learning.batches import training_steps
-from solution.learning.checkpoint import load_checkpoint, save_checkpoint
+from solution.learning.checkpoint import Progress, load_checkpoint, save_checkpoint
+from solution.learning.gradient import Batch, accumulate_gradient, gradient_is_finite
 from solution.learning.log import TrainingLog
+from solution.learning.optimizer import learning_rate_factor, make_optimizer
 from solution.learning.perturbation import perturbed
+from solution.learning.scorer import Scorer
+from solution.learning.stuck import StuckWatch
 from solution.progress import progress_bar, say
 
 
-class Scorer(Protocol):
-    """What the loop trains: modules and a way to score encoded questions."""
+@dataclass(frozen=True)
+class Targets:
+    """What the training questions ask for; the questions themselves are encoded by the scorer.
 
-    @property
-    def modules(self) -> list[nn.Module]:
-        """All that have parameters, trained or not, in an order that does not change."""
-
-    @property
-    def head_names(self) -> tuple[str, ...]:
-        """Parts of parameter names that mark new modules."""
-
-    def encode(self, row: int, epoch: int) -> Any:
-        """The token ids of one training question (`epoch` seeds its augmentation)."""
-
-    def length(self, item: Any) -> int:
-        """Padded tokens that the item costs."""
-
-    def scores(self, items: Sequence[Any]) -> torch.Tensor:
-        """float [b, max_options], -inf where an option does not exist."""
-
-
-def learning_rate_factor(step: int, total: int, settings: TrainingSettings) -> float:
-    """Warm-up, then cosine, linear or no decay: the factor of the learning rate at a step (from 0)."""
-    warmup = int(total * settings.warmup_share)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    if settings.schedule == "constant":
-        return 1.0
-    progress = (step - warmup) / max(1, total - warmup)
-    if settings.schedule == "linear":
-        return 1.0 - progress
-    return 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def listwise_loss(scores: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-    """Sum over questions of the softmax cross-entropy over each question's options.
-
-    Args:
-        scores: float [b, max_options], -inf where an option does not exist.
-        answers: int64 [b].
+    Attributes:
+        answers: int64 [n], the right option of each question.
+        option_counts: int [n].
     """
-    return nn.functional.cross_entropy(scores.float(), answers, reduction="sum")
+
+    answers: np.ndarray
+    option_counts: np.ndarray
 
 
-def make_optimizer(scorer: Scorer, settings: TrainingSettings) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
-    """AdamW over the trainable parameters: new heads at their own rate, no decay on vectors."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    parameters: list[nn.Parameter] = []
-    for module in scorer.modules:
-        for name, parameter in module.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            if parameter.dtype != torch.float32:
-                raise AssertionError(f"trainable parameter {name} is {parameter.dtype}, not float32")
-            head = "lora_" not in name and any(part in scorer.head_names for part in name.split("."))
-            rate = (settings.head_learning_rate or settings.learning_rate) if head else settings.learning_rate
-            decay = settings.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
-    if not groups:
-        raise UserError("nothing is trainable with these settings: set lora, or lora=null to train the whole model")
-    listed = [
-        {"params": params, "lr": rate, "base_lr": rate, "weight_decay": decay}
-        for (rate, decay), params in sorted(groups.items(), key=lambda item: item[0])
-    ]
-    for group in listed:
-        parameters += group["params"]  # type: ignore[arg-type]
-    betas = (0.9, 0.999)
-    if settings.optimizer == "adamw":
-        optimizer: torch.optim.Optimizer = torch.optim.AdamW(listed, betas=betas, eps=settings.adam_epsilon)
-    else:
-        import bitsandbytes as bnb
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run trains.
 
-        bits8 = settings.optimizer.endswith("8bit")
-        kind = bnb.optim.PagedAdamW8bit if bits8 else bnb.optim.PagedAdamW32bit
-        optimizer = kind(listed, betas=betas, eps=settings.adam_epsilon)
-    return optimizer, parameters
-
-
-class StuckWatch:
-    """Says when the loss has not left ln(number of options) for `patience` steps in a row (after warm-up)."""
-
-    def __init__(self, patience: int, losses: Sequence[float] = (), levels: Sequence[float] = ()):
-        self.patience = patience
-        self.losses, self.levels = list(losses), list(levels)
-
-    def add(self, loss: float, level: float) -> bool:
-        """Take a step's mean loss and mean ln(options); True when stuck."""
-        self.losses = [*self.losses, loss][-self.patience :]
-        self.levels = [*self.levels, level][-self.patience :]
-        if len(self.losses) < self.patience:
-            return False
-        # A ranker that learns nothing hovers about ln(n). One that comes from above and passes through is
-        # not stuck: its mean may lie in the band, and its later half lies below its earlier one.
-        above = np.subtract(self.losses, self.levels)
-        half = len(above) // 2
-        falls = half > 0 and float(above[:half].mean() - above[half:].mean()) > 0.02
-        return abs(float(above.mean())) < 0.005 and not falls
-
-
-def accumulate_gradient(
-    scorer: Scorer,
-    parameters: Sequence[nn.Parameter],
-    batches: Sequence[tuple[Sequence[Any], np.ndarray, bool]],
-    questions: int,
-    device: Device,
-    scaler: torch.amp.GradScaler,
-    seed: int,
-) -> float:
-    """Add the gradient of the mean loss over a step's questions to what the parameters hold; returns that loss.
-
-    Args:
-        batches: encoded questions, their answers and whether they count, as many together as the token budget
-            allows; with several processes, this one's.
-        questions: how many the step has, on all processes.
-        seed: of the dropout; the same seed draws the same. Processes draw their own.
+    Attributes:
+        title: its name on the progress bar and in messages.
+        key: a hash of all that determines the result; a checkpoint of another run is not used.
+        seed: of the order of the questions and of dropout.
     """
-    torch.manual_seed(seed + distributed.rank() * 50_000_017)
-    # The sum over the processes must not take in what has been summed before.
-    held = [parameter.grad for parameter in parameters]
-    for parameter in parameters:
-        parameter.grad = None
-    total = 0.0
-    for items, answers, counts in batches:
-        with device.autocast():
-            scores = scorer.scores(items)
-        target = torch.as_tensor(answers, device=scores.device)
-        loss = listwise_loss(scores, target) * counts / questions
-        total += float(loss.detach())
-        scaler.scale(loss).backward()
-    total = distributed.sum_gradients(parameters, total)
-    for parameter, grad in zip(parameters, held, strict=True):
-        if grad is not None:
-            parameter.grad = grad if parameter.grad is None else grad.add_(parameter.grad)
-    return total
+
+    title: str
+    key: str
+    training: TrainingSettings
+    device: Device
+    seed: int
 
 
-def gradient_is_finite(parameters: Sequence[nn.Parameter]) -> bool:
-    norms = [parameter.grad.norm() for parameter in parameters if parameter.grad is not None]
-    return not norms or bool(torch.stack(norms).isfinite().all())
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run writes.
+
+    Attributes:
+        checkpoint: the folder from which a killed run goes on.
+        logs: a folder for `log.csv` (see `TrainingLog`) and TensorBoard's event files; None: neither is written.
+    """
+
+    checkpoint: Path
+    logs: Path | None = None
 
 
 def train(
     scorer: Scorer,
-    answers: np.ndarray,
-    option_counts: np.ndarray,
-    settings: TrainingSettings,
-    device: Device,
-    seed: int,
-    checkpoint: Path,
-    run: str,
-    title: str,
+    targets: Targets,
+    run: RunSettings,
+    files: RunFiles,
     evaluate: Callable[[], float] | None = None,
-    logs: Path | None = None,
 ) -> dict[str, Any]:
-    """Train the scorer's trainable parameters.
+    """Train the scorer's trainable parameters; killed and called again, go on from the checkpoint.
 
     In float16 the loss is scaled; a step whose gradient overflows is skipped, as is usual, and the scale halved.
     Such a step changes neither the parameters nor their average; the learning rate's schedule goes on.
 
     Args:
-        answers: int64 [n], the right option of each training question.
-        option_counts: int [n].
-        run: a hash of all that determines the result; a checkpoint of another run is not used.
         evaluate: gives the validation MAP@3; called `evaluations_per_epoch` times an epoch.
-        logs: a folder for `log.csv` (see `TrainingLog`) and TensorBoard's event files.
 
     Returns:
         `loss` (mean of each step), `evaluations` ([step, MAP@3]), `steps`, `train_seconds`; with
@@ -199,149 +98,315 @@ def train(
     Raises:
         UserError: the loss or its gradient is not finite, or the loss is stuck at ln(options).
     """
-    started = time.monotonic()
-    optimizer, parameters = make_optimizer(scorer, settings)
-    scaler = torch.amp.GradScaler(device.kind, enabled=device.scales_loss)
-    n = len(answers)
-    per_epoch = math.ceil(n / settings.questions_per_step)
-    total = per_epoch * settings.epochs
-    state: dict[str, Any] = {"run": run, "step": 0, "loss": [], "level": [], "evaluations": [], "seconds": 0.0}
-    state |= {"skipped": 0, "log": []}
-    kept: list[torch.Tensor] = []
-    averages: list[torch.Tensor] | None = None
-    stored = distributed.main_first(lambda: load_checkpoint(checkpoint, parameters, optimizer, run))
-    if stored is not None:
-        state, tensors = stored
-        kept, averages = tensors.get("kept", []), tensors.get("average")
-        if "scaler" in state:
-            scaler.load_state_dict(state["scaler"])
-    if distributed.from_main(lambda: state["step"]) != state["step"]:
-        raise UserError(
-            f"process {distributed.rank()} does not see the checkpoint of the first, {checkpoint}: "
-            "give a --workdir that all machines share"
-        )
-    distributed.same_start(parameters)
-    average = MovingAverage(parameters, settings.ema_decay, averages) if settings.ema_decay else None
-    for module in scorer.modules:
-        module.train()
-    before = state["seconds"]
-    warmup = int(total * settings.warmup_share)
-    watch = StuckWatch(settings.stuck_patience, state["loss"][warmup:], state["level"][warmup:])
-    evaluation_steps: set[int] = set()
-    if evaluate is not None and settings.evaluations_per_epoch:
-        count = settings.evaluations_per_epoch * settings.epochs
-        evaluation_steps = {max(1, round(total * (i + 1) / count)) for i in range(count)}
-        if settings.keep == "last":
-            evaluation_steps -= {total}  # the fold is scored right after training anyway
-    last_saved = time.monotonic()
-    items: list[Any] = []
-    steps: list[list[int]] = []
-    encoded_epoch = -1
-    logs = logs if distributed.rank() == 0 else None
-    with progress_bar(total, title) as bar, TrainingLog(logs, state["log"], settings.tensorboard) as log:
-        bar.advance(state["step"])
-        for step in range(state["step"], total):
-            epoch = step // per_epoch
-            if epoch != encoded_epoch:
-                items = [scorer.encode(row, epoch) for row in range(n)]
-                lengths = [scorer.length(item) for item in items]
-                steps = training_steps(lengths, settings.questions_per_step, seed, epoch)
-                encoded_epoch = epoch
-            rows = steps[step % per_epoch]
-            factor = learning_rate_factor(step, total, settings)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
-            optimizer.zero_grad(set_to_none=True)
-            batches = []
-            for part in distributed.own_batches([lengths[row] for row in rows], settings.tokens_per_batch):
-                # A pass for the others' sake takes the shortest question and counts nothing.
-                picked = [rows[i] for i in part or [0]]
-                batches.append(([items[row] for row in picked], answers[picked], bool(part)))
-            # The random state of a step is a function of its number: a resumed run draws the same dropout.
-            step_seed = seed * 1_000_003 + step
-            step_loss = accumulate_gradient(scorer, parameters, batches, len(rows), device, scaler, step_seed)
-            finite = math.isfinite(step_loss)
-            awp = settings.awp
-            # Where the gradient has overflowed the step will be skipped, and there is no direction to move in.
-            if finite and awp is not None and epoch >= awp.start_epoch and gradient_is_finite(parameters):
-                with perturbed(parameters, awp):
-                    adversarial = accumulate_gradient(scorer, parameters, batches, len(rows), device, scaler, step_seed)
-                finite = math.isfinite(adversarial)
-            scaler.unscale_(optimizer)
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_gradient_norm))
-            if not finite or not (math.isfinite(norm) or device.scales_loss):
-                raise UserError(
-                    f"{title}: the loss{' or its gradient' if finite else ''} is not finite at step {step + 1}. "
-                    f"Lower training.learning_rate{' or training.awp.rate' if awp else ''}, raise "
-                    "training.adam_epsilon, or set precision to bfloat16 or float32."
-                )
-            scale = scaler.get_scale()
-            scaler.step(optimizer)
-            scaler.update()
-            if scaler.get_scale() < scale:
-                state["skipped"] += 1
-                if scaler.get_scale() < 1:
-                    raise UserError(
-                        f"{title}: float16 gradients overflow without any scaling of the loss (step {step + 1}). "
-                        "Lower training.learning_rate, or set precision to bfloat16 or float32."
-                    )
-            elif average is not None:
-                average.update(step - state["skipped"])
-            level = float(np.log(option_counts[rows]).mean())
-            state["step"] = step + 1
-            state["loss"].append(round(step_loss, 6))
-            state["level"].append(round(level, 6))
-            if step >= warmup and watch.add(state["loss"][-1], state["level"][-1]):
-                raise UserError(
-                    f"{title}: the loss has stayed at ln(number of options) = {level:.3f} for "
-                    f"{settings.stuck_patience} steps: nothing is learnt. Try another training.learning_rate, "
-                    "check that the answers are right, or raise training.stuck_patience."
-                )
+    # Optimizer, moving average and counters: fresh ones, or those of the checkpoint.
+    training = Training(scorer, targets, run, files)
+    progress = training.progress
+    evaluation_steps = training.evaluation_steps() if evaluate is not None else set()
+
+    # Several processes train one model together; the first of them writes.
+    logs = files.logs if distributed.rank() == 0 else None
+    with (
+        progress_bar(training.total_steps, run.title) as bar,
+        TrainingLog(logs, progress.log, run.training.tensorboard) as log,
+    ):
+        bar.advance(progress.step)
+        for step in training.remaining_steps():
+            # One update of the parameters.
+            update = training.update(step)
+
+            # A loss that never leaves ln(options) costs hours and teaches nothing: the run ends with a message.
+            training.check_stuck()
+
+            # Now and then the validation questions; with `keep: best` the best parameters so far are set aside.
             score = None
-            if step + 1 in evaluation_steps and evaluate is not None:
-                with average.in_place() if average else contextlib.nullcontext():
-                    score = round(evaluate(), 6)
-                    if settings.keep == "best" and score > max((s for _, s in state["evaluations"]), default=-1.0):
-                        state["kept_step"] = step + 1
-                        kept = [parameter.detach().cpu().clone() for parameter in parameters]
-                state["evaluations"].append([step + 1, score])
-                for module in scorer.modules:
-                    module.train()
-            seconds = before + time.monotonic() - started
-            tokens = sum(lengths[row] for row in rows)
-            log.add(step + 1, step_loss, settings.learning_rate * factor, norm, score, seconds, tokens)
-            recent = state["loss"][-20:]
-            note = f"loss {sum(recent) / len(recent):.3f}"
-            if state["evaluations"]:
-                note += f" MAP@3 {state['evaluations'][-1][1]:.3f}"
-            bar.advance(note=note)
-            waited = sum(at > state["kept_step"] for at, _ in state["evaluations"]) if kept else 0
-            if settings.patience is not None and waited >= settings.patience and step + 1 < total:
-                state["stopped_step"] = step + 1
-                say(
-                    f"{title}: stopped after step {step + 1} of {total}, {waited} evaluations without a higher MAP@3; "
-                    f"step {state['kept_step']} is kept"
-                )
+            if evaluate is not None and progress.step in evaluation_steps:
+                score = training.evaluate(evaluate)
+
+            seconds, tokens = training.seconds(), sum(step.lengths)
+            log.add(progress.step, update.loss, update.learning_rate, update.gradient_norm, score, seconds, tokens)
+            bar.advance(note=training.note())
+
+            # Further steps would not help, or a kill at this point would lose too much work.
+            if training.out_of_patience():
                 break
-            due = distributed.rank() == 0 and time.monotonic() - last_saved >= settings.checkpoint_seconds
-            if due and step + 1 < total:
-                state["seconds"] = before + time.monotonic() - started
-                if device.scales_loss:
-                    state["scaler"] = scaler.state_dict()
-                groups = {"kept": kept, "average": average.values if average else []}
-                save_checkpoint(checkpoint, parameters, optimizer, state, groups)
-                last_saved = time.monotonic()
-    if kept:
-        put(parameters, kept)
-    elif average is not None:
-        put(parameters, average.values)
-    for module in scorer.modules:
-        module.eval()
-    return {
-        **{name: state[name] for name in ("kept_step", "stopped_step") if name in state},
-        **({"skipped_steps": state["skipped"]} if device.scales_loss else {}),
-        "steps": state["step"],
-        "loss": state["loss"],
-        "evaluations": state["evaluations"],
-        "train_seconds": round(before + time.monotonic() - started, 1),
-    }
+            training.save_when_due()
+
+    # The parameters to keep are put into the modules, which are ready to score.
+    return training.finish()
+
+
+@dataclass(frozen=True)
+class Step:
+    """The questions of one optimizer step, alike in length, the shortest first.
+
+    Attributes:
+        rows: which training questions they are.
+        items: these, encoded.
+        lengths: tokens of each.
+    """
+
+    epoch: int
+    rows: list[int]
+    items: list[Any]
+    lengths: list[int]
+
+
+@dataclass(frozen=True)
+class Update:
+    """The figures of one optimizer step; `gradient_norm` before clipping, not finite where float16 overflowed."""
+
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+
+
+class Training:
+    """A run under way: model, optimizer, and everything that changes from step to step.
+
+    Attributes:
+        parameters: the trainable ones, in an order that does not change.
+        progress: counters and curves, kept in the checkpoint.
+        best: the parameters at the best evaluation, on the CPU; empty without `keep: best`.
+        average: the moving average of the parameters, with `ema_decay`.
+    """
+
+    def __init__(self, scorer: Scorer, targets: Targets, run: RunSettings, files: RunFiles):
+        """
+        Raises:
+            UserError: nothing is trainable, or processes that train together do not see the same checkpoint.
+        """
+        self._started = self._last_saved = time.monotonic()
+        self.scorer, self.targets, self.run, self.files = scorer, targets, run, files
+        settings = run.training
+        self.optimizer, self.parameters = make_optimizer(scorer, settings)
+        # float16 gradients underflow unless the loss is scaled up; in other formats the scaler does nothing.
+        self.scaler = torch.amp.GradScaler(run.device.kind, enabled=run.device.scales_loss)
+        self.steps_per_epoch = math.ceil(len(targets.answers) / settings.questions_per_step)
+        self.total_steps = self.steps_per_epoch * settings.epochs
+        self._warmup_steps = int(self.total_steps * settings.warmup_share)
+
+        # Resume or begin. Parameters and optimizer are restored in place.
+        self.progress = Progress(run.key)
+        self.best: list[torch.Tensor] = []
+        stored_average = self._resume()
+        distributed.same_start(self.parameters)
+        self.average: MovingAverage | None = None
+        if settings.ema_decay:
+            self.average = MovingAverage(self.parameters, settings.ema_decay, stored_average)
+        self._seconds_before = self.progress.seconds
+        after_warmup = slice(self._warmup_steps, None)
+        losses, levels = self.progress.loss[after_warmup], self.progress.level[after_warmup]
+        self._stuck = StuckWatch(settings.stuck_patience, losses, levels)
+        self._set_training(True)
+
+    def _resume(self) -> list[torch.Tensor] | None:
+        """Take up the checkpoint where there is one of this run; returns the moving average in it."""
+        stored = distributed.main_first(
+            lambda: load_checkpoint(self.files.checkpoint, self.parameters, self.optimizer, self.run.key)
+        )
+        average = None
+        if stored is not None:
+            self.progress, tensors = stored
+            self.best, average = tensors.get("kept", []), tensors.get("average")
+            if self.progress.scaler is not None:
+                self.scaler.load_state_dict(self.progress.scaler)
+        if distributed.from_main(lambda: self.progress.step) != self.progress.step:
+            raise UserError(
+                f"process {distributed.rank()} does not see the checkpoint of the first, {self.files.checkpoint}: "
+                "give a --workdir that all machines share"
+            )
+        return average
+
+    def _set_training(self, training: bool) -> None:
+        """Switch dropout on or off."""
+        for module in self.scorer.modules:
+            module.train(training)
+
+    def seconds(self) -> float:
+        """Seconds of training so far; those between a kill and the next start do not count."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    # --- one step -------------------------------------------------------------------------
+
+    def remaining_steps(self) -> Iterator[Step]:
+        """The steps that are not done yet, epoch by epoch: a resumed run goes on within its epoch."""
+        settings = self.run.training
+        first_epoch, done_in_epoch = divmod(self.progress.step, max(1, self.steps_per_epoch))
+        for epoch in range(first_epoch, settings.epochs):
+            # Encoded anew in each epoch: options are shuffled and contexts dropped in another way.
+            items = [self.scorer.encode(row, epoch) for row in range(len(self.targets.answers))]
+            lengths = [self.scorer.length(item) for item in items]
+            for rows in training_steps(lengths, settings.questions_per_step, self.run.seed, epoch)[done_in_epoch:]:
+                yield Step(epoch, rows, [items[row] for row in rows], [lengths[row] for row in rows])
+            done_in_epoch = 0
+
+    def update(self, step: Step) -> Update:
+        """One optimizer step.
+
+        Raises:
+            UserError: the loss or its gradient is not finite.
+        """
+        settings, progress = self.run.training, self.progress
+        factor = learning_rate_factor(progress.step, self.total_steps, settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        self.optimizer.zero_grad(set_to_none=True)
+
+        # The gradient of the mean loss over the step's questions, summed over batches and processes.
+        batches = self._batches(step)
+        loss = self._add_gradient(batches, step)
+        finite = math.isfinite(loss)
+
+        # Adversarial weight perturbation: a second gradient, taken where the weights have moved uphill, is added.
+        # After an overflow the step is skipped anyway, and there is no direction to move in.
+        awp = settings.awp
+        if finite and awp is not None and step.epoch >= awp.start_epoch and gradient_is_finite(self.parameters):
+            with perturbed(self.parameters, awp):
+                finite = math.isfinite(self._add_gradient(batches, step))
+
+        # One outlier must not throw the weights far off: the gradient is clipped to a norm, unscaled before that.
+        self.scaler.unscale_(self.optimizer)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, settings.max_gradient_norm))
+        self._require_finite(finite, norm)
+
+        # The update, left out where float16 overflowed.
+        if self._step_optimizer():
+            if self.average is not None:
+                self.average.update(progress.step - progress.skipped)
+        else:
+            progress.skipped += 1
+
+        progress.step += 1
+        progress.loss.append(round(loss, 6))
+        progress.level.append(round(float(np.log(self.targets.option_counts[step.rows]).mean()), 6))
+        return Update(loss, settings.learning_rate * factor, norm)
+
+    def _batches(self, step: Step) -> list[Batch]:
+        """A step cut into as many passes as the token budget asks for; with several processes, this one's share."""
+        batches = []
+        for places in distributed.own_batches(step.lengths, self.run.training.tokens_per_batch):
+            # All processes make the same number of passes: an idle one repeats the shortest question, with weight 0.
+            chosen = places or [0]
+            answers = self.targets.answers[[step.rows[i] for i in chosen]]
+            batches.append(Batch([step.items[i] for i in chosen], answers, counts=bool(places)))
+        return batches
+
+    def _add_gradient(self, batches: Sequence[Batch], step: Step) -> float:
+        """Add a step's gradient to what the parameters hold; returns the step's loss."""
+        # The random state of a step is a function of its number, so that a resumed run draws the same dropout.
+        # Processes draw their own.
+        seed = self.run.seed * 1_000_003 + self.progress.step
+        torch.manual_seed(seed + distributed.rank() * 50_000_017)
+        return accumulate_gradient(self.scorer, self.parameters, batches, len(step.rows), self.run.device, self.scaler)
+
+    def _require_finite(self, finite: bool, norm: float) -> None:
+        """Raise `UserError` where a loss (`finite`) or its gradient is not finite; float16's overflow is no error."""
+        if finite and (math.isfinite(norm) or self.run.device.scales_loss):
+            return
+        raise UserError(
+            f"{self.run.title}: the loss{' or its gradient' if finite else ''} is not finite at step "
+            f"{self.progress.step + 1}. Lower training.learning_rate"
+            f"{' or training.awp.rate' if self.run.training.awp else ''}, raise training.adam_epsilon, or set "
+            "precision to bfloat16 or float32."
+        )
+
+    def _step_optimizer(self) -> bool:
+        """Update the parameters; False where the scaler skipped that because float16 gradients overflowed."""
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() >= scale:
+            return True
+        if self.scaler.get_scale() < 1:
+            raise UserError(
+                f"{self.run.title}: float16 gradients overflow without any scaling of the loss (step "
+                f"{self.progress.step + 1}). Lower training.learning_rate, or set precision to bfloat16 or float32."
+            )
+        return False
+
+    # --- after a step ---------------------------------------------------------------------
+
+    def check_stuck(self) -> None:
+        """Raise `UserError` where the loss has stayed at ln(number of options) since the warm-up."""
+        progress, patience = self.progress, self.run.training.stuck_patience
+        if progress.step > self._warmup_steps and self._stuck.add(progress.loss[-1], progress.level[-1]):
+            raise UserError(
+                f"{self.run.title}: the loss has stayed at ln(number of options) = {progress.level[-1]:.3f} for "
+                f"{patience} steps: nothing is learnt. Try another training.learning_rate, "
+                "check that the answers are right, or raise training.stuck_patience."
+            )
+
+    def evaluation_steps(self) -> set[int]:
+        """The steps (from 1) after which the validation questions are scored, evenly spread over the run."""
+        settings = self.run.training
+        count = settings.evaluations_per_epoch * settings.epochs
+        steps = {max(1, round(self.total_steps * (i + 1) / count)) for i in range(count)}
+        # The fold is scored right after the training anyway.
+        return steps - {self.total_steps} if settings.keep == "last" else steps
+
+    def evaluate(self, evaluate: Callable[[], float]) -> float:
+        """The validation MAP@3 of the parameters, or of their average where there is one."""
+        progress = self.progress
+        with self.average.in_place() if self.average else contextlib.nullcontext():
+            score = round(evaluate(), 6)
+            best_before = max((before for _, before in progress.evaluations), default=-1.0)
+            if self.run.training.keep == "best" and score > best_before:
+                progress.kept_step = progress.step
+                self.best = [parameter.detach().cpu().clone() for parameter in self.parameters]
+        progress.evaluations.append([progress.step, score])
+        self._set_training(True)
+        return score
+
+    def note(self) -> str:
+        """The text beside the progress bar."""
+        recent = self.progress.loss[-20:]
+        note = f"loss {sum(recent) / len(recent):.3f}"
+        if self.progress.evaluations:
+            note += f" MAP@3 {self.progress.evaluations[-1][1]:.3f}"
+        return note
+
+    def out_of_patience(self) -> bool:
+        """Whether `patience` evaluations in a row were no better than the best; says so."""
+        progress, patience = self.progress, self.run.training.patience
+        if patience is None or progress.kept_step is None or progress.step == self.total_steps:
+            return False
+        waited = sum(step > progress.kept_step for step, _ in progress.evaluations)
+        if waited < patience:
+            return False
+        progress.stopped_step = progress.step
+        say(
+            f"{self.run.title}: stopped after step {progress.step} of {self.total_steps}, {waited} evaluations without "
+            f"a higher MAP@3; step {progress.kept_step} is kept"
+        )
+        return True
+
+    def save_when_due(self) -> None:
+        """Write a checkpoint every `checkpoint_seconds`; none after the last step, whose result is saved at once."""
+        progress, now = self.progress, time.monotonic()
+        due = distributed.rank() == 0 and now - self._last_saved >= self.run.training.checkpoint_seconds
+        if not due or progress.step == self.total_steps:
+            return
+        progress.seconds = self.seconds()
+        if self.run.device.scales_loss:
+            progress.scaler = self.scaler.state_dict()
+        tensors = {"kept": self.best, "average": self.average.values if self.average else []}
+        save_checkpoint(self.files.checkpoint, self.parameters, self.optimizer, progress, tensors)
+        self._last_saved = time.monotonic()
+
+    def finish(self) -> dict[str, Any]:
+        """Put the parameters to keep into the modules, which are left ready to score; returns the run's facts."""
+        if self.best:
+            put(self.parameters, self.best)
+        elif self.average is not None:
+            put(self.parameters, self.average.values)
+        self._set_training(False)
+        progress = self.progress
+        ends = {"kept_step": progress.kept_step, "stopped_step": progress.stopped_step}
+        return {
+            **{name: step for name, step in ends.items() if step is not None},
+            **({"skipped_steps": progress.skipped} if self.run.device.scales_loss else {}),
+            "steps": progress.step,
+            "loss": progress.loss,
+            "evaluations": progress.evaluations,
+            "train_seconds": round(self.seconds(), 1),
+        }

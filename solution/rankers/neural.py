@@ -20,7 +20,7 @@ from solution.exam import Exam, is_question
 from solution.files import content_hash, read_manifest
 from solution.learning import adapters, distributed
 from solution.learning.adapters import module_state, put_state
-from solution.learning.loop import train
+from solution.learning.loop import RunFiles, RunSettings, Targets, train
 from solution.metrics import map_at_k
 from solution.models import MERGED, load_checkpoint, resolve_model
 from solution.probabilities import masked_softmax
@@ -218,19 +218,14 @@ class NeuralRanker:
             rows = np.flatnonzero(known)
             return map_at_k(self.predict(hidden.subset(rows)), answers[rows])
 
+        title = checkpoint.name and f"{config.name} {checkpoint.name.replace('_', ' ')}"
         try:
             facts = train(
                 self,
-                train_exam.questions.answers,
-                train_exam.questions.exists().sum(axis=1),
-                config.training,
-                self.device,
-                config.seed,
-                checkpoint,
-                run,
-                checkpoint.name and f"{config.name} {checkpoint.name.replace('_', ' ')}",
+                Targets(train_exam.questions.answers, train_exam.questions.exists().sum(axis=1)),
+                RunSettings(title, run, config.training, self.device, config.seed),
+                RunFiles(checkpoint, logs),
                 evaluate if known.any() else None,
-                logs,
             )
         finally:
             self._train_exam = self._train_priors = None

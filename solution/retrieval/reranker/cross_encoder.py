@@ -15,7 +15,7 @@ from torch import nn
 from solution.config import RerankerSettings
 from solution.errors import UserError
 from solution.files import content_hash
-from solution.learning.loop import train
+from solution.learning.loop import RunFiles, RunSettings, Targets, train
 from solution.progress import progress_bar, say
 from solution.rankers.multiple_choice import EncodedChoices, MultipleChoiceRanker
 from solution.rankers.neural import Item
@@ -160,16 +160,10 @@ class CrossEncoder(MultipleChoiceRanker):
         try:
             facts = train(
                 self,
-                np.zeros(len(lists), dtype=np.int64),
-                1 + wrong,
-                settings.training,
-                self.device,
-                settings.seed,
-                checkpoint,
-                run,
-                title,
+                Targets(np.zeros(len(lists), dtype=np.int64), 1 + wrong),
+                RunSettings(title, run, settings.training, self.device, settings.seed),
+                RunFiles(checkpoint, logs),
                 evaluate,
-                logs,
             )
         finally:
             self._lists = []
