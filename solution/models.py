@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +73,7 @@ def locate_model(spec: str, revision: str | None = None) -> Path | str:
         return path
     if path.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
         raise UserError(f"the model folder {spec} is not there")
-    if not _cached(spec, revision) and (problem := _hub_problem()):
+    if not _is_cached(spec, revision) and (problem := _hub_problem()):
         fetch = f"hf download {spec}" + (f" --revision {revision}" if revision else "")
         raise UserError(f"the model {spec} is not on this machine and {problem}. Where there is a network run: {fetch}")
     return spec
@@ -125,23 +124,42 @@ def _unreachable() -> str | None:
     return None
 
 
-def _cached(name: str, revision: str | None) -> bool:
-    """Whether a hub model's settings and all its weights are in the hub's cache."""
+def hub_cache_folder(name: str, revision: str | None = None) -> Path | None:
+    """The folder of the hub's cache that holds what was fetched of a model; None where its config.json is not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    def path(file: str) -> str | None:
-        found = try_to_load_from_cache(name, file, revision=revision)
-        return found if isinstance(found, str) else None
+    config = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(config).parent if isinstance(config, str) else None
 
-    if path("config.json") is None:
+
+def weight_files(index: Path) -> list[str]:
+    """The names of the files that a model's weights are cut into, by the index that stands beside them.
+
+    Raises:
+        UserError: the index is corrupt, or names a file outside its folder.
+    """
+    listed = read_json(index, "the list of the model's files", "Fetch the model again.")
+    names = listed.get("weight_map") if isinstance(listed, dict) else None
+    if not isinstance(names, dict):
+        raise UserError(f"{index} is corrupt: it has no weight_map; fetch the model again")
+    outside = sorted({str(name) for name in names.values() if Path(str(name)).name != name})
+    if outside:
+        raise UserError(f"{index} names a file outside its folder: {outside[0]}. Fetch the model again.")
+    return sorted(set(names.values()))
+
+
+def _is_cached(name: str, revision: str | None) -> bool:
+    """Whether a hub model's settings and all its weights are in the hub's cache."""
+    folder = hub_cache_folder(name, revision)
+    if folder is None:
         return False
     for weights in ("model.safetensors", "pytorch_model.bin"):
-        if path(weights) is not None:
+        if (folder / weights).is_file():
             return True
-        if index := path(f"{weights}.index.json"):
-            with contextlib.suppress(ValueError, KeyError, AttributeError, TypeError):
-                shards = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
-                return all(path(shard) is not None for shard in shards)
+        index = folder / f"{weights}.index.json"
+        if index.is_file():
+            with contextlib.suppress(UserError):
+                return all((folder / shard).is_file() for shard in weight_files(index))
     return False
 
 
@@ -157,13 +175,7 @@ def check_model(spec: str, cache: Path, revision: str | None = None) -> None:
         return
     folder = _converted(found, cache) if found.suffix == ".gguf" else found
     for index in folder.glob("*.index.json"):
-        listed = read_json(index, "the list of the model's files", "Fetch the model again.")
-        names = listed.get("weight_map") if isinstance(listed, dict) else None
-        if not isinstance(names, dict):
-            raise UserError(f"{index} is corrupt: it has no weight_map. Fetch the model again.")
-        strange = sorted({str(name) for name in names.values() if Path(str(name)).name != name})
-        if strange:
-            raise UserError(f"{index} names a file outside its folder: {strange[0]}. Fetch the model again.")
+        weight_files(index)
     if not (folder / MANIFEST).is_file():
         return
     kind = read_json(folder / MANIFEST, "the model's manifest", "")
@@ -191,7 +203,7 @@ def _settings(source: str, revision: str | None) -> Any:
     return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
-def load_checkpoint(kind: Any, source: str, device: str, **options: Any) -> Any:
+def load_pretrained(kind: Any, source: str, device: str, **options: Any) -> Any:
     """The model of a transformers auto class with its weights.
 
     On a CPU, weights that are converted or quantized are read one after the other. Mapped into memory, as

@@ -17,7 +17,7 @@ from solution.learning.log import LOG
 from solution.progress import say
 from solution.workdir import Workdir
 
-KIND = "fold's weights"
+_FOLD_WEIGHTS = "fold's weights"  # the kind of manifest
 _RECORD, _METRICS = "ranker.json", "metrics.json"
 TIMINGS = (_METRICS, LOG)
 """A fold's files that say nothing of what it answers."""
@@ -81,7 +81,7 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
 
 def close_folder(folder: Path, key: str) -> None:
     """Write the manifest of a ranker's fold, whose other files are all written; `key` names what it was made from."""
-    write_manifest(folder, KIND, key=key)
+    write_manifest(folder, _FOLD_WEIGHTS, key=key)
 
 
 def check_folder(folder: Path, remedy: str) -> Sequence[str]:
@@ -90,10 +90,10 @@ def check_folder(folder: Path, remedy: str) -> Sequence[str]:
     Raises:
         UserError: the folder or a file is missing or changed.
     """
-    return list(read_manifest(folder, KIND, remedy)["files"])
+    return list(read_manifest(folder, _FOLD_WEIGHTS, remedy)["files"])
 
 
-def key_of_whole_folder(folder: Path, kind: str = KIND) -> str | None:
+def key_of_whole_folder(folder: Path, kind: str = _FOLD_WEIGHTS) -> str | None:
     """The key that a fold's folder was closed with; None where it is missing or not whole (which is told).
 
     What a killed run left beside it is removed.

@@ -173,4 +173,4 @@ def test_alone_nothing_changes(monkeypatch):
     table = np.ones((2, 2))
     assert sum_tables(table) is table
     assert sum_gradients([torch.nn.Parameter(torch.zeros(1))], 2.5) == 2.5
-    assert distributed.told([]) == "" and distributed.first_to_fail()
+    assert distributed.describe_processes([]) == "" and distributed.first_to_fail()

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from solution.config import RetrievalConfig
 from solution.errors import UserError
-from solution.files import MANIFEST, read_json
+from solution.files import MANIFEST
 from solution.inference.trained import TrainedRanker
 from solution.kaggle.items import Item, folder_items
-from solution.models import PYPI, locate_model, resolve_model
+from solution.models import PYPI, hub_cache_folder, locate_model, resolve_model, weight_files
 from solution.workdir import Workdir
 
 _MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken")
@@ -135,14 +135,11 @@ def _located(spec: str) -> Path | str:
 
 def hub_folder(name: str, revision: str | None) -> Path | None:
     """Where the hub's cache keeps a whole model; None where it does not."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, "config.json", revision=revision)
-    if not isinstance(found, str):
-        return None
+    folder = hub_cache_folder(name, revision)
     with contextlib.suppress(UserError):
-        model_files(Path(found).parent)
-        return Path(found).parent
+        if folder is not None:
+            model_files(folder)
+            return folder
     return None
 
 
@@ -164,10 +161,10 @@ def model_files(folder: Path) -> list[Path]:
     chosen = [path for path in files if path.suffix in _MODEL_FILES and not path.name.startswith(".")]
     sharded = folder / "model.safetensors.index.json"
     if sharded.is_file():
-        names = set(read_json(sharded, "the list of a model's files", "Fetch the model again.")["weight_map"].values())
+        names = weight_files(sharded)
         # Some authors ship their weights a second time, in one file.
         chosen = [p for p in chosen if p.suffix != ".safetensors" or p.parent != folder or p.name in names]
-        lacking = sorted(name for name in names if not (folder / name).is_file())
+        lacking = [name for name in names if not (folder / name).is_file()]
     elif any(path.suffix == ".safetensors" and path.parent == folder for path in chosen):
         lacking = []
     else:

@@ -333,8 +333,9 @@ def shard(model: Any) -> None:
         owner.__class__ = kind
 
 
-def told(modules: Iterable[Any]) -> str:
-    """What to add behind the device's name: how many processes, and the share of the weights that each holds."""
+def describe_processes(modules: Iterable[Any]) -> str:
+    """Words to follow the device's name: how many processes work together, and the share of the weights that each
+    holds; nothing for a single process."""
     if _store is None:
         return ""
     text = f" on {size()} processes"

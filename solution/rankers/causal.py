@@ -19,7 +19,7 @@ from solution.rankers.attention import causal_tokens, use_shared_prefix
 from solution.rankers.generative import EncodedOptions, GenerativeRanker, ScoreHead
 from solution.rankers.layout import flat_places, pad_rows, spread, table_width
 
-SLIDING, FULL = "sliding_attention", "full_attention"
+SLIDING, FULL_ATTENTION = "sliding_attention", "full_attention"
 
 
 class CausalRanker(GenerativeRanker):
@@ -153,7 +153,7 @@ class CausalRanker(GenerativeRanker):
                 f"{self.config.name}: with FSDP, max_tokens may be {limit} at most for {self.config.model}: longer "
                 "sequences take passes of their own, and the processes would no longer keep step"
             )
-        kinds = set(getattr(self.model.config, "layer_types", None) or ()) - {SLIDING, FULL}
+        kinds = set(getattr(self.model.config, "layer_types", None) or ()) - {SLIDING, FULL_ATTENTION}
         if kinds or getattr(self.model, "_is_stateful", False):
             raise UserError(
                 f"{self.config.name}: {self.config.model} has layers that are not attention "

@@ -22,7 +22,7 @@ from solution.learning import adapters, distributed
 from solution.learning.adapters import module_state, put_state
 from solution.learning.loop import RunFiles, RunSettings, Targets, train
 from solution.metrics import map_at_k
-from solution.models import MERGED, load_checkpoint, resolve_model
+from solution.models import MERGED, load_pretrained, resolve_model
 from solution.probabilities import masked_softmax
 from solution.progress import progress_bar, say
 from solution.rankers.layout import rotations, spread
@@ -30,7 +30,7 @@ from solution.rankers.scoring import BatchScoring
 
 HEAD = "head.safetensors"
 PRIOR = "prior.safetensors"
-FULL = "model.safetensors"
+WHOLE_WEIGHTS = "model.safetensors"
 
 
 class RetrievalPrior(nn.Module):
@@ -89,7 +89,7 @@ class NeuralRanker:
 
     def pretrained_model(self, kind: Any, source: str, **options: Any) -> Any:
         """The model of a transformers auto class, for `_load_base`."""
-        return load_checkpoint(kind, source, self.device.kind, **options)
+        return load_pretrained(kind, source, self.device.kind, **options)
 
     def _make_head(self) -> nn.Module | None:
         return None
@@ -198,7 +198,7 @@ class NeuralRanker:
         config = self.config
         trainable, total = self.parameter_counts
         share = f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})"
-        computed_on = f"{self.device}{distributed.told(self.modules)}"
+        computed_on = f"{self.device}{distributed.describe_processes(self.modules)}"
         say(f"{config.name}: {share}, {computed_on}")
         bits = self._bits()
         self._train_exam, self._train_priors = train_exam, self._priors(train_exam)
@@ -350,7 +350,7 @@ class NeuralRanker:
         if self.config.lora is not None:
             adapters.save_adapter(self.model, folder)
         else:
-            save_file(module_state(self.model), folder / FULL)
+            save_file(module_state(self.model), folder / WHOLE_WEIGHTS)
         for module, name in self._small_modules():
             save_file(module_state(module), folder / name)
 
@@ -370,7 +370,7 @@ class NeuralRanker:
         if self.config.lora is not None:
             adapters.load_adapter(self.model, folder)
         else:
-            self._put_whole(folder / FULL)
+            self._put_whole(folder / WHOLE_WEIGHTS)
         self._load_small(folder)
 
     def _load_small(self, folder: Path) -> None:

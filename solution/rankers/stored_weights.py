@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ import torch
 from torch import nn
 
 from solution.errors import UserError
+from solution.models import weight_files
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_ONE_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 class Weights:
@@ -44,14 +44,9 @@ class Weights:
         if not folder.is_dir():
             from huggingface_hub import snapshot_download
 
-            folder = Path(snapshot_download(source, revision=revision, allow_patterns=["model*.safetensors", INDEX]))
-        if not (folder / INDEX).is_file():
-            return cls([folder / SINGLE])
-        try:
-            names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-            return cls([folder / Path(name).name for name in sorted(set(names))])
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UserError(f"{folder / INDEX} is corrupt ({error}); fetch the model again") from None
+            folder = Path(snapshot_download(source, revision=revision, allow_patterns=["model*.safetensors", _INDEX]))
+        index = folder / _INDEX
+        return cls([folder / name for name in (weight_files(index) if index.is_file() else [_ONE_FILE])])
 
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, torch.Tensor]]:
         """Each tensor in its stored dtype, memory-mapped; use it up before the next is taken.

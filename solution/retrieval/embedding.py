@@ -15,7 +15,7 @@ import numpy as np
 from solution.device import choose_device
 from solution.errors import UserError
 from solution.files import content_hash, file_hash
-from solution.models import resolve_model
+from solution.models import hub_cache_folder, resolve_model
 from solution.progress import Bar, progress_bar
 
 _POSITIONS = 512
@@ -142,15 +142,13 @@ class Embedder:
     def _folder(self) -> Path:
         if Path(self._source).is_dir():
             return Path(self._source)
-        from huggingface_hub import try_to_load_from_cache
-
-        path = try_to_load_from_cache(self._source, "config.json")
-        if not isinstance(path, str):
+        folder = hub_cache_folder(self._source)
+        if folder is None:
             _ = self._model  # brings it from the hub
-            path = try_to_load_from_cache(self._source, "config.json")
-        if not isinstance(path, str):
+            folder = hub_cache_folder(self._source)
+        if folder is None:
             raise UserError(f"the embedder {self.spec} is not in the hub's cache; run: hf download {self.spec}")
-        return Path(path).parent
+        return folder
 
     def encode(
         self,
