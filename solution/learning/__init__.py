@@ -1,1 +1,4 @@
-"""The mechanics of training: loop, adapters, batches, checkpoints, several processes. No exam and no folds."""
+"""The mechanics of training: the loop, adapters, batches, checkpoints, several processes. No exam and no folds.
+
+`loop.train` is the place to begin.
+"""

@@ -1,4 +1,4 @@
-"""LoRA and QLoRA set-up: what is trained, in which dtype, and how it is saved and taken back."""
+"""LoRA and QLoRA: the set-up of a model for training, and its trained weights to and from files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import nn
 
 from solution.config import LoraSettings, QuantizationSettings
 from solution.errors import UserError
-from solution.learning import adapters
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -34,7 +33,7 @@ def quantization_config(
         bnb_4bit_quant_type=settings.kind,
         bnb_4bit_use_double_quant=settings.double,
         bnb_4bit_compute_dtype=compute,
-        # Of 4-bit models too, whatever it is called: ends of names, or patterns of whole names.
+        # The name says 8 bits and holds for 4 too: ends of module names, or patterns of whole names.
         llm_int8_skip_modules=[text for name in new_modules for text in (name, rf"(?:.*\.)?{name}")] or None,
     )
 
@@ -73,7 +72,7 @@ def dequantize(model: Any, dtype: torch.dtype) -> Any:
 
 
 def bits_per_parameter(model: nn.Module) -> dict[str, float]:
-    """How many bits a parameter takes in memory, quantisation constants counted.
+    """The bits that a parameter takes in memory, quantization constants counted.
 
     A 4-bit weight has a constant for each block of 64: 32 bits, so 0.5 bits a parameter; with
     double quantisation 8 bits and 32 bits more for each 256 blocks, so 0.127 (QLoRA, section 3).
@@ -147,7 +146,7 @@ def add_lora(model: nn.Module, settings: LoraSettings, new_modules: Iterable[str
 
 
 def trainable_in_float32(modules: Iterable[nn.Module]) -> tuple[int, int]:
-    """Cast every trainable parameter to float32 and count.
+    """Cast every trainable parameter to float32, and count the parameters.
 
     Half-precision weights lose small AdamW updates: the loss then stays at ln(options) for ever.
 
@@ -184,8 +183,8 @@ def load_adapter(model: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     tensors = read_tensors(folder / ADAPTER)
-    own = get_peft_model_state_dict(model, save_embedding_layers=False)
-    check_tensors(tensors, {name: tuple(value.shape) for name, value in own.items()}, folder / ADAPTER)
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    check_tensors(tensors, {name: tuple(value.shape) for name, value in expected.items()}, folder / ADAPTER)
     set_peft_model_state_dict(model, tensors)
 
 
@@ -218,11 +217,17 @@ def check_tensors(tensors: dict[str, torch.Tensor], expected: dict[str, tuple[in
 
 
 def module_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A module's weights for a safetensors file."""
     # Tied weights share memory, which safetensors refuses: clone every tensor.
     return {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
 
 
 def put_state(module: nn.Module, path: Path) -> None:
-    tensors = adapters.read_tensors(path)
-    adapters.check_tensors(tensors, {name: tuple(value.shape) for name, value in module.state_dict().items()}, path)
+    """Put the weights of a safetensors file into a module, in place.
+
+    Raises:
+        UserError: tensors are missing, unexpected or of another shape, or the file is corrupt.
+    """
+    tensors = read_tensors(path)
+    check_tensors(tensors, {name: tuple(value.shape) for name, value in module.state_dict().items()}, path)
     module.load_state_dict(tensors)

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+MAX_PADDING = 0.05
+"""The share of a batch that may be padding in prediction."""
+
 
 def budget_batches(
     lengths: Sequence[int], budget: int, order: Sequence[int] | None = None, max_padding: float = 1.0
@@ -49,6 +52,3 @@ def training_steps(lengths: Sequence[int], questions_per_step: int, seed: int, e
         chunk = sorted(order[start : start + pool].tolist(), key=lambda i: (lengths[i], i))
         steps += [chunk[i : i + questions_per_step] for i in range(0, len(chunk), questions_per_step)]
     return [steps[i] for i in rng.permutation(len(steps))]
-
-
-MAX_PADDING = 0.05  # share of a batch in prediction

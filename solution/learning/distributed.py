@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,11 +22,15 @@ from solution.errors import UserError
 from solution.learning.batches import budget_batches
 from solution.progress import console
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
 T = TypeVar("T")
 
-BUCKET = 2**25  # gradients that are summed in one go, 128 MiB in float32
-FAILED, LEFT = "failed", "left"
-GRACE_SECONDS = 5.0
+_BUCKET = 2**25  # gradients that are summed in one go, 128 MiB in float32
+_FAILED, _LEFT = "failed", "left"  # keys of the store: how many processes have failed, and how many have left
+_GRACE_SECONDS = 5.0
 
 _store: Any = None  # a torch.distributed store; None: this process works alone
 _calls = itertools.count()
@@ -71,6 +75,7 @@ def start() -> None:
 
 
 def _check_launch(gpus: int | None) -> None:
+    """Raise `UserError` where the launcher was asked for something that is not supported."""
     for name, what in (
         ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
         ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
@@ -87,7 +92,7 @@ def _switched_on(name: str) -> bool:
 
 
 def size() -> int:
-    """How many processes work together; 1 without a launcher."""
+    """The number of processes that work together; 1 without a launcher."""
     return 1 if _store is None else int(os.environ["WORLD_SIZE"])
 
 
@@ -96,11 +101,11 @@ def rank() -> int:
     return 0 if _store is None else int(os.environ["RANK"])
 
 
-# --- together, or not at all ---------------------------------------------------------------
+# --- waiting for each other, and ending together -------------------------------------------
 
 
 class GroupEnded(UserError):
-    """Another process has ended; told only where that one had no time to say why."""
+    """Another process has ended. It says why itself; this message is for the case that it had no time to."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -110,9 +115,9 @@ class GroupEnded(UserError):
 
 
 def from_main(work: Callable[[], T]) -> T:
-    """What `work` gives on the first process (JSON-able); it runs there alone, and the others wait for it.
+    """The result of `work` (JSON-able), which runs on the first process alone; the others wait for it.
 
-    Waits as long as it takes, unlike a barrier: building an index can take hours.
+    They wait as long as it takes, unlike at a barrier: building an index can take hours.
 
     Raises:
         GroupEnded: another process failed.
@@ -126,7 +131,7 @@ def from_main(work: Callable[[], T]) -> T:
         return value
     try:
         while not _store.check([key]):
-            if _store.check([FAILED]):
+            if _store.check([_FAILED]):
                 raise GroupEnded
             time.sleep(0.05)
         return json.loads(_store.get(key))
@@ -139,32 +144,32 @@ def main_first(work: Callable[[], T]) -> T:
     if rank() > 0:
         from_main(lambda: None)
         return work()
-    made = work()
+    result = work()
     from_main(lambda: None)
-    return made
+    return result
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Work as one process without a launcher: for what the first does within `main_first`, unknown to the others."""
+    """Work as if there were no other process: within `main_first` the others wait, and take no share of the work."""
     global _store
-    kept, _store = _store, None
+    store, _store = _store, None
     try:
         yield
     finally:
-        _store = kept
+        _store = store
 
 
 def first_to_fail() -> bool:
-    """Whether no other process has failed before this one: then it is the one to tell why."""
+    """Whether no other process has failed before this one, which then is the one to show its error."""
     try:
-        return _store is None or _store.add(FAILED, 1) == 1
+        return _store is None or _store.add(_FAILED, 1) == 1
     except RuntimeError:
         return True
 
 
 def leave() -> None:
-    """Part from the others; waits a little for them, since launchers kill the rest when the first one ends."""
+    """Part from the others; waits a little for them, since a launcher kills the rest when the first process ends."""
     global _store
     if _store is None:
         return
@@ -172,13 +177,13 @@ def leave() -> None:
 
     try:
         # Processes that wait for this one learn of its end. (NCCL's own end could wait for them in turn.)
-        if dist.is_initialized() and (dist.get_backend() == "gloo" or not _store.check([FAILED])):
+        if dist.is_initialized() and (dist.get_backend() == "gloo" or not _store.check([_FAILED])):
             dist.destroy_process_group()
-        there = _store.add(LEFT, 1)
-        deadline = time.monotonic() + GRACE_SECONDS
-        while there < size() and time.monotonic() < deadline:
+        gone = _store.add(_LEFT, 1)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while gone < size() and time.monotonic() < deadline:
             time.sleep(0.02)
-            there = _store.add(LEFT, 0)
+            gone = _store.add(_LEFT, 0)
     except RuntimeError:
         pass  # the process that keeps the store has left already
     _store = None
@@ -194,7 +199,7 @@ def finish() -> None:
     leave()
 
 
-# --- the work and its sums -----------------------------------------------------------------
+# --- shares of the work, and their sums ----------------------------------------------------
 
 
 def balanced_parts(lengths: Sequence[int], parts: int) -> list[list[int]]:
@@ -211,8 +216,8 @@ def balanced_parts(lengths: Sequence[int], parts: int) -> list[list[int]]:
 def own_batches(lengths: Sequence[int], budget: int, max_padding: float = 1.0) -> list[list[int]]:
     """This process's batches of `budget_batches` (alone: all of them).
 
-    An empty batch stands for a pass that is made for the others' sake and counts nothing. Every process has at
-    least one pass, and with FSDP, where the processes gather each layer together, all have the same number.
+    Every process makes at least one pass, and with FSDP, where the processes gather each layer together, all make
+    the same number. A process with too few batches gets empty ones: it makes a pass whose result counts nothing.
     """
     if _store is None or not lengths:
         return budget_batches(lengths, budget, max_padding=max_padding)
@@ -222,7 +227,7 @@ def own_batches(lengths: Sequence[int], budget: int, max_padding: float = 1.0) -
     return own + [[] for _ in range(passes - len(own))]
 
 
-def sum_gradients(parameters: Sequence[Any], loss: float) -> float:
+def sum_gradients(parameters: Sequence[nn.Parameter], loss: float) -> float:
     """Sum the parameters' gradients over the processes, in place, and the loss, which is returned.
 
     A parameter without a gradient on every process is left without one.
@@ -231,11 +236,14 @@ def sum_gradients(parameters: Sequence[Any], loss: float) -> float:
         return loss
     import torch
 
-    there = [float(parameter.grad is not None) for parameter in parameters]
-    facts = torch.tensor([loss, *there], dtype=torch.float64, device=parameters[0].device)
-    _sum(facts)
-    total, *counts = facts.tolist()
+    # The loss, and on how many processes each parameter has a gradient, in one sum.
+    has_gradient = [float(parameter.grad is not None) for parameter in parameters]
+    sums = torch.tensor([loss, *has_gradient], dtype=torch.float64, device=parameters[0].device)
+    _sum(sums)
+    total, *counts = sums.tolist()
     trained = [parameter for parameter, count in zip(parameters, counts, strict=True) if count]
+
+    # The gradients, many small ones laid end to end: a sum has a cost of its own, however short it is.
     for bucket in _buckets(trained):
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
         flat = torch.cat([part.reshape(-1) for part in parts])
@@ -245,21 +253,22 @@ def sum_gradients(parameters: Sequence[Any], loss: float) -> float:
     return total
 
 
-def _buckets(parameters: Sequence[Any]) -> Iterator[list[Any]]:
-    bucket: list[Any] = []
-    held = 0
+def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """The parameters in groups of about `_BUCKET` numbers."""
+    bucket: list[nn.Parameter] = []
+    numbers = 0
     for parameter in parameters:
         bucket.append(parameter)
-        held += parameter.numel()
-        if held >= BUCKET:
+        numbers += parameter.numel()
+        if numbers >= _BUCKET:
             yield bucket
-            bucket, held = [], 0
+            bucket, numbers = [], 0
     if bucket:
         yield bucket
 
 
 def sum_tables(table: np.ndarray) -> np.ndarray:
-    """The sum of the tables (float [n, width]) that the processes have made, each of its own part."""
+    """The sum over the processes of their tables, float [n, width]; each has filled its own rows, others are 0."""
     if _store is None:
         return table
     import torch
@@ -270,7 +279,8 @@ def sum_tables(table: np.ndarray) -> np.ndarray:
     return tensor.cpu().numpy()
 
 
-def _sum(tensor: Any) -> None:
+def _sum(tensor: torch.Tensor) -> None:
+    """Sum a tensor over the processes, in place."""
     import torch.distributed as dist
 
     try:
@@ -279,7 +289,7 @@ def _sum(tensor: Any) -> None:
         raise GroupEnded from None
 
 
-def same_start(parameters: Iterable[Any]) -> None:
+def same_start(parameters: Iterable[nn.Parameter]) -> None:
     """Give every process the first one's values: random numbers may differ between kinds of machines."""
     if _store is None:
         return
@@ -297,7 +307,7 @@ def shards() -> bool:
     return _store is not None and _switched_on("ACCELERATE_USE_FSDP")
 
 
-def shard(model: Any) -> None:
+def shard(model: nn.Module) -> None:
     """Shard the frozen weights of the model's layers over the processes (PyTorch's FSDP2), in place.
 
     Each layer is gathered when it is used and given back after it. Weights that are trained (LoRA, new heads) stay
@@ -322,7 +332,8 @@ def shard(model: Any) -> None:
         raise UserError("FSDP: the model has no list of layers to shard; launch without --use_fsdp")
     mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (size(),))
     for name in stacks:
-        for layer in model.get_submodule(name):
+        layers: Any = model.get_submodule(name)
+        for layer in layers:
             fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
         # Embeddings and norms outside the layers stay whole (an output layer may be tied to them). Their module
         # is wrapped without parameters, so that its layers fetch ahead of each other.
@@ -333,7 +344,7 @@ def shard(model: Any) -> None:
         owner.__class__ = kind
 
 
-def describe_processes(modules: Iterable[Any]) -> str:
+def describe_processes(modules: Iterable[nn.Module]) -> str:
     """Words to follow the device's name: how many processes work together, and the share of the weights that each
     holds; nothing for a single process."""
     if _store is None:
@@ -341,6 +352,6 @@ def describe_processes(modules: Iterable[Any]) -> str:
     text = f" on {size()} processes"
     if shards():
         parameters = [parameter for module in modules for parameter in module.parameters()]
-        held = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in parameters)
-        text += f", each with {held / sum(p.numel() for p in parameters):.0%} of the weights"
+        local = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in parameters)
+        text += f", each with {local / sum(p.numel() for p in parameters):.0%} of the weights"
     return text

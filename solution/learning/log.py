@@ -1,4 +1,4 @@
-"""What a training run tells while it goes: `log.csv`, and TensorBoard's event files where they are wanted."""
+"""The curves of a training run: `log.csv`, and TensorBoard's event files where the settings ask for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "map3", "seconds", 
 
 
 def tensorboard_problem() -> str | None:
-    """Why TensorBoard's event files cannot be written, or None."""
+    """The reason why TensorBoard's event files cannot be written, or None."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except Exception as error:  # a broken installation raises whatever it likes
@@ -67,8 +67,8 @@ class TrainingLog:
         tokens: int,
     ) -> None:
         """Write one step; steps come in order, each once."""
-        said = "" if map3 is None else f"{map3:.6f}"
-        line = f"{step},{loss:.6f},{learning_rate:.6g},{gradient_norm:.6g},{said},{seconds:.2f},{tokens}"
+        score = "" if map3 is None else f"{map3:.6f}"
+        line = f"{step},{loss:.6f},{learning_rate:.6g},{gradient_norm:.6g},{score},{seconds:.2f},{tokens}"
         self.lines.append(line)
         if self._file is not None:
             self._file.write(line + "\n")

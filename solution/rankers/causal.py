@@ -31,14 +31,14 @@ class CausalRanker(GenerativeRanker):
         use_shared_prefix(model)
         return model
 
-    def encoded_length(self, item: EncodedOptions) -> int:
-        return len(item.prefix) + sum(map(len, item.options))
+    def encoded_length(self, encoded: EncodedOptions) -> int:
+        return len(encoded.prefix) + sum(map(len, encoded.options))
 
     def encoded_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
-        parts, places = self._parts(items)
-        return spread(torch.cat([self._option_scores(part) for part in parts]), items, places)
+        batches, places = self._passes(items)
+        return spread(torch.cat([self._option_scores(batch) for batch in batches]), items, places)
 
-    def _parts(self, items: Sequence[EncodedOptions]) -> tuple[list[list[EncodedOptions]], list[int]]:
+    def _passes(self, items: Sequence[EncodedOptions]) -> tuple[list[list[EncodedOptions]], list[int]]:
         """The batches in which questions pass through the model, and the `flat_places` of their options in turn.
 
         LongRoPE rotates a whole batch by the factors of its longest sequence. Options that are short alone
@@ -49,18 +49,18 @@ class CausalRanker(GenerativeRanker):
             return [list(items)], flat_places(items)
         width = table_width(items)
         places: list[int] = []
-        found: list[list[EncodedOptions]] = []
+        passes: list[list[EncodedOptions]] = []
         for long in (False, True):
-            parts = []
+            batch = []
             for row, item in enumerate(items):
                 chosen = [i for i, ids in enumerate(item.options) if (len(item.prefix) + len(ids) > limit) == long]
                 if chosen:
                     positions = [item.positions[i] for i in chosen]
-                    parts.append(EncodedOptions(item.prefix, [item.options[i] for i in chosen], positions))
+                    batch.append(EncodedOptions(item.prefix, [item.options[i] for i in chosen], positions))
                     places += [row * width + position for position in positions]
-            if parts:
-                found.append(parts)
-        return found, places
+            if batch:
+                passes.append(batch)
+        return passes, places
 
     @property
     def backbone(self) -> Any:
@@ -73,7 +73,7 @@ class CausalRanker(GenerativeRanker):
         return self._head_scores(items, inputs["input_ids"], self.backbone(**inputs).last_hidden_state)
 
     def _packed(self, items: Sequence[EncodedOptions]) -> dict[str, Any]:
-        """What the backbone is given: every option of a question behind its prefix, kept apart by the mask."""
+        """The arguments of the backbone: every option of a question behind its prefix, kept apart by the mask."""
         device, causal_lm = self.device.torch, self.bare_model
         ids = pad_rows(
             [[*item.prefix, *(token for option in item.options for token in option)] for item in items],
@@ -105,7 +105,7 @@ class CausalRanker(GenerativeRanker):
             for option in item.options:
                 end += len(option)
                 rows.append(row)
-                ends.append(end - 1)
+                ends.append(end - 1)  # the option's last token
         head = self.head
         assert isinstance(head, ScoreHead)
         likelihood = self._likelihood(states, ids, items) if head.needs_likelihood else None
@@ -119,7 +119,7 @@ class CausalRanker(GenerativeRanker):
         for row, item in enumerate(items):
             start = len(item.prefix)
             for option in item.options:
-                # The first token of an option is foretold by the last one of the prefix.
+                # A token is predicted by the one before it, the first of an option by the last of the prefix.
                 places = range(start, start + len(option))
                 rows += [row] * len(option)
                 sources += [len(item.prefix) - 1, *places[:-1]]
@@ -128,7 +128,7 @@ class CausalRanker(GenerativeRanker):
                 owner += 1
                 start += len(option)
         logits = causal_lm.get_output_embeddings()(states[rows, sources]).float()
-        # What Gemma, Cohere and Granite do to their logits behind the output layer.
+        # Gemma, Cohere and Granite cap or scale their logits behind the output layer.
         if cap := getattr(causal_lm.config, "final_logit_softcapping", None):
             logits = torch.tanh(logits / cap) * cap
         factor = getattr(causal_lm.config, "logit_scale", 1.0) / getattr(causal_lm.config, "logits_scaling", 1.0)

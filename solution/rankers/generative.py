@@ -1,4 +1,4 @@
-"""What Llama-like and T5-like rankers share: options scored by their tokens, and examples in front."""
+"""The parts that decoders and encoder-decoders share: the prompt with its examples, and the head over options."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ class ScoreHead(nn.Module):
         return score
 
 
-class GenerativeRanker(NeuralRanker):
-    """What decoders and encoder-decoders share: the prompt, the head, the dtype of the frozen weights."""
+class GenerativeRanker(NeuralRanker[EncodedOptions]):
+    """A ranker that reads a prompt and scores options by their tokens: decoders and encoder-decoders."""
 
     def __init__(self, config: RankerConfig, cache: Path):
         super().__init__(config, cache)
@@ -170,7 +170,7 @@ class GenerativeRanker(NeuralRanker):
     # --- the prompt ---
 
     def _option_texts(self, options: Sequence[str]) -> list[str]:
-        """What stands for each option: its text, or its letter where the options are listed for that."""
+        """The text that is scored for each option: its own, or its letter where the options are listed for that."""
         shown = LETTERS[: len(options)] if self.config.head == "letters" else options
         return [self.config.prompt.option.replace("{option}", text) for text in shown]
 

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Protocol
 
 import torch
+
+
+class Encoded(Protocol):
+    """A question as token ids; each family has its own form."""
+
+    @property
+    def positions(self) -> list[int]:
+        """The option position of each encoded option, in the order in which they are scored."""
 
 
 def rotations(order: list[int], count: int) -> list[list[int]]:
@@ -22,18 +30,18 @@ def pad_rows(rows: Iterable[Sequence[int]], value: int, device: torch.device) ->
     return torch.tensor([list(row) + [value] * (width - len(row)) for row in rows], device=device)
 
 
-def table_width(items: Sequence[Any]) -> int:
+def table_width(items: Sequence[Encoded]) -> int:
     """Columns of a table in which every option of the items has its position."""
     return max(max(item.positions) for item in items) + 1
 
 
-def flat_places(items: Sequence[Any]) -> list[int]:
-    """Where each option, in the order in which it was scored, stands in a table [b, width] read row by row."""
+def flat_places(items: Sequence[Encoded]) -> list[int]:
+    """The place of each option, in the order in which it was scored, in a table [b, width] read row by row."""
     width = table_width(items)
     return [row * width + position for row, item in enumerate(items) for position in item.positions]
 
 
-def spread(values: torch.Tensor, items: Sequence[Any], places: Sequence[int] | None = None) -> torch.Tensor:
+def spread(values: torch.Tensor, items: Sequence[Encoded], places: Sequence[int] | None = None) -> torch.Tensor:
     """Flat option scores [sum of options] -> [b, max position + 1], -inf where an option does not exist.
 
     Args:

@@ -33,7 +33,9 @@ class EncodedChoices:
     positions: list[int]
 
 
-class MultipleChoiceRanker(NeuralRanker):
+class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
+    """Each option stands in a sequence of its own, and the model's head gives that sequence a score."""
+
     # The pooler is not in DeBERTa-v3's checkpoint: left frozen at its random start it caps what can be learnt.
     new_modules: tuple[str, ...] = NEW
     auto_class = "AutoModelForMultipleChoice"
@@ -83,10 +85,10 @@ class MultipleChoiceRanker(NeuralRanker):
                 positions = module.num_embeddings - module.padding_idx - 1
         return min(self.config.max_tokens, positions)
 
-    def encoded_length(self, item: EncodedChoices) -> int:
-        return max(map(len, item.sequences)) * len(item.sequences)
+    def encoded_length(self, encoded: EncodedChoices) -> int:
+        return max(map(len, encoded.sequences)) * len(encoded.sequences)
 
-    def parts(self, item: Item) -> list[Item]:
+    def parts(self, item: Item[EncodedChoices]) -> list[Item[EncodedChoices]]:
         """Every option alone: sorted by length, sequences of many questions leave next to no padding."""
         choices = item.encoded
         return [

@@ -1,4 +1,4 @@
-"""What the trained families share: loading the base model, LoRA, fitting, predicting in batches, saving."""
+"""The parts that the trained families share: loading the base model, LoRA, fitting, predicting, saving."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from solution.metrics import map_at_k
 from solution.models import MERGED, load_pretrained, resolve_model
 from solution.probabilities import masked_softmax
 from solution.progress import progress_bar, say
-from solution.rankers.layout import rotations, spread
+from solution.rankers.layout import Encoded, rotations, spread
 from solution.rankers.scoring import BatchScoring
 
 HEAD = "head.safetensors"
@@ -44,16 +44,28 @@ class RetrievalPrior(nn.Module):
         return scores * self.log_scale.exp()
 
 
-@dataclass(frozen=True)
-class Item:
-    """An encoded question and the option scores (float [options]) of its options, in the encoded order."""
+E = TypeVar("E", bound=Encoded)
+"""What a family encodes a question as."""
 
-    encoded: Any
+
+@dataclass(frozen=True)
+class Item(Generic[E]):
+    """An encoded question.
+
+    Attributes:
+        prior: retrieval's scores of the encoded options, float [options]; empty without `retrieval_prior`.
+    """
+
+    encoded: E
     prior: list[float]
 
 
-class NeuralRanker:
-    """A ranker with a pretrained model. A family gives `_load_base`, `encode_question`, `length` and `scores`."""
+class NeuralRanker(Generic[E]):
+    """A ranker with a pretrained model.
+
+    A family gives `_load_base`, `encode_question`, `encoded_length` and `encoded_scores`, and may give `_make_head`,
+    `base_dtype` and `parts`.
+    """
 
     new_modules: tuple[str, ...] = ()
     """Modules of the base model that are new or must be trained whole (saved with the adapter)."""
@@ -74,9 +86,9 @@ class NeuralRanker:
         self.prior: RetrievalPrior | None = None
         self.tokenizer: Any = None
         self.load_seconds = 0.0
-        """That it took to load the base model."""
+        """Time that loading the base model took."""
         self.model_seconds = 0.0
-        """That passed in the model, of all `predict` calls."""
+        """Time in the model, of all `predict` calls together."""
         self._train_exam: Exam | None = None
         self._train_priors: np.ndarray | None = None
         self.token_limit: int | None = None
@@ -85,6 +97,7 @@ class NeuralRanker:
     # --- given by the family ---
 
     def _load_base(self, source: str, **options: Any) -> Any:
+        """The base model in `source`, a folder or hub name; `options` of `from_pretrained`."""
         raise NotImplementedError
 
     def pretrained_model(self, kind: Any, source: str, **options: Any) -> Any:
@@ -92,15 +105,18 @@ class NeuralRanker:
         return load_pretrained(kind, source, self.device.kind, **options)
 
     def _make_head(self) -> nn.Module | None:
+        """A head beside the base model; None where the base model has its own."""
         return None
 
-    def encode_question(self, exam: Exam, row: int, passages: int, option_order: Sequence[int]) -> Any:
+    def encode_question(self, exam: Exam, row: int, passages: int, option_order: Sequence[int]) -> E:
+        """A question with its first `passages` passages, its options in the order given."""
         raise NotImplementedError
 
-    def encoded_length(self, item: Any) -> int:
+    def encoded_length(self, encoded: E) -> int:
+        """Padded tokens that an encoded question costs."""
         raise NotImplementedError
 
-    def encoded_scores(self, items: Sequence[Any]) -> torch.Tensor:
+    def encoded_scores(self, items: Sequence[E]) -> torch.Tensor:
         """float [b, max_options] of encoded questions, -inf where there is no option."""
         raise NotImplementedError
 
@@ -128,29 +144,60 @@ class NeuralRanker:
         if self.model is not None:
             return
         started = time.monotonic()
-        from transformers import AutoTokenizer
-        from transformers.utils import logging
+        config = self.config
+        self._check_sharding()
+        source = distributed.main_first(lambda: resolve_model(config.model, self.cache, config.revision))
+        torch.manual_seed(config.seed)
 
-        # Its bars and load reports would drown ours; what matters is checked and told by us.
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
+        # The base model, with LoRA where it is trained; over several processes, sharded.
+        model = self._with_lora(self._load_pretrained(source))
+        if distributed.shards():
+            distributed.shard(model)
+        self.model = model
+
+        # New modules beside it. 4-bit weights are on the device already, streamed ones come to it layer by layer.
+        self.head = self._make_head()
+        self.prior = RetrievalPrior(config.temperature) if config.retrieval_prior else None
+        for module in self.modules:
+            if module is not self.model or (config.quantization is None and not self.streaming):
+                module.to(self.device.torch)
+            module.eval()
+        self.parameter_counts = adapters.trainable_in_float32(self.modules)
+
+        if config.merged:
+            read_manifest(Path(source), MERGED, "Name the folder that `python -m solution merge` wrote.", verify=False)
+            self._load_small(Path(source))
+        self.load_seconds = time.monotonic() - started
+
+    def _check_sharding(self) -> None:
         config = self.config
         if distributed.shards() and (config.quantization or (config.trains and config.lora is None)):
             raise UserError(
                 f"{config.name}: FSDP shards the frozen weights of a LoRA ranker, and goes with neither quantization "
                 "nor lora=null. Launch without --use_fsdp: each process then holds the whole model."
             )
-        source = distributed.main_first(lambda: resolve_model(config.model, self.cache, config.revision))
+
+    @property
+    def _weights_dtype(self) -> torch.dtype:
+        """float32 wherever base weights are trained; else as the family says."""
+        return torch.float32 if self.config.lora is None and self.config.trains else self.base_dtype
+
+    def _load_pretrained(self, source: str) -> Any:
+        """The base model as transformers loads it, in 4 bits where the settings say so; makes the tokenizer too."""
+        from transformers import AutoTokenizer
+        from transformers.utils import logging
+
+        # Their bars and load reports would drown ours; missing and unexpected weights are checked by our own code.
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        config = self.config
         options: dict[str, Any] = {"revision": config.revision} if config.revision else {}
-        torch.manual_seed(config.seed)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
             quantization = adapters.quantization_config(config.quantization, self.device.compute, self.new_modules)
             if quantization is not None:
                 options |= {"quantization_config": quantization, "device_map": {"": self.device.kind}}
-            # float32 wherever base weights are trained; else as the family says.
-            dtype = torch.float32 if config.lora is None and config.trains else self.base_dtype
-            model = self._load_base(source, dtype=dtype, trust_remote_code=False, **options)
+            model = self._load_base(source, dtype=self._weights_dtype, trust_remote_code=False, **options)
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001 - transformers raises many kinds for an unusable model
@@ -158,52 +205,68 @@ class NeuralRanker:
             raise UserError(f"{config.name}: the model {config.model} cannot be loaded: {text}") from error
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.unk_token or self.tokenizer.eos_token
+        return model
+
+    def _with_lora(self, model: Any) -> Any:
+        """The base model with what is trained of it: LoRA's matrices, or with `lora: null` all of its weights."""
+        config = self.config
         checkpointing = config.training.gradient_checkpointing and config.trains
-        if quantization is not None and self.merging:
-            model = adapters.dequantize(model, dtype)
-        elif quantization is not None:
+        if config.quantization is not None and self.merging:
+            model = adapters.dequantize(model, self._weights_dtype)
+        elif config.quantization is not None:
             model = adapters.prepare_quantized(model, checkpointing)
         elif checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
         if not config.trains:
-            model.requires_grad_(False)
-        elif config.lora is not None:
-            model = adapters.add_lora(model, config.lora, self.new_modules)
-        if distributed.shards():
-            distributed.shard(model)
-        self.model = model
-        self.head = self._make_head()
-        self.prior = RetrievalPrior(config.temperature) if config.retrieval_prior else None
-        for module in self.modules:
-            if module is not self.model or (quantization is None and not self.streaming):
-                module.to(self.device.torch)
-            module.eval()
-        self.parameter_counts = adapters.trainable_in_float32(self.modules)
-        if config.merged:
-            read_manifest(Path(source), MERGED, "Name the folder that `python -m solution merge` wrote.", verify=False)
-            self._load_small(Path(source))
-        self.load_seconds = time.monotonic() - started
+            return model.requires_grad_(False)
+        return model if config.lora is None else adapters.add_lora(model, config.lora, self.new_modules)
 
     # --- ranker ---
 
     def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
         """See `Ranker.fit`."""
-        if not self.config.trains:
-            self.build()
-            return self._bits()
-        train_exam.questions.require_answers("training")
-        self.model = None  # whatever was fitted or loaded before, training starts from the base model
-        self.build()
         config = self.config
+        if not config.trains:
+            self.build()
+            return self._report_bits()
+        train_exam.questions.require_answers("training")
+        self.model = None  # after an earlier `fit` or `load` too, training starts from the base model
+        self.build()
         trainable, total = self.parameter_counts
-        share = f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})"
         computed_on = f"{self.device}{distributed.describe_processes(self.modules)}"
-        say(f"{config.name}: {share}, {computed_on}")
-        bits = self._bits()
+        say(
+            f"{config.name}: {trainable:,} of {total:,} parameters are trained ({trainable / total:.2%}), {computed_on}"
+        )
+        bits = self._report_bits()
+
+        # The validation questions are watched: those with an answer are scored now and then.
+        answers = valid_exam.questions.answers
+        rows = np.flatnonzero(answers >= 0)
+
+        def evaluate() -> float:
+            return map_at_k(self.predict(valid_exam.hidden().subset(rows)), answers[rows])
+
         self._train_exam, self._train_priors = train_exam, self._priors(train_exam)
-        run = content_hash(
-            config.hash(),
+        title = checkpoint.name and f"{config.name} {checkpoint.name.replace('_', ' ')}"
+        key = self._run_key(train_exam, valid_exam)
+        try:
+            facts = train(
+                self,
+                Targets(train_exam.questions.answers, train_exam.questions.exists().sum(axis=1)),
+                RunSettings(title, key, config.training, self.device, config.seed),
+                RunFiles(checkpoint, logs),
+                evaluate if len(rows) else None,
+            )
+        finally:
+            self._train_exam = self._train_priors = None
+        counts = {"trainable_parameters": trainable, "parameters": total}
+        return {**facts, **counts, **bits, "computed_on": computed_on}
+
+    def _run_key(self, train_exam: Exam, valid_exam: Exam) -> str:
+        """A hash of all that the result of a training depends on."""
+        return content_hash(
+            self.config.hash(),
             train_exam.questions.content_hash(),
             [is_question(train_exam, row) for row in range(len(train_exam))],
             [[(p.id, p.title, p.text) for p in passages] for passages in train_exam.passages],
@@ -211,33 +274,9 @@ class NeuralRanker:
             train_exam.questions.ids,
             valid_exam.questions.content_hash(),
         )
-        hidden, answers = valid_exam.hidden(), valid_exam.questions.answers
-        known = answers >= 0
 
-        def evaluate() -> float:
-            rows = np.flatnonzero(known)
-            return map_at_k(self.predict(hidden.subset(rows)), answers[rows])
-
-        title = checkpoint.name and f"{config.name} {checkpoint.name.replace('_', ' ')}"
-        try:
-            facts = train(
-                self,
-                Targets(train_exam.questions.answers, train_exam.questions.exists().sum(axis=1)),
-                RunSettings(title, run, config.training, self.device, config.seed),
-                RunFiles(checkpoint, logs),
-                evaluate if known.any() else None,
-            )
-        finally:
-            self._train_exam = self._train_priors = None
-        return {
-            **facts,
-            "trainable_parameters": trainable,
-            "parameters": total,
-            **bits,
-            "computed_on": computed_on,
-        }
-
-    def _bits(self) -> dict[str, Any]:
+    def _report_bits(self) -> dict[str, Any]:
+        """The bits that a parameter takes in memory, told and for metrics.json; nothing without quantization."""
         if self.config.quantization is None:
             return {}
         bits = adapters.bits_per_parameter(self.model)
@@ -247,27 +286,29 @@ class NeuralRanker:
         )
         return {"bits_per_parameter": bits}
 
-    def length(self, item: Item) -> int:
+    def length(self, item: Item[E]) -> int:
         """Padded tokens that an item costs."""
         return self.encoded_length(item.encoded)
 
-    def parts(self, item: Item) -> list[Item]:
-        """What of an item may be scored apart in `predict`, each option in exactly one part."""
+    def parts(self, item: Item[E]) -> list[Item[E]]:
+        """Pieces of an item that may be scored apart in `predict`, each option in exactly one of them."""
         return [item]
 
-    def scores(self, items: Sequence[Item]) -> torch.Tensor:
+    def scores(self, items: Sequence[Item[E]]) -> torch.Tensor:
         """float [b, max_options], -inf where there is no option."""
         return self.with_prior(self.encoded_scores([item.encoded for item in items]), items)
 
-    def with_prior(self, scores: torch.Tensor, items: Sequence[Item]) -> torch.Tensor:
+    def with_prior(self, scores: torch.Tensor, items: Sequence[Item[E]]) -> torch.Tensor:
         """The scores of the encoded questions plus retrieval's, where the ranker is to use them."""
         if self.prior is None:
             return scores
         flat = torch.tensor([value for item in items for value in item.prior], device=scores.device)
         return scores + spread(self.prior(flat), [item.encoded for item in items])
 
-    def batch_scores(self, batches: Sequence[Sequence[Item]], advance: Callable[[int], None]) -> Iterator[torch.Tensor]:
-        """`scores` of one batch after the other; `advance` is told how many items have been scored since."""
+    def batch_scores(
+        self, batches: Sequence[Sequence[Item[E]]], advance: Callable[[int], None]
+    ) -> Iterator[torch.Tensor]:
+        """`scores` of one batch after the other; `advance` is called with the number of items scored since."""
         for batch in batches:
             with self.device.autocast():
                 scores = self.scores(batch)
@@ -277,12 +318,13 @@ class NeuralRanker:
     def _priors(self, exam: Exam) -> np.ndarray | None:
         return exam.prior(self.config) if self.config.retrieval_prior else None
 
-    def _item(self, exam: Exam, priors: np.ndarray | None, row: int, passages: int, order: list[int]) -> Item:
+    def _item(self, exam: Exam, priors: np.ndarray | None, row: int, passages: int, order: list[int]) -> Item[E]:
         prior = [] if priors is None else priors[row, order].tolist()
         return Item(self.encode_question(exam, row, passages, order), prior)
 
-    def encode(self, row: int, epoch: int) -> Item:
+    def encode(self, row: int, epoch: int) -> Item[E]:
         """One training question, with its augmentation (a function of seed, epoch and row)."""
+        # Options in another order, and now and then no context, so that the ranker relies on neither.
         exam, settings = self._train_exam, self.config.training
         assert exam is not None
         rng = np.random.default_rng([self.config.seed, epoch, row, 7])
@@ -292,11 +334,11 @@ class NeuralRanker:
             rng.shuffle(order)
         return self._item(exam, self._train_priors, row, passages, order)
 
-    def items(self, exam: Exam) -> tuple[list[int], list[Item]]:
-        """Every question to score, once for each rotation of its options, and the row that it is of."""
+    def items(self, exam: Exam) -> tuple[list[int], list[Item[E]]]:
+        """Every question to score, once for each rotation of its options, and the exam's row of each."""
         priors = self._priors(exam)
         rows: list[int] = []
-        items: list[Item] = []
+        items: list[Item[E]] = []
         for row, options in enumerate(exam.questions.options):
             for order in rotations([i for i, option in enumerate(options) if option], self.config.rotations):
                 rows.append(row)
@@ -314,11 +356,13 @@ class NeuralRanker:
         self.build()
         for module in self.modules:
             module.eval()
-        questions = exam.questions
-        exists = questions.exists()
+
+        # Each question once for each rotation of its options, cut into parts that may share a batch with any other.
+        exists = exam.questions.exists()  # bool [n, max_options]
         rows, items = self.items(exam)
         parts = [(number, part) for number, item in enumerate(items) for part in self.parts(item)]
-        scores = np.zeros((len(items), exists.shape[1]))
+        scores = np.zeros((len(items), exists.shape[1]))  # [rotated questions, max_options]
+
         scoring = BatchScoring(self, [part for _, part in parts])
         # Layers that FSDP gathers in inference mode could not be trained afterwards.
         without_gradients = torch.no_grad() if distributed.shards() else torch.inference_mode()
@@ -330,12 +374,15 @@ class NeuralRanker:
                     scores[number, part.encoded.positions] = row[part.encoded.positions]
         self.model_seconds += time.monotonic() - started
         trim_memory()
+
+        # Each process has scored its own part of the questions, and has zeros for the others.
         scores = distributed.sum_tables(scores)
         if not np.isfinite(scores[exists[rows]]).all():
             raise UserError(
                 f"the ranker {self.config.name} gave scores that are not finite; try precision=float32 "
                 "(half precision overflows with some models)"
             )
+
         # Rotations of a question are averaged as log-probabilities.
         table = np.zeros(exists.shape)
         np.add.at(table, rows, log_softmax(np.where(exists[rows], scores, -np.inf), axis=1))
@@ -359,7 +406,7 @@ class NeuralRanker:
         return [(module, name) for module, name in pairs if module is not None]
 
     def _put_whole(self, path: Path) -> None:
-        """Take weights that were trained whole."""
+        """Put weights that were trained whole into the base model."""
         put_state(self.model, path)
 
     def load(self, folder: Path) -> None:

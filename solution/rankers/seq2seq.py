@@ -36,20 +36,25 @@ class Seq2SeqRanker(GenerativeRanker):
         head = token_ids(self.tokenizer, [prefix], special=not self.config.prompt.chat)[0]
         return head, token_ids(self.tokenizer, [option.strip() for option in options], special=True)
 
-    def encoded_length(self, item: EncodedOptions) -> int:
-        return len(item.prefix) + sum(map(len, item.options))
+    def encoded_length(self, encoded: EncodedOptions) -> int:
+        return len(encoded.prefix) + sum(map(len, encoded.options))
 
     def encoded_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
         device, pad = self.device.torch, self.tokenizer.pad_token_id
         model = self.bare_model
-        prefix = pad_rows([item.prefix for item in items], pad, device)
+
+        # The encoder reads context and question once for all options.
+        prefix = pad_rows([item.prefix for item in items], pad, device)  # [b, prefix tokens]
         lengths = torch.tensor([len(item.prefix) for item in items], device=device)
         mask = (torch.arange(prefix.shape[1], device=device) < lengths[:, None]).long()
         encoded = model.get_encoder()(input_ids=prefix, attention_mask=mask).last_hidden_state
+
+        # The decoder scores every option against the states of its question; it reads each shifted by one token, so
+        # that at every place the token to predict is unseen.
         owners = torch.tensor([row for row, item in enumerate(items) for _ in item.options], device=device)
-        labels = pad_rows([option for item in items for option in item.options], pad, device)
+        labels = pad_rows([option for item in items for option in item.options], pad, device)  # [options, tokens]
         option_lengths = torch.tensor([len(option) for item in items for option in item.options], device=device)
-        there = torch.arange(labels.shape[1], device=device) < option_lengths[:, None]
+        is_token = torch.arange(labels.shape[1], device=device) < option_lengths[:, None]
         start = model.config.decoder_start_token_id
         shifted = torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
         output = model(
@@ -59,12 +64,14 @@ class Seq2SeqRanker(GenerativeRanker):
             output_hidden_states=True,
             use_cache=False,
         )
+
+        # The head's score of an option: from its last token's state, its mean log-likelihood, or both.
         head = self.head
         assert isinstance(head, ScoreHead)
         likelihood = None
         if head.needs_likelihood:
-            logits = output.logits.float()
+            logits = output.logits.float()  # [options, tokens, vocabulary]
             token = logits.gather(2, labels[:, :, None])[:, :, 0] - logits.logsumexp(dim=2)
-            likelihood = torch.where(there, token, 0.0).sum(dim=1) / option_lengths
+            likelihood = torch.where(is_token, token, 0.0).sum(dim=1) / option_lengths
         last = output.decoder_hidden_states[-1][torch.arange(len(labels), device=device), option_lengths - 1]
         return spread(head(last, likelihood, owners), items)

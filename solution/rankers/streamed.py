@@ -2,8 +2,8 @@
 
 The model is built without weights. All batches of questions go through a layer before the next one
 takes its place, so a layer is read once for all of them, and the next is read while one is computed.
-What the layers are given (masks, rotations) comes from the model's own code, and mask, positions
-and head are those of `CausalRanker`, so the scores are the same.
+The layers' other inputs (masks, rotations) come from the model's own code, and mask, positions and
+head are those of `CausalRanker`, so the scores are the same.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from solution.exam import Exam
 from solution.models import empty_model, stored_quantized
 from solution.rankers.attention import use_shared_prefix
 from solution.rankers.causal import CausalRanker
-from solution.rankers.generative import EncodedOptions
+from solution.rankers.generative import EncodedOptions, ScoreHead
 from solution.rankers.layout import spread
 from solution.rankers.neural import Item
 from solution.rankers.stored_weights import Slot, Weights
+
+Choices = Item[EncodedOptions]
 
 
 @dataclass
@@ -36,18 +38,18 @@ class Pass:
     Attributes:
         ids: int64 [b, tokens].
         states: [b, tokens, hidden].
-        calls: for each layer, what it is given beside the states; a mask is named by its place in `masks`.
+        inputs: each layer's arguments beside the states; a mask is named by its place in `masks`.
         masks: bool [b, 1, tokens, tokens], True where a token sees another: a small part of the float ones' memory.
     """
 
     ids: torch.Tensor
     states: torch.Tensor
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     masks: list[torch.Tensor] = field(default_factory=list)
 
 
 class Relay(nn.Module):
-    """Stands in a layer's place: notes what the layer would be given, and hands the states on."""
+    """A module in a layer's place: it notes the layer's inputs, and hands the states on unchanged."""
 
     def __init__(self, layer: nn.Module, calls: list[Any]):
         super().__init__()
@@ -57,7 +59,7 @@ class Relay(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(self._noted[0], name)  # models ask a layer of which kind it is
+            return getattr(self._noted[0], name)  # models look up a layer's kind of attention
 
     def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         self._noted[1].append((states, args, kwargs))
@@ -70,12 +72,12 @@ class StreamedCausalRanker(CausalRanker):
     def __init__(self, config: RankerConfig, cache: Path):
         super().__init__(config, cache)
         self.streaming = True
-        self._stream_tokens: int | None = None  # what the setting was halved to when memory ran out
+        self._stream_tokens = config.stream_tokens  # halved when memory runs out
         self.weights: Weights
         self._side: Any = torch.cuda.Stream() if self.device.kind == "cuda" else None
 
     def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
-        """See `Ranker.fit`. A model that was trained is in memory, and goes on to score from there."""
+        """See `Ranker.fit`. After training the model is in memory, and scores from there."""
         self.streaming = not self.config.trains
         return super().fit(train_exam, valid_exam, checkpoint, logs)
 
@@ -104,7 +106,7 @@ class StreamedCausalRanker(CausalRanker):
         super().build()
         if not self.streaming:
             return
-        # PEFT makes its parameters where the base model's are: nowhere. `load` fills them.
+        # PEFT makes its parameters on the base model's device, here the meta device. `load` fills them.
         base = {id(slot.empty) for slot in self._slots}
         model: Any = self.model
         for module in model.modules():
@@ -124,7 +126,8 @@ class StreamedCausalRanker(CausalRanker):
         self._put(self._resident, self._read(self._resident))
 
     def _stages(self, model: Any) -> None:
-        """Sort the model's weights by when they are needed."""
+        """Sort the model's weights into the stages at which they are needed: embedding, layers, output, and those
+        that stay in memory."""
         backbone: Any = getattr(model, model.base_model_prefix, None)
         if not isinstance(getattr(backbone, "layers", None), nn.ModuleList) or not hasattr(backbone, "norm"):
             raise UserError(
@@ -176,13 +179,14 @@ class StreamedCausalRanker(CausalRanker):
     # --- reading ---
 
     def _read(self, slots: Sequence[Slot]) -> list[nn.Parameter]:
-        """The weights of a stage on the device; runs beside the computing."""
+        """The weights of a stage, on the device; called in a thread of its own while the stage before computes."""
         named = {slot.name: slot for slot in slots}
-        made = {name: self._made(named[name], tensor) for name, tensor in self.weights.read(list(named))}
-        return [made[slot.name] for slot in slots]
+        parameters = {name: self._parameter(named[name], tensor) for name, tensor in self.weights.read(list(named))}
+        return [parameters[slot.name] for slot in slots]
 
-    def _made(self, slot: Slot, tensor: torch.Tensor) -> nn.Parameter:
-        # A copy in any case: a memory-mapped tensor would be read only when it is computed with.
+    def _parameter(self, slot: Slot, tensor: torch.Tensor) -> nn.Parameter:
+        """A stored tensor as the parameter that its slot asks for: dtype, device, and 4 bits where it has them."""
+        # Always a copy: a memory-mapped tensor would be read only when a kernel touches it.
         tensor = tensor.to(self._load_dtype, copy=True)
         four_bit = hasattr(slot.empty, "quant_type")
         tensor = self._on_device(tensor if four_bit else tensor.to(slot.empty.dtype))
@@ -194,7 +198,7 @@ class StreamedCausalRanker(CausalRanker):
     def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.device.kind != "cuda":
             return tensor
-        # On a stream of its own, so that the copy runs beside the kernels of the layer before.
+        # On a second stream, so that the copy runs beside the kernels of the layer before.
         main = torch.cuda.default_stream()
         with torch.cuda.stream(self._side):
             moved = tensor.pin_memory().to(self.device.torch, non_blocking=True)
@@ -207,13 +211,13 @@ class StreamedCausalRanker(CausalRanker):
         for slot, parameter in zip(slots, parameters, strict=True):
             slot.put(parameter)
 
-    def _in_turn(self, stages: Sequence[Sequence[Slot]], kept: Sequence[Slot]) -> Iterator[int]:
+    def _in_turn(self, stages: Sequence[Sequence[Slot]], staying: Sequence[Slot]) -> Iterator[int]:
         """Have each stage's weights in the model in turn, while the next one's are read; yields its number.
 
         Args:
-            kept: slots that stay filled to the end.
+            staying: slots that stay filled to the end.
         """
-        staying = {id(slot) for slot in kept}
+        to_the_end = {id(slot) for slot in staying}
         try:
             with ThreadPoolExecutor(1) as pool:
                 coming = pool.submit(self._read, stages[0])
@@ -223,7 +227,7 @@ class StreamedCausalRanker(CausalRanker):
                         coming = pool.submit(self._read, stages[number + 1])
                     yield number
                     for slot in stage:
-                        if id(slot) not in staying:
+                        if id(slot) not in to_the_end:
                             slot.put(slot.empty)
         finally:
             for stage in stages:
@@ -232,19 +236,18 @@ class StreamedCausalRanker(CausalRanker):
 
     # --- scoring ---
 
-    def batch_scores(self, batches: Sequence[Sequence[Item]], advance: Callable[[int], None]) -> Iterator[torch.Tensor]:
-        """See `NeuralRanker.batch_scores`; as many batches at once as `stream_tokens` allows."""
+    def batch_scores(
+        self, batches: Sequence[Sequence[Choices]], advance: Callable[[int], None]
+    ) -> Iterator[torch.Tensor]:
+        """See `NeuralRanker.batch_scores`; `stream_tokens` bounds the batches that pass through the layers together."""
         if not self.streaming:
             yield from super().batch_scores(batches, advance)
             return
-        limit = self.config.stream_tokens
-        if self._stream_tokens is not None:
-            limit = min(limit, self._stream_tokens)
-        group: list[Sequence[Item]] = []
+        group: list[Sequence[Choices]] = []
         tokens = 0
         for batch in batches:
             more = len(batch) * max(map(self.length, batch))
-            if group and tokens + more > limit:
+            if group and tokens + more > self._stream_tokens:
                 yield from self._stream(group, tokens, advance)
                 group, tokens = [], 0
             group.append(batch)
@@ -253,47 +256,65 @@ class StreamedCausalRanker(CausalRanker):
 
     def use_less_memory(self) -> bool:
         """See `NeuralRanker.use_less_memory`: fewer tokens pass through the layers together."""
-        tokens = min(self.config.stream_tokens, self._stream_tokens or self.config.stream_tokens)
-        self._stream_tokens = tokens // 2
-        return self.streaming and tokens > self.config.max_tokens
+        before, self._stream_tokens = self._stream_tokens, self._stream_tokens // 2
+        return self.streaming and before > self.config.max_tokens
 
     def _stream(
-        self, batches: Sequence[Sequence[Item]], tokens: int, advance: Callable[[int], None]
+        self, batches: Sequence[Sequence[Choices]], tokens: int, advance: Callable[[int], None]
     ) -> Iterator[torch.Tensor]:
+        """The scores of each batch; all batches, `tokens` tokens together, go through a layer before the next one."""
+        # A batch is one pass through the model, or two (see `_passes`).
         encoded = [[item.encoded for item in batch] for batch in batches]
-        split = [self._parts(items) for items in encoded]
-        parts = [part for some, _ in split for part in some]
+        split = [self._passes(items) for items in encoded]
+        packed = [part for parts, _ in split for part in parts]
         layers = list(self.backbone.layers)
-        head: Any = self.head
-        needs_output = head.needs_likelihood
-        stages = [self._embedding, *self._layers, self._output if needs_output else []]
+        head = self.head
+        assert isinstance(head, ScoreHead)
+        stages = [self._embedding, *self._layers, self._output if head.needs_likelihood else []]
+        staying = self._embedding if self._tied and head.needs_likelihood else []
         home = self._home(tokens)
+
         passes: list[Pass] = []
-        values: list[torch.Tensor] = []
-        items, told, steps = sum(map(len, batches)), 0, len(parts) * len(layers)
-        for number in self._in_turn(stages, self._embedding if self._tied and needs_output else []):
-            if number == 0:
-                passes = [self._begin(part, layers, home) for part in parts]
-            elif number <= len(layers):
-                for place, one in enumerate(passes, (number - 1) * len(parts) + 1):
-                    self._pass(layers[number - 1], number - 1, one, home)
-                    advance(items * place // steps - told)
-                    told = items * place // steps
-            else:
-                for part, one in zip(parts, passes, strict=True):
+        values: list[torch.Tensor] = []  # of each pass, float32 [its options]
+        show = self._shown_by_layer(sum(map(len, batches)), len(packed) * len(layers), advance)
+        for stage in self._in_turn(stages, staying):
+            if stage == 0:  # the embedding
+                passes = [self._begin(part, layers, home) for part in packed]
+            elif stage <= len(layers):
+                for one in passes:
+                    self._pass(layers[stage - 1], stage - 1, one, home)
+                    show()
+            else:  # the output layer
+                for part, one in zip(packed, passes, strict=True):
                     with self.device.autocast():
                         states = self.backbone.norm(one.states.to(self.device.torch))
                         values.append(self._head_scores(part, one.ids, states))
+
+        # The values of a batch's passes together, as one table: [b, max_options].
         start = 0
-        for batch, one_encoded, (some, places) in zip(batches, encoded, split, strict=True):
+        for batch, items, (parts, places) in zip(batches, encoded, split, strict=True):
             with self.device.autocast():
-                scores = spread(torch.cat(values[start : start + len(some)]), one_encoded, places)
+                scores = spread(torch.cat(values[start : start + len(parts)]), items, places)
                 scores = self.with_prior(scores, batch)
             yield scores
-            start += len(some)
+            start += len(parts)
+
+    @staticmethod
+    def _shown_by_layer(items: int, steps: int, advance: Callable[[int], None]) -> Callable[[], None]:
+        """A function to call after each of `steps` passes through a layer: it advances by a share of the items."""
+        done = shown = 0
+
+        def show() -> None:
+            nonlocal done, shown
+            done += 1
+            advance(items * done // steps - shown)
+            shown = items * done // steps
+
+        return show
 
     def _home(self, tokens: int) -> torch.device:
-        """Where the states of so many tokens wait for the next layer: on the GPU if they take a small part of it."""
+        """The device on which the states of so many tokens wait for the next layer: the GPU if they take a small part
+        of it."""
         if self.device.kind == "cuda":
             free, _ = torch.cuda.mem_get_info()
             if tokens * self._hidden_size() * self.bare_model.dtype.itemsize < free // 4:
@@ -301,7 +322,7 @@ class StreamedCausalRanker(CausalRanker):
         return torch.device("cpu")
 
     def _begin(self, part: Sequence[EncodedOptions], layers: Sequence[nn.Module], home: torch.device) -> Pass:
-        """Embed a batch, and note what the model's own code would give each layer."""
+        """Embed a batch, and note each layer's inputs, which the model's own code makes."""
         inputs = self._packed(part)
         calls: list[tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]] = []
         backbone = self.backbone
@@ -327,12 +348,14 @@ class StreamedCausalRanker(CausalRanker):
             if id(mask) not in places:
                 places[id(mask)] = len(one.masks)
                 one.masks.append((mask == 0).to(home))
-            one.calls.append((args, {**kwargs, "attention_mask": places[id(mask)]}))
+            one.inputs.append((args, {**kwargs, "attention_mask": places[id(mask)]}))
         return one
 
     def _pass(self, layer: nn.Module, number: int, one: Pass, home: torch.device) -> None:
-        args, kwargs = one.calls[number]
+        """Take a batch through a layer."""
+        args, kwargs = one.inputs[number]
         states = one.states.to(self.device.torch)
+        # The float mask that the model's code made is needed layer after layer: kept as bool, made anew each time.
         dtype = self.bare_model.dtype
         seen = one.masks[kwargs["attention_mask"]].to(self.device.torch)
         mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
@@ -344,4 +367,4 @@ class StreamedCausalRanker(CausalRanker):
                 "streamed; set stream to false"
             )
         one.states = states.to(home)
-        one.calls[number] = ((), {})
+        one.inputs[number] = ((), {})  # not needed again

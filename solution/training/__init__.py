@@ -1,1 +1,1 @@
-"""Training: the loop, LoRA and QLoRA set-up, batches by token budget, checkpoints."""
+"""The stage behind `train_fold.py`: rankers trained on folds, and a trained fold merged into one model."""
