@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import yaml
@@ -28,11 +28,16 @@ from solution.suggestions import suggest
 from solution.weights import NOT_THE_MODEL, check_folder, read_record
 from solution.workdir import Workdir
 
+if TYPE_CHECKING:
+    import torch
+
+    from solution.rankers.neural import NeuralRanker
+
 Dtype = Literal["float32", "bfloat16"]
 BYTES = {"float32": 4, "bfloat16": 2}
 PROBES = 4
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
-"""How far an option's probability may move between adapter and merged model: rounding, and no more."""
+"""The most that an option's probability may move between adapter and merged model: rounding, and no more."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Merged:
 def merge_fold(
     workdir: Workdir, name: str, fold: int, output: Path, dtype: Dtype = "float32", overrides: Sequence[str] = ()
 ) -> Merged:
-    """Write the ranker of one trained fold as a model of its own, and check that it says what the adapter said.
+    """Write the ranker of one trained fold as a model of its own, and check that it answers as the adapter did.
 
     It is merged on the CPU, in `dtype`. 4-bit base weights (QLoRA) are taken back to `dtype` as they
     are, rounding included: the adapter was trained on them and makes up for their rounding.
@@ -77,9 +82,16 @@ def merge_fold(
         raise UserError(f"the ranker {name} has no trained fold {fold} in {workdir.weights}. Train it first: {train}")
     remedy = f"Train it again: {train}"
     check_folder(folder, remedy)
-    stored = read_record(folder, remedy)
+    record = read_record(folder, remedy)
+    config = _checked_settings(name, apply_overrides(record["config"], changes), folder)
+    check_models([config])
+    return _merge(config, record["about"], folder, output, dtype, workdir)
+
+
+def _checked_settings(name: str, values: dict[str, Any], folder: Path) -> RankerConfig:
+    """The settings of a trained fold; raises `UserError` where there is no adapter to merge."""
     try:
-        config = RankerConfig.model_validate(apply_overrides(stored["config"], changes))
+        config = RankerConfig.model_validate(values)
     except ValidationError as error:
         text = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise UserError(f"the settings of the ranker {name} are wrong: {text}") from None
@@ -90,60 +102,38 @@ def merge_fold(
             f"the ranker {name} was trained without lora: its whole weights are in {folder / 'model.safetensors'}, "
             "and there is nothing to merge"
         )
-    check_models([config])
-    return _merge(config, stored["about"], folder, output, dtype, workdir)
+    return config
 
 
 def _merge(
     config: RankerConfig, about: dict[str, Any], folder: Path, output: Path, dtype: Dtype, workdir: Workdir
 ) -> Merged:
-    import torch
-
-    # Imported here, as torch is: settings and files are checked before it loads.
-    from solution.rankers.neural import NeuralRanker
-
-    def ranker_of(settings: RankerConfig) -> NeuralRanker:
-        ranker = make_ranker(settings, workdir.cache)
-        assert isinstance(ranker, NeuralRanker)
-        ranker.device = Device("cpu", getattr(torch, dtype))
-        return ranker
-
+    """See `merge_fold`; `about` is of the fold in `folder`."""
     # A stuck or killed merge leaves only temporary folders behind.
     if output.parent.is_dir():
         sweep_leftovers(output.parent, output.name)
+
+    # The adapter's answers to a few questions, and the model with LoRA's products added to its weights.
     probes = probe_exam(config)
-    ranker = ranker_of(config)
+    ranker = _cpu_ranker(config, dtype, workdir)
     ranker.merging = True
     ranker.load(folder)
     say(f"{config.name}: merging in {dtype} on the CPU")
-    before = ranker.predict(probes)
-    model = ranker.model.merge_and_unload().to(getattr(torch, dtype))
+    before = ranker.predict(probes)  # [probes, options]
+    model = ranker.model.merge_and_unload().to(_torch_dtype(dtype))
     _check_disk(output, sum(p.numel() for p in model.parameters()) * BYTES[dtype])
-    name = f"{config.name[:57]}_merged"
+
     with atomic_folder(output) as temporary:
-        model.save_pretrained(temporary)
-        ranker.tokenizer.save_pretrained(temporary)
-        for path in folder.iterdir():
-            # The head and what else a family keeps beside its adapter.
-            if path.is_file() and not path.name.startswith("adapter_") and path.name not in NOT_THE_MODEL:
-                shutil.copy(path, temporary)
-        del model, ranker
+        _write_model(model, ranker, folder, temporary)
+        del model, ranker  # two models in memory would be one too many
         free_memory()
-        merged = config.model_copy(
-            update={
-                "name": name,
-                "model": str(output.resolve()),
-                "revision": None,
-                "merged": True,
-                "lora": None,
-                "quantization": None,
-                "training": config.training.model_copy(update={"epochs": 0}),
-            }
-        )
-        settings = temporary / f"{name}.yaml"
+        merged = _merged_settings(config, output)
+        settings = temporary / f"{merged.name}.yaml"
         settings.write_text(_yaml(merged, output, about), encoding="utf-8")
         write_manifest(temporary, MERGED, ranker=config.name, about=about, seen=_seen(workdir, about["fold"]))
-        after = ranker_of(merged.model_copy(update={"model": str(temporary)})).predict(probes)
+
+        # Read back from disk, it must answer as the adapter did; else nothing is left of it.
+        after = _cpu_ranker(merged.model_copy(update={"model": str(temporary)}), dtype, workdir).predict(probes)
         difference = float(np.abs(after - before).max())
         if not difference <= TOLERANCE[dtype]:
             raise UserError(
@@ -156,7 +146,48 @@ def _merge(
     return Merged(output, output / settings.name, size, difference)
 
 
-def probe_exam(config: RankerConfig) -> Any:
+def _torch_dtype(dtype: Dtype) -> torch.dtype:
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+
+
+def _cpu_ranker(config: RankerConfig, dtype: Dtype, workdir: Workdir) -> NeuralRanker[Any]:
+    """The ranker of the settings, not loaded yet, that computes on the CPU in `dtype`."""
+    # Imported here: it loads torch, and settings and files are checked before that.
+    from solution.rankers.neural import NeuralRanker
+
+    ranker = make_ranker(config, workdir.cache)
+    assert isinstance(ranker, NeuralRanker)
+    ranker.device = Device("cpu", _torch_dtype(dtype))
+    return ranker
+
+
+def _write_model(model: Any, ranker: NeuralRanker[Any], folder: Path, target: Path) -> None:
+    """Write a merged model and its tokenizer, with the head and whatever else the fold keeps beside its adapter."""
+    model.save_pretrained(target)
+    ranker.tokenizer.save_pretrained(target)
+    for path in folder.iterdir():
+        if path.is_file() and not path.name.startswith("adapter_") and path.name not in NOT_THE_MODEL:
+            shutil.copy(path, target)
+
+
+def _merged_settings(config: RankerConfig, output: Path) -> RankerConfig:
+    """The settings with which the merged model in `output` is a ranker: scored, and not trained."""
+    return config.model_copy(
+        update={
+            "name": f"{config.name[:57]}_merged",
+            "model": str(output.resolve()),
+            "revision": None,
+            "merged": True,
+            "lora": None,
+            "quantization": None,
+            "training": config.training.model_copy(update={"epochs": 0}),
+        }
+    )
+
+
+def probe_exam(config: RankerConfig) -> Exam:
     """The built-in exam's first questions, closed-book, with option scores of 0 where the ranker asks for some."""
     questions = read_questions(EXAM).subset(range(PROBES))
     zeros = np.zeros(questions.exists().shape, dtype=np.float32)
@@ -184,7 +215,7 @@ def _yaml(config: RankerConfig, output: Path, about: dict[str, Any]) -> str:
 
 
 def _seen(workdir: Workdir, fold: int) -> dict[str, Any]:
-    """By which column questions were grouped, and the prints of those that the fold's ranker was trained on."""
+    """The column by which questions were grouped, and the prints of those that the fold's ranker was trained on."""
     if not workdir.folds.is_file():
         say(f"note: {workdir.folds} is not there, so that the merged model cannot know which questions it has seen")
         return {"group_column": None, "prints": []}
