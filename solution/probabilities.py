@@ -12,7 +12,7 @@ Merge = Literal["mean", "max", "max_mean"]
 
 
 def merge(tables: Sequence[np.ndarray], exists: np.ndarray, how: Merge) -> np.ndarray:
-    """Several answers of one ranker (over contexts or folds) as one; see `Recipe.groups`.
+    """Several answers of one ranker (over contexts or folds) as one: their mean, their maximum, or half of both.
 
     Args:
         tables: each float [n, width].

@@ -191,8 +191,7 @@ def test_drawn_passages_and_their_loss(tiny, tmp_path):
     model = CrossEncoder(settings, tmp_path)
     lists = learnable(6)
     model.build()
-    tokens = [model._tokens([one.query, *one.texts]) for one in lists]
-    model._lists = [(own[0], own[1:], one) for own, one in zip(tokens, lists, strict=True)]
+    model.take_lists(lists)
     drawn = [model.encode(2, epoch) for epoch in range(6)]
     for item in drawn:
         places = [lists[2].priors.index(value) for value in item.prior]
@@ -208,7 +207,7 @@ def test_drawn_passages_and_their_loss(tiny, tmp_path):
 def test_a_question_too_long_keeps_its_end_and_half_the_room(tiny):
     model = CrossEncoder(tiny_settings(tiny("bert"), max_tokens=32), Path("unused"))
     model.build()
-    sequence, first = model._pair(list(range(100, 140)), list(range(200, 240)))
+    sequence, first = model.pair(list(range(100, 140)), list(range(200, 240)))
     cls, sep = model.tokenizer.cls_token_id, model.tokenizer.sep_token_id
     assert len(sequence) == 32 and sequence[0] == cls and sequence[first - 1] == sequence[-1] == sep
     assert sequence[1 : first - 1] == list(range(125, 140)) and sequence[first:-1] == list(range(200, 214))

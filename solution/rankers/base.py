@@ -1,4 +1,4 @@
-"""What every ranker is, and the exam that it reads."""
+"""The protocol of a ranker, and its answers to several contexts or to some of the options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from solution.questions import Questions
 
 
 def predict_contexts(ranker: Ranker, exams: Sequence[Exam]) -> np.ndarray:
-    """What a ranker says of the same questions with each of several contexts, blended as its config says.
+    """A ranker's answers to the same questions with each of several contexts, blended as its config says.
 
     Returns:
         float32 [n, max_options], see `Ranker.predict`.
@@ -36,7 +36,7 @@ class Ranker(Protocol):
         """Train on `train`; `valid` is only watched. Killed and called again, goes on from `checkpoint`.
 
         Args:
-            logs: a folder for what is told while training (`log.csv`, event files); None: nothing is written.
+            logs: a folder for the curves of the training (`log.csv`, event files); None: nothing is written.
 
         Returns:
             JSON-able facts for metrics.json: losses, evaluations, trainable parameters.
@@ -68,8 +68,10 @@ def alive_only(questions: Questions, alive: np.ndarray) -> Questions:
     return Questions(questions.ids, questions.prompts, options, questions.answers, questions.extra)
 
 
-def predict_part(model: Any, exams: Sequence[Any], rows: Sequence[int], alive: np.ndarray, width: int) -> np.ndarray:
-    """What a loaded ranker says of these questions' living options, float32 [rows, width].
+def predict_part(
+    ranker: Ranker, exams: Sequence[Exam], rows: Sequence[int], alive: np.ndarray, width: int
+) -> np.ndarray:
+    """A loaded ranker's answers to some questions, their living options alone, float32 [rows, width].
 
     Args:
         exams: all questions, with each of the contexts that the ranker reads.
@@ -77,5 +79,5 @@ def predict_part(model: Any, exams: Sequence[Any], rows: Sequence[int], alive: n
     """
     parts = [exam.subset(rows) for exam in exams]
     questions = alive_only(parts[0].questions, alive)
-    table = predict_contexts(model, [Exam(questions, part.passages, part.option_scores) for part in parts])
+    table = predict_contexts(ranker, [Exam(questions, part.passages, part.option_scores) for part in parts])
     return np.pad(table, ((0, 0), (0, width - table.shape[1])))

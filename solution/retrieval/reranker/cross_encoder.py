@@ -1,9 +1,12 @@
-"""The reranker's model: a cross-encoder, which reads question and passage together, trained in the rankers' loop."""
+"""The reranker's model: a cross-encoder, which reads question and passage together, trained in the rankers' loop.
+
+A question's passages take the place that a ranker's options have: each is a sequence, and the loss is over all of them.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +30,18 @@ _QUESTIONS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class Pairs(Item):
+class Pairs(Item[EncodedChoices]):
     """One question's encoded pairs; those at the first `alternatives` positions are right ones and count as one."""
 
     alternatives: int = 1
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token ids of a question and of its passages."""
+
+    query: list[int]
+    passages: list[list[int]]
 
 
 class CrossEncoder(MultipleChoiceRanker):
@@ -51,7 +62,7 @@ class CrossEncoder(MultipleChoiceRanker):
         super().__init__(settings.as_ranker(), cache)
         self.settings = settings
         self.title = "the reranker"
-        self._lists: list[tuple[list[int], list[list[int]], LabelledList]] = []
+        self._lists: list[tuple[Tokens, LabelledList]] = []  # while it is trained
 
     def _load_base(self, source: str, **options: Any) -> Any:
         model = super()._load_base(source, num_labels=1, **options)
@@ -77,7 +88,7 @@ class CrossEncoder(MultipleChoiceRanker):
 
     @functools.cached_property
     def _frame(self) -> tuple[list[int], list[int], list[int]]:
-        """The special tokens before, between and behind two texts, as the model's own tokenizer sets them."""
+        """The special tokens before, between and behind two texts, as the model's entry tokenizer sets them."""
         encoded = self.tokenizer("a", "a", return_special_tokens_mask=True)
         runs: list[list[int]] = [[], [], []]
         place, inside = 0, False
@@ -89,13 +100,16 @@ class CrossEncoder(MultipleChoiceRanker):
             inside = not special
         return runs[0], runs[1], runs[2]
 
-    def _pair(self, query: list[int], passage: list[int]) -> tuple[list[int], int]:
-        """A sequence, and how much of it is the question's. Of a long question the end is kept: the options."""
+    def pair(self, query: list[int], passage: list[int]) -> tuple[list[int], int]:
+        """The sequence of a question and a passage, and the number of its tokens that are the question's.
+
+        Of a long question the end is kept, where the options stand.
+        """
         begin, middle, end = self._frame
         room = self._limit() - len(begin) - len(middle) - len(end)
-        kept, rest = share_room(len(query), len(passage), room)
-        first = begin + query[len(query) - kept :] + middle
-        return first + passage[:rest] + end, len(first)
+        query_room, passage_room = share_room(len(query), len(passage), room)
+        first = begin + query[len(query) - query_room :] + middle
+        return first + passage[:passage_room] + end, len(first)
 
     def _pairs(
         self,
@@ -105,17 +119,23 @@ class CrossEncoder(MultipleChoiceRanker):
         positions: Sequence[int],
         alternatives: int = 1,
     ) -> Pairs:
-        made = [self._pair(query, passage) for passage in passages]
-        encoded = EncodedChoices([sequence for sequence, _ in made], [end for _, end in made], list(positions))
+        pairs = [self.pair(query, passage) for passage in passages]
+        encoded = EncodedChoices([sequence for sequence, _ in pairs], [end for _, end in pairs], list(positions))
         return Pairs(encoded, list(priors), alternatives)
 
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids, each distinct text encoded once."""
-        distinct = list(dict.fromkeys(texts))
+    def tokens(self, lists: Sequence[PassageList]) -> list[Tokens]:
+        """The token ids of questions and passages, each distinct text encoded once."""
+        distinct = list(
+            dict.fromkeys([entry.query for entry in lists] + [text for entry in lists for text in entry.texts])
+        )
         ids = dict(zip(distinct, token_ids(self.tokenizer, distinct), strict=True))
-        return [ids[text] for text in texts]
+        return [Tokens(ids[entry.query], [ids[text] for text in entry.texts]) for entry in lists]
 
-    def scores(self, items: Sequence[Item]) -> torch.Tensor:
+    def take_lists(self, lists: Sequence[LabelledList]) -> None:
+        """Hold the questions from which `encode` draws."""
+        self._lists = list(zip(self.tokens(lists), lists, strict=True))
+
+    def scores(self, items: Sequence[Item[EncodedChoices]]) -> torch.Tensor:
         """float [b, columns]; several right passages are one column, the logarithm of the sum of their exponentials.
 
         The loop's cross-entropy is then minus the logarithm of the share of all right passages: which of
@@ -139,7 +159,7 @@ class CrossEncoder(MultipleChoiceRanker):
         """Train on `lists`. Killed and called again, goes on from `checkpoint`; returns facts for metrics.json.
 
         Raises:
-            UserError: see `training.loop.train`.
+            UserError: see `learning.loop.train`.
         """
         self.model = None  # training starts from the base model
         self.build()
@@ -147,21 +167,18 @@ class CrossEncoder(MultipleChoiceRanker):
         trainable, total = self.parameter_counts
         title = f"reranker {checkpoint.name.replace('_', ' ')}"
         say(f"{title}: {trainable:,} of {total:,} parameters are trained, {self.device}")
-        queries = self._tokens([one.query for one in lists])
-        passages = iter(self._tokens([text for one in lists for text in one.texts]))
-        self._lists = [
-            (query, [next(passages) for _ in one.texts], one) for query, one in zip(queries, lists, strict=True)
-        ]
-        run = content_hash(
+        key = content_hash(
             settings.trained_hash(),
-            [(one.query, one.texts, one.right, np.round(one.priors, 4).tolist()) for one in lists],
+            [(entry.query, entry.texts, entry.right, np.round(entry.priors, 4).tolist()) for entry in lists],
         )
-        wrong = np.array([min(settings.negatives, one.right.count(False)) for one in lists])
+        # The right passages of a question are one column, the first; each wrong one is a column of its entry.
+        wrong = np.array([min(settings.negatives, entry.right.count(False)) for entry in lists])
+        self.take_lists(lists)
         try:
             facts = train(
                 self,
                 Targets(np.zeros(len(lists), dtype=np.int64), 1 + wrong),
-                RunSettings(title, run, settings.training, self.device, settings.seed),
+                RunSettings(title, key, settings.training, self.device, settings.seed),
                 RunFiles(checkpoint, logs),
                 evaluate,
             )
@@ -170,17 +187,17 @@ class CrossEncoder(MultipleChoiceRanker):
         return {**facts, "trainable_parameters": trainable, "parameters": total, "computed_on": str(self.device)}
 
     def encode(self, row: int, epoch: int) -> Pairs:
-        """One training question with right and wrong passages drawn from its own (by seed, epoch and row)."""
+        """One training question with some of its right and wrong passages, drawn by seed, epoch and row."""
         settings = self.settings
-        query, passages, one = self._lists[row]
+        tokens, labelled = self._lists[row]
         rng = np.random.default_rng([settings.seed, epoch, row, 11])
-        right, wrong = np.flatnonzero(one.right), np.flatnonzero(~np.array(one.right))
+        right, wrong = np.flatnonzero(labelled.right), np.flatnonzero(~np.array(labelled.right))
         right = rng.choice(right, min(settings.positives, len(right)), replace=False)
         wrong = rng.choice(wrong, min(settings.negatives, len(wrong)), replace=False)
         drawn = [*right.tolist(), *wrong.tolist()]
         positions = [*range(len(right)), *range(settings.positives, settings.positives + len(wrong))]
-        priors = [one.priors[i] for i in drawn] if one.priors else []
-        return self._pairs(query, [passages[i] for i in drawn], priors, positions, settings.positives)
+        priors = [labelled.priors[i] for i in drawn] if labelled.priors else []
+        return self._pairs(tokens.query, [tokens.passages[i] for i in drawn], priors, positions, settings.positives)
 
     # --- scoring ---
 
@@ -193,27 +210,27 @@ class CrossEncoder(MultipleChoiceRanker):
         self.build()
         for module in self.modules:
             module.eval()
-        made: list[np.ndarray] = []
-        with torch.inference_mode(), progress_bar(sum(len(one.texts) for one in lists), "reranking") as bar:
+        scores: list[np.ndarray] = []
+        with torch.inference_mode(), progress_bar(sum(len(entry.texts) for entry in lists), "reranking") as bar:
             for begin in range(0, len(lists), _QUESTIONS_AT_ONCE):
-                made += self._list_scores(lists[begin : begin + _QUESTIONS_AT_ONCE], bar.advance)
-        if not all(np.isfinite(values).all() for values in made):
+                scores += self._list_scores(lists[begin : begin + _QUESTIONS_AT_ONCE], bar.advance)
+        if not all(np.isfinite(values).all() for values in scores):
             raise UserError(
                 "the reranker gave scores that are not finite; try retrieval.reranker.precision=float32 "
                 "(half precision overflows with some models)"
             )
-        return made
+        return scores
 
-    def _list_scores(self, lists: Sequence[PassageList], advance: Callable[[int], None]) -> Iterator[np.ndarray]:
-        queries = self._tokens([one.query for one in lists])
-        passages = iter(self._tokens([text for one in lists for text in one.texts]))
+    def _list_scores(self, lists: Sequence[PassageList], advance: Callable[[int], None]) -> list[np.ndarray]:
+        """For each question float64 [its passages]; the pairs of all of them share batches."""
+        # Each pair alone: sorted by length, the pairs of many questions leave next to no padding.
         items = [
-            self._pairs(query, [next(passages)], one.priors[i : i + 1], [0])
-            for query, one in zip(queries, lists, strict=True)
-            for i in range(len(one.texts))
+            self._pairs(tokens.query, [passage], entry.priors[i : i + 1], [0])
+            for tokens, entry in zip(self.tokens(lists), lists, strict=True)
+            for i, passage in enumerate(tokens.passages)
         ]
         scores = np.zeros(len(items))
         for batch, values in BatchScoring(self, items).results(advance):  # values: float64 [b, 1]
             scores[batch] = values[:, 0]
-        ends = np.cumsum([len(one.texts) for one in lists])
-        return iter(np.split(scores, ends[:-1]))
+        ends = np.cumsum([len(entry.texts) for entry in lists])
+        return np.split(scores, ends[:-1])
