@@ -88,7 +88,7 @@ class CrossEncoder(MultipleChoiceRanker):
 
     @functools.cached_property
     def _frame(self) -> tuple[list[int], list[int], list[int]]:
-        """The special tokens before, between and behind two texts, as the model's entry tokenizer sets them."""
+        """The special tokens before, between and behind two texts, as the model's own tokenizer sets them."""
         encoded = self.tokenizer("a", "a", return_special_tokens_mask=True)
         runs: list[list[int]] = [[], [], []]
         place, inside = 0, False
@@ -171,7 +171,7 @@ class CrossEncoder(MultipleChoiceRanker):
             settings.trained_hash(),
             [(entry.query, entry.texts, entry.right, np.round(entry.priors, 4).tolist()) for entry in lists],
         )
-        # The right passages of a question are one column, the first; each wrong one is a column of its entry.
+        # The right passages of a question are one column, the first; each wrong one is a column of its own.
         wrong = np.array([min(settings.negatives, entry.right.count(False)) for entry in lists])
         self.take_lists(lists)
         try:
