@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Device:
-    """Where to compute.
+    """A place and a number format to compute in.
 
     Attributes:
         kind: "cuda" or "cpu".
@@ -72,7 +72,7 @@ def choose_device(precision: str = "auto") -> Device:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware."""
+    """True where this CPU multiplies bfloat16 in hardware."""
     import torch
 
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
@@ -92,7 +92,7 @@ def free_memory() -> None:
 
 
 def trim_memory() -> None:
-    """Have glibc give freed memory back, which it keeps for the process until it is told otherwise."""
+    """Give freed memory back to the system: glibc keeps it for the process until it is asked."""
     import ctypes
 
     with contextlib.suppress(OSError, AttributeError):
@@ -100,7 +100,7 @@ def trim_memory() -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had, on a GPU or for a tensor on the CPU."""
+    """True for an error that says that memory could not be had, on a GPU or for a tensor on the CPU."""
     import torch
 
     # On a CPU PyTorch and its libraries raise plain RuntimeErrors: only their words tell.

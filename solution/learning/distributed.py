@@ -161,7 +161,7 @@ def alone() -> Iterator[None]:
 
 
 def first_to_fail() -> bool:
-    """Whether no other process has failed before this one, which then is the one to show its error."""
+    """True where no other process has failed before: this one then shows its error, and the others stay silent."""
     try:
         return _store is None or _store.add(_FAILED, 1) == 1
     except RuntimeError:
@@ -222,9 +222,9 @@ def own_batches(lengths: Sequence[int], budget: int, max_padding: float = 1.0) -
     if _store is None or not lengths:
         return budget_batches(lengths, budget, max_padding=max_padding)
     parts = [budget_batches(lengths, budget, part, max_padding) for part in balanced_parts(lengths, size())]
-    own = parts[rank()]
+    batches = parts[rank()]
     passes = max(map(len, parts)) if shards() else 1
-    return own + [[] for _ in range(passes - len(own))]
+    return batches + [[] for _ in range(passes - len(batches))]
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], loss: float) -> float:
@@ -303,7 +303,7 @@ def same_start(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def shards() -> bool:
-    """Whether `accelerate launch --use_fsdp` asked for sharded weights."""
+    """True where `accelerate launch --use_fsdp` asked for sharded weights."""
     return _store is not None and _switched_on("ACCELERATE_USE_FSDP")
 
 

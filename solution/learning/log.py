@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TextIO
 
 from solution.files import sweep_leftovers, write_text
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 LOG = "log.csv"
 COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "map3", "seconds", "tokens")
@@ -42,8 +45,8 @@ class TrainingLog:
             lines: of the steps done before; every new one is appended to this list too.
         """
         self.lines = lines
-        self._file: Any = None
-        self._events: Any = None
+        self._file: TextIO | None = None
+        self._events: SummaryWriter | None = None
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)

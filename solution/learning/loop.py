@@ -34,7 +34,7 @@ from solution.progress import progress_bar, say
 
 @dataclass(frozen=True)
 class Targets:
-    """What the training questions ask for; the questions themselves are encoded by the scorer.
+    """The right answers of the training questions; the questions themselves are encoded by the scorer.
 
     Attributes:
         answers: int64 [n], the right option of each question.
@@ -47,7 +47,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a run trains.
+    """Settings of a run.
 
     Attributes:
         title: its name on the progress bar and in messages.
@@ -64,7 +64,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Where a run writes.
+    """Files that a run writes.
 
     Attributes:
         checkpoint: the folder from which a killed run goes on.
@@ -366,7 +366,7 @@ class Training:
         return note
 
     def out_of_patience(self) -> bool:
-        """Whether `patience` evaluations in a row were no better than the best; says so."""
+        """True, with a message, where `patience` evaluations in a row have brought no higher MAP@3."""
         progress, patience = self.progress, self.run.training.patience
         if patience is None or progress.kept_step is None or progress.step == self.total_steps:
             return False

@@ -62,7 +62,7 @@ def use_shared_prefix(model: Any) -> None:
 
 
 def causal_tokens(model: Any, prefixes: list[int], width: int, sliding_window: int | None) -> int:
-    """How many tokens at the front of every row of a packed batch need no mask: the one place that decides it.
+    """The number of tokens at the front of every row of a packed batch that need no mask; decided here alone.
 
     Args:
         model: a decoder.

@@ -186,7 +186,7 @@ def packed_layout(
         Bool [b, width - first, width], True where the row's token sees the column's; int64 [b, width].
         A padded token sees itself only, so that its softmax is defined.
     """
-    block = torch.full((len(items), width), -1)  # 0: prefix, 1, 2, ...: options, -1: padding
+    block = torch.full((len(items), width), -1)  # [b, width]; 0: prefix, 1, 2, ...: options, -1: padding
     positions = torch.zeros((len(items), width), dtype=torch.int64)
     for row, item in enumerate(items):
         start = len(item.prefix)
@@ -198,8 +198,9 @@ def packed_layout(
             positions[row, start:end] = len(item.prefix) + torch.arange(len(option))
             start = end
     order = torch.arange(width)
-    own, seen = block[:, first:, None], block[:, None, :]
-    mask = ((own == seen) | (seen == 0)) & (order[first:, None] >= order) & (own >= 0)
+    # [b, rows, 1] against [b, 1, columns]: a token sees its own block and the prefix, at or before its own place.
+    seeing, seen = block[:, first:, None], block[:, None, :]
+    mask = ((seeing == seen) | (seen == 0)) & (order[first:, None] >= order) & (seeing >= 0)
     if sliding_window:
         mask &= positions[:, first:, None] - positions[:, None, :] < sliding_window
     mask |= order[first:, None] == order

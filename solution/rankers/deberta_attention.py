@@ -55,7 +55,7 @@ def choose_attention(model: nn.Module, kind: str, device: str) -> None:
 
 
 class SkewedSelfAttention(DisentangledSelfAttention):
-    """What `DisentangledSelfAttention` says, to rounding, without attention maps."""
+    """`DisentangledSelfAttention`, equal to it up to rounding, without attention maps."""
 
     def forward(
         self,
@@ -96,9 +96,9 @@ class SkewedSelfAttention(DisentangledSelfAttention):
         if "p2c" in kinds:
             pos_query = table(self.query_proj if self.share_att_key else self.pos_query_proj, places.flip(0))
         bias: torch.Tensor = PositionBias.apply(query, key, pos_key, pos_query)  # type: ignore[no-untyped-call]
-        there = attention_mask.bool().transpose(0, 1)
-        if bias.is_cuda or not there.all():  # looking would make the GPU wait
-            bias = bias.masked_fill_(~there, torch.finfo(bias.dtype).min)
+        visible = attention_mask.bool().transpose(0, 1)
+        if bias.is_cuda or not visible.all():  # on a GPU the look itself would cost a wait
+            bias = bias.masked_fill_(~visible, torch.finfo(bias.dtype).min)
         dropout = self.dropout.p if self.training else 0.0
         if not bias.is_cuda and (dropout or bias.requires_grad):
             # The CPU's fused kernel has neither dropout nor a gradient for the mask; its fallback computes half
@@ -154,10 +154,10 @@ class PositionBias(torch.autograd.Function):
         query, key, pos_key, pos_query = ctx.saved_tensors
         (grad,) = gradients
         heads, batch, n, width = query.shape
-        found: list[torch.Tensor | None] = []
+        results: list[torch.Tensor | None] = []
         for rows, table, out in ((query, pos_key, grad), (key, pos_query, grad.transpose(-1, -2))):
             if table is None:
-                found += [None, None]
+                results += [None, None]
                 continue
             of_rows, of_table = torch.empty_like(rows), torch.zeros_like(table)
             for start, end, low, high in _blocks(n, grad.is_cuda):
@@ -165,10 +165,11 @@ class PositionBias(torch.autograd.Function):
                 _band(products, n).copy_(out[:, :, start:end])
                 products = products.view(heads, -1, high - low)
                 of_rows[:, :, start:end] = torch.bmm(products, table[:, low:high]).view(heads, batch, -1, width)
-                own = rows[:, :, start:end].reshape(heads, -1, width)
-                of_table[:, low:high] += torch.bmm(products.transpose(1, 2), own)
-            found += [of_rows, of_table]
-        return found[0], found[2], found[1], found[3]
+                block = rows[:, :, start:end].reshape(heads, -1, width)
+                of_table[:, low:high] += torch.bmm(products.transpose(1, 2), block)
+            results += [of_rows, of_table]
+        of_query, of_pos_key, of_key, of_pos_query = results
+        return of_query, of_key, of_pos_key, of_pos_query
 
 
 def _blocks(n: int, cuda: bool) -> list[tuple[int, int, int, int]]:

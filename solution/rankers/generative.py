@@ -104,7 +104,7 @@ class ScoreHead(nn.Module):
                 sums = torch.zeros(int(owners.max()) + 1, states.shape[1], device=last.device)
                 sums = sums.index_add(0, owners, states)
                 counts = torch.bincount(owners)[owners][:, None]
-                others = (sums[owners] - states) / (counts - 1).clamp(min=1)
+                others = (sums[owners] - states) / (counts - 1).clamp(min=1)  # [options, hidden]
                 score = score + torch.tanh(torch.cat([states, others], 1) @ self.others_weight.T) @ self.others_out
         if likelihood is not None:
             score = score + self.log_scale.exp() * likelihood.float()
@@ -177,8 +177,8 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
     def _shots(self, exam: Exam, row: int) -> list[tuple[str, str]]:
         """The examples as (question, answer) texts; a question is never its own example."""
         config = self.config
-        own = (exam.questions.ids[row], exam.questions.prompts[row])
-        others = [example for example in self.examples if own[0] != example.id and own[1] != example.prompt]
+        id_, prompt = exam.questions.ids[row], exam.questions.prompts[row]
+        others = [example for example in self.examples if id_ != example.id and prompt != example.prompt]
         shots = []
         for example in others[: config.prompt.few_shot]:
             text = example.prompt + (listed_options(example.options) if config.lists_options else "")
@@ -218,10 +218,10 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
         question = exam.questions.prompts[row]
         if self.config.lists_options:
             question = question_with_options(tokenizer, question, options, question_room(max(counts), room))
-        kept, longest = share_room(len(token_ids(tokenizer, [question])[0]), max(counts), room)
-        question = cut_text(tokenizer, question, kept)
+        question_tokens, longest = share_room(len(token_ids(tokenizer, [question])[0]), max(counts), room)
+        question = cut_text(tokenizer, question, question_tokens)
         context = context_text(exam, row, passages) if open_book else ""
-        context = cut_text(tokenizer, context, room - kept - longest)
+        context = cut_text(tokenizer, context, room - question_tokens - longest)
         while True:
             prefix, encoded = self._tokenize(self._prefix_text(template, context, question, shots), texts)
             encoded = [ids[:longest] if count > longest else ids for ids, count in zip(encoded, counts, strict=True)]
@@ -245,8 +245,8 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
             head, whole = head[:-1], [ids[:-1] for ids in whole]
         stand_in = [self.tokenizer.unk_token_id or self.tokenizer.pad_token_id or 0]
         return head, [
-            ids[len(head) :] if ids[: len(head)] == head and len(ids) > len(head) else own or stand_in
-            for ids, own in zip(whole, token_ids(self.tokenizer, options), strict=True)
+            ids[len(head) :] if ids[: len(head)] == head and len(ids) > len(head) else alone or stand_in
+            for ids, alone in zip(whole, token_ids(self.tokenizer, options), strict=True)
         ]
 
 
@@ -263,8 +263,8 @@ def choose_examples(exam: Exam, config: RankerConfig) -> list[Example]:
     picked = np.random.default_rng([config.seed, 11]).permutation(len(rows))[: config.prompt.few_shot + 1]
     examples = []
     for row in (int(rows[i]) for i in picked):
-        there = [i for i, option in enumerate(questions.options[row]) if option]
-        options = [questions.options[row][i] for i in there]
-        answer = there.index(int(questions.answers[row]))
+        positions = [i for i, option in enumerate(questions.options[row]) if option]
+        options = [questions.options[row][i] for i in positions]
+        answer = positions.index(int(questions.answers[row]))
         examples.append(Example(questions.ids[row], questions.prompts[row], options, answer))
     return examples

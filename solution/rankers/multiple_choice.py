@@ -46,12 +46,12 @@ class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
         model = self.pretrained_model(getattr(transformers, self.auto_class), source, **options)
         if self.config.attention != "eager":
             choose_attention(model, self.config.attention, self.device.kind)
-        there = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-        self.new_modules = tuple(name for name in NEW if name in there)
+        present = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+        self.new_modules = tuple(name for name in NEW if name in present)
         return model
 
     def encode_question(self, exam: Exam, row: int, passages: int, option_order: Sequence[int]) -> EncodedChoices:
-        tokenizer, limit = self.tokenizer, self._limit()
+        tokenizer, limit = self.tokenizer, self._limit()  # 4 of the limit are special tokens
         cls, sep = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
         text, shown = exam.questions.prompts[row], [exam.questions.options[row][i] for i in option_order]
         options = token_ids(tokenizer, shown)
@@ -59,10 +59,10 @@ class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
             room = question_room(max(map(len, options)), limit - 4)
             text = question_with_options(tokenizer, text, shown, room)
         question = token_ids(tokenizer, [text])[0]
-        kept, longest = share_room(len(question), max(map(len, options)), limit - 4)
-        question, options = question[:kept], [option[:longest] for option in options]
+        length, longest = share_room(len(question), max(map(len, options)), limit - 4)
+        question, options = question[:length], [option[:longest] for option in options]
         # One context for all options of a question: cut by the longest option.
-        room = limit - 4 - longest - kept
+        room = limit - 4 - longest - length
         context: list[int] = []
         if passages and room > 0:
             text = cut_text(tokenizer, context_text(exam, row, passages), room)
@@ -99,6 +99,7 @@ class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
         ]
 
     def encoded_scores(self, items: Sequence[EncodedChoices]) -> torch.Tensor:
+        # The sequences of all questions in one batch: ids and mask int64 [sequences, tokens].
         sequences = [sequence for item in items for sequence in item.sequences]
         ends = [end for item in items for end in item.context_ends]
         device = self.device.torch

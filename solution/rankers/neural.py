@@ -45,7 +45,7 @@ class RetrievalPrior(nn.Module):
 
 
 E = TypeVar("E", bound=Encoded)
-"""What a family encodes a question as."""
+"""The form in which a family encodes a question."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class NeuralRanker(Generic[E]):
 
     new_modules: tuple[str, ...] = ()
     """Modules of the base model that are new or must be trained whole (saved with the adapter)."""
-    merging: bool = False
+    merging = False
     """Take 4-bit weights back to full precision before LoRA is put on them, so that they can be merged."""
     least_batch = "one question at a time"
     memory_advice = "Set a smaller max_tokens, quantization (4-bit weights) or, for a causal ranker, stream: true"
     streaming = False
-    """Whether the base model's weights stay on disk until they are computed with."""
+    """True where the base model's weights stay on disk, and are read layer by layer."""
 
     def __init__(self, config: RankerConfig, cache: Path):
         self.config = config
@@ -276,7 +276,7 @@ class NeuralRanker(Generic[E]):
         )
 
     def _report_bits(self) -> dict[str, Any]:
-        """The bits that a parameter takes in memory, told and for metrics.json; nothing without quantization."""
+        """Say, and return for metrics.json, the bits that a parameter takes in memory; nothing without quantization."""
         if self.config.quantization is None:
             return {}
         bits = adapters.bits_per_parameter(self.model)

@@ -16,7 +16,7 @@ def context_text(exam: Exam, row: int, passages: int) -> str:
 
 
 def cut_text(tokenizer, text: str, tokens: int) -> str:
-    """The longest beginning of `text` that has at most `tokens` tokens there, cut between characters."""
+    """The longest beginning of `text` that is at most `tokens` tokens of it, cut between characters."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     offsets = encoded["offset_mapping"]
     if len(offsets) <= tokens:
@@ -61,7 +61,7 @@ def question_room(option: int, room: int) -> int:
 
 
 def share_room(question: int, option: int, room: int) -> tuple[int, int]:
-    """How many tokens a question and its longest option keep: all where both fit, else each at least half the room."""
+    """The tokens that a question and its longest option keep: all where both fit, else each at least half the room."""
     if question + option <= room:
         return question, option
     kept = min(question, question_room(option, room))

@@ -90,10 +90,10 @@ class Slot:
     """A weight of the model that is on disk.
 
     Attributes:
-        names: what it may be called there (tied weights have several names).
+        names: its possible names in a checkpoint (tied weights have several).
         places: the modules that hold it, with the attribute's name.
         empty: the parameter without memory that stands in its place.
-        name: what it is called in the checkpoint in use.
+        name: its name in the checkpoint in use.
     """
 
     names: list[str]
@@ -102,6 +102,7 @@ class Slot:
     name: str = ""
 
     def put(self, parameter: nn.Parameter) -> None:
+        """Set the weight's value in all its places; `empty` takes it out of memory."""
         for module, attribute in self.places:
             module._parameters[attribute] = parameter
             if parameter is self.empty and hasattr(module, "quant_state"):

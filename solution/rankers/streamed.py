@@ -162,14 +162,14 @@ class StreamedCausalRanker(CausalRanker):
             shape = tuple(slot.empty.shape)
             # The checkpoint of a model without output layer names its tensors from below.
             names = [*slot.names, *(name.removeprefix(prefix) for name in slot.names)]
-            found = next((name for name in names if name in weights.shapes), None)
-            if found is None or weights.shapes[found] != shape:
-                what = "lacks" if found is None else f"has another shape ({list(weights.shapes[found])}) of"
+            stored = next((name for name in names if name in weights.shapes), None)
+            if stored is None or weights.shapes[stored] != shape:
+                what = "lacks" if stored is None else f"has another shape ({list(weights.shapes[stored])}) of"
                 raise UserError(
                     f"{self.config.name}: the checkpoint of {self.config.model} {what} {names[0]} {list(shape)}. "
                     "stream reads tensors that are stored as the model holds them; set stream to false"
                 )
-            slot.name = found
+            slot.name = stored
         for name, buffer in model.named_buffers():
             if name in weights.shapes:
                 for _, tensor in weights.read([name]):
@@ -212,7 +212,7 @@ class StreamedCausalRanker(CausalRanker):
             slot.put(parameter)
 
     def _in_turn(self, stages: Sequence[Sequence[Slot]], staying: Sequence[Slot]) -> Iterator[int]:
-        """Have each stage's weights in the model in turn, while the next one's are read; yields its number.
+        """Put each stage's weights into the model in turn, while the next one's are read; yields its number.
 
         Args:
             staying: slots that stay filled to the end.

@@ -42,7 +42,7 @@ class Prepared:
     questions: Questions
     folds: np.ndarray
     contexts: dict[ContextView, Contexts] | None
-    """By what the rankers' `contexts` call them; None: no ranker reads any."""
+    """By their names in the rankers' setting `contexts`; None: no ranker reads any."""
 
 
 def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
@@ -62,7 +62,7 @@ def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
 
 
 def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequence[int]) -> None:
-    """Train every ranker of the run on every fold named and print what each scored.
+    """Train every ranker of the run on every fold named, and say each one's score.
 
     Raises:
         UserError: see `prepare`, `Ranker.fit`; or a fold is out of range.
@@ -132,7 +132,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one fold of one ranker is written."""
+    """The files of one fold of one ranker."""
 
     weights: Path
     oof_part: Path
@@ -199,7 +199,7 @@ def _require_same_inputs(key: str) -> None:
 
 
 def _is_finished(place: _Place, about: dict[str, Any], key: str) -> bool:
-    """Whether weights and OOF part are there, whole, and were made from the same inputs and settings."""
+    """True where weights and OOF part are there, whole, and made from the same inputs and settings."""
     if place.oof_part.parent.is_dir():
         sweep_leftovers(place.oof_part.parent, place.oof_part.name)
     if key_of_whole_folder(place.weights) != key or not place.oof_part.is_file():
@@ -213,7 +213,7 @@ def _is_finished(place: _Place, about: dict[str, Any], key: str) -> bool:
 
 
 def _metrics(probabilities: np.ndarray, scored: Questions, clock: _Clock, ranker: Ranker) -> dict[str, Any]:
-    """What `metrics.json` says of the fold's own questions, beside the facts of the training.
+    """The part of `metrics.json` about the fold's own questions, beside the facts of the training.
 
     Args:
         probabilities: float32 [n, width] of these questions.
