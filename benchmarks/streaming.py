@@ -88,12 +88,12 @@ def measure(way: str, model: str, cache: Path, options: argparse.Namespace) -> d
         started = time.perf_counter()
         ranker.build()
         loaded = time.perf_counter()
-        already = ranker.weights.bytes_read if way == "streamed" else 0
+        already = ranker.stages.weights.bytes_read if way == "streamed" else 0
         read[0] = 0
         table = ranker.predict(exam)
         scored = time.perf_counter()
     if way == "streamed":
-        read[0] = ranker.weights.bytes_read - already
+        read[0] = ranker.stages.weights.bytes_read - already
     return {
         "way": way,
         "load_seconds": round(loaded - started, 2),

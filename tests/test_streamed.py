@@ -94,7 +94,7 @@ def test_scores_are_the_ordinary_paths(sharded, tmp_path, model, head, lora):
     ranker.load(tmp_path / "fold")
     np.testing.assert_array_equal(ranker.predict(exam), wanted)
     assert np.ptp(wanted[0]) > 1e-3
-    assert all(slot.empty.is_meta for slot in ranker._slots)
+    assert all(slot.empty.is_meta for slot in ranker.stages.slots)
     kept = {name for name, parameter in ranker.model.named_parameters() if not parameter.is_meta}
     assert {name for name in kept if "lora_" not in name} == {
         name for name, _ in ranker.model.named_parameters() if name.endswith("model.norm.weight")
@@ -196,7 +196,7 @@ def test_weights_are_read_once(sharded, tmp_path, monkeypatch):
     once = ranker.predict(exam)
     stored = json.loads((Path(config.model) / "model.safetensors.index.json").read_text())
     assert read == Counter(stored["weight_map"].keys())
-    assert ranker.weights.bytes_read == stored["metadata"]["total_size"]
+    assert ranker.stages.weights.bytes_read == stored["metadata"]["total_size"]
     ranker.config = config.model_copy(update={"stream_tokens": 300})
     read.clear()
     np.testing.assert_array_equal(ranker.predict(exam), once)
@@ -208,15 +208,15 @@ def test_the_next_layer_is_read_while_one_is_computed(sharded, tmp_path, monkeyp
     ranker = make_ranker(streamed(config_of(sharded("llama"), "likelihood", False)), tmp_path)
     ranker.build()
     begun: list[int] = []
-    real = ranker._read
+    real = ranker.stages.read
 
     def read(slots):
         begun.append(next(i for i, stage in enumerate(stages) if stage is slots))
         return real(slots)
 
-    stages = [ranker._embedding, *ranker._layers, ranker._output]
-    monkeypatch.setattr(ranker, "_read", read)
-    for number in ranker._in_turn(stages, []):
+    stages = [ranker.stages.embedding, *ranker.stages.layers, ranker.stages.output]
+    monkeypatch.setattr(ranker.stages, "read", read)
+    for number in ranker.stages.in_turn(with_output=True):
         filled = [all(getattr(*place) is not slot.empty for place in slot.places) for slot in stages[number]]
         assert all(filled)
         others = [slot for i, stage in enumerate(stages) if i != number for slot in stage]
@@ -271,7 +271,7 @@ def test_a_shard_that_breaks_while_scoring(sharded, tmp_path):
     (folder / index["model.layers.1.mlp.up_proj.weight"]).unlink()
     with pytest.raises(UserError, match="are missing or corrupt"):
         ranker.predict(tiny_exam(2))
-    assert all(getattr(*place).is_meta for slot in ranker._layers[0] for place in slot.places)
+    assert all(getattr(*place).is_meta for slot in ranker.stages.layers[0] for place in slot.places)
 
 
 def test_a_checkpoint_that_does_not_fit(sharded, tmp_path):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from solution.errors import UserError
 from solution.models import weight_files
@@ -83,27 +81,3 @@ class _opened:  # noqa: N801 - used as a function
 
     def __exit__(self, *raised: Any) -> None:
         self._file.__exit__(*raised)
-
-
-@dataclass
-class Slot:
-    """A weight of the model that is on disk.
-
-    Attributes:
-        names: its possible names in a checkpoint (tied weights have several).
-        places: the modules that hold it, with the attribute's name.
-        empty: the parameter without memory that stands in its place.
-        name: its name in the checkpoint in use.
-    """
-
-    names: list[str]
-    places: list[tuple[nn.Module, str]]
-    empty: nn.Parameter
-    name: str = ""
-
-    def put(self, parameter: nn.Parameter) -> None:
-        """Set the weight's value in all its places; `empty` takes it out of memory."""
-        for module, attribute in self.places:
-            module._parameters[attribute] = parameter
-            if parameter is self.empty and hasattr(module, "quant_state"):
-                setattr(module, "quant_state", None)  # noqa: B010 - bitsandbytes leaves a 4-bit weight's scales there too

@@ -9,7 +9,6 @@ head are those of `CausalRanker`, so the scores are the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,8 @@ from solution.rankers.causal import CausalRanker
 from solution.rankers.generative import EncodedOptions, ScoreHead
 from solution.rankers.layout import spread
 from solution.rankers.neural import Item
-from solution.rankers.stored_weights import Slot, Weights
+from solution.rankers.stages import Stages
+from solution.rankers.stored_weights import Weights
 
 Choices = Item[EncodedOptions]
 
@@ -73,8 +73,7 @@ class StreamedCausalRanker(CausalRanker):
         super().__init__(config, cache)
         self.streaming = True
         self._stream_tokens = config.stream_tokens  # halved when memory runs out
-        self.weights: Weights
-        self._side: Any = torch.cuda.Stream() if self.device.kind == "cuda" else None
+        self.stages: Stages
 
     def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
         """See `Ranker.fit`. After training the model is in memory, and scores from there."""
@@ -95,9 +94,8 @@ class StreamedCausalRanker(CausalRanker):
             )
         model = empty_model(AutoModelForCausalLM, source, **options)
         use_shared_prefix(model)
-        self._load_dtype = options["dtype"]
-        self._stages(model)
-        self._attach(Weights.of_model(source, options.get("revision")), model)
+        self.stages = Stages(model, self.config, self.device, options["dtype"])
+        self.stages.attach(Weights.of_model(source, options.get("revision")))
         return model
 
     def build(self) -> None:
@@ -107,7 +105,7 @@ class StreamedCausalRanker(CausalRanker):
         if not self.streaming:
             return
         # PEFT makes its parameters on the base model's device, here the meta device. `load` fills them.
-        base = {id(slot.empty) for slot in self._slots}
+        base = {id(slot.empty) for slot in self.stages.slots}
         model: Any = self.model
         for module in model.modules():
             for name, parameter in module._parameters.items():
@@ -117,122 +115,13 @@ class StreamedCausalRanker(CausalRanker):
             for name, buffer in module._buffers.items():
                 if buffer is not None:
                     module._buffers[name] = buffer.to(self.device.torch)
-        self._put(self._resident, self._read(self._resident))
+        self.stages.fill_resident()
 
     def _put_whole(self, path: Path) -> None:
         if not self.streaming:
             return super()._put_whole(path)
-        self._attach(Weights([path]), self.model)
-        self._put(self._resident, self._read(self._resident))
-
-    def _stages(self, model: Any) -> None:
-        """Sort the model's weights into the stages at which they are needed: embedding, layers, output, and those
-        that stay in memory."""
-        backbone: Any = getattr(model, model.base_model_prefix, None)
-        if not isinstance(getattr(backbone, "layers", None), nn.ModuleList) or not hasattr(backbone, "norm"):
-            raise UserError(
-                f"{self.config.name}: {self.config.model} is not built of embedding, `layers` and `norm` as Llama is, "
-                "and cannot be streamed; set stream to false"
-            )
-        slots: dict[int, Slot] = {}
-        for prefix, module in model.named_modules():
-            for attribute, parameter in module._parameters.items():
-                if parameter is None:
-                    continue
-                slot = slots.setdefault(id(parameter), Slot([], [], parameter))
-                slot.names.append(f"{prefix}.{attribute}".removeprefix("."))
-                slot.places.append((module, attribute))
-        self._slots = list(slots.values())
-
-        def take(module: nn.Module) -> list[Slot]:
-            return [slots.pop(id(p)) for p in module.parameters() if id(p) in slots]
-
-        self._layers = [take(layer) for layer in backbone.layers]
-        output = model.get_output_embeddings()
-        embedding = model.get_input_embeddings()
-        self._tied = output is not None and output.weight is embedding.weight
-        self._embedding = take(embedding)
-        self._output = [] if output is None else take(output)
-        self._resident = list(slots.values())
-
-    def _attach(self, weights: Weights, model: Any) -> None:
-        """Find every weight of the model in a checkpoint."""
-        prefix = f"{model.base_model_prefix}."
-        for slot in self._slots:
-            shape = tuple(slot.empty.shape)
-            # The checkpoint of a model without output layer names its tensors from below.
-            names = [*slot.names, *(name.removeprefix(prefix) for name in slot.names)]
-            stored = next((name for name in names if name in weights.shapes), None)
-            if stored is None or weights.shapes[stored] != shape:
-                what = "lacks" if stored is None else f"has another shape ({list(weights.shapes[stored])}) of"
-                raise UserError(
-                    f"{self.config.name}: the checkpoint of {self.config.model} {what} {names[0]} {list(shape)}. "
-                    "stream reads tensors that are stored as the model holds them; set stream to false"
-                )
-            slot.name = stored
-        for name, buffer in model.named_buffers():
-            if name in weights.shapes:
-                for _, tensor in weights.read([name]):
-                    buffer.copy_(tensor)
-        self.weights = weights
-
-    # --- reading ---
-
-    def _read(self, slots: Sequence[Slot]) -> list[nn.Parameter]:
-        """The weights of a stage, on the device; called in a thread of its own while the stage before computes."""
-        named = {slot.name: slot for slot in slots}
-        parameters = {name: self._parameter(named[name], tensor) for name, tensor in self.weights.read(list(named))}
-        return [parameters[slot.name] for slot in slots]
-
-    def _parameter(self, slot: Slot, tensor: torch.Tensor) -> nn.Parameter:
-        """A stored tensor as the parameter that its slot asks for: dtype, device, and 4 bits where it has them."""
-        # Always a copy: a memory-mapped tensor would be read only when a kernel touches it.
-        tensor = tensor.to(self._load_dtype, copy=True)
-        four_bit = hasattr(slot.empty, "quant_type")
-        tensor = self._on_device(tensor if four_bit else tensor.to(slot.empty.dtype))
-        if four_bit:
-            kind: Any = type(slot.empty)
-            return kind(tensor, requires_grad=False, **slot.empty.__dict__).to(tensor.device)
-        return nn.Parameter(tensor, requires_grad=False)
-
-    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self.device.kind != "cuda":
-            return tensor
-        # On a second stream, so that the copy runs beside the kernels of the layer before.
-        main = torch.cuda.default_stream()
-        with torch.cuda.stream(self._side):
-            moved = tensor.pin_memory().to(self.device.torch, non_blocking=True)
-        self._side.synchronize()
-        moved.record_stream(main)
-        return moved
-
-    @staticmethod
-    def _put(slots: Sequence[Slot], parameters: Sequence[nn.Parameter]) -> None:
-        for slot, parameter in zip(slots, parameters, strict=True):
-            slot.put(parameter)
-
-    def _in_turn(self, stages: Sequence[Sequence[Slot]], staying: Sequence[Slot]) -> Iterator[int]:
-        """Put each stage's weights into the model in turn, while the next one's are read; yields its number.
-
-        Args:
-            staying: slots that stay filled to the end.
-        """
-        to_the_end = {id(slot) for slot in staying}
-        try:
-            with ThreadPoolExecutor(1) as pool:
-                coming = pool.submit(self._read, stages[0])
-                for number, stage in enumerate(stages):
-                    self._put(stage, coming.result())
-                    if number + 1 < len(stages):
-                        coming = pool.submit(self._read, stages[number + 1])
-                    yield number
-                    for slot in stage:
-                        if id(slot) not in to_the_end:
-                            slot.put(slot.empty)
-        finally:
-            for stage in stages:
-                for slot in stage:
-                    slot.put(slot.empty)
+        self.stages.attach(Weights([path]))
+        self.stages.fill_resident()
 
     # --- scoring ---
 
@@ -270,14 +159,12 @@ class StreamedCausalRanker(CausalRanker):
         layers = list(self.backbone.layers)
         head = self.head
         assert isinstance(head, ScoreHead)
-        stages = [self._embedding, *self._layers, self._output if head.needs_likelihood else []]
-        staying = self._embedding if self._tied and head.needs_likelihood else []
         home = self._home(tokens)
 
         passes: list[Pass] = []
         values: list[torch.Tensor] = []  # of each pass, float32 [its options]
         show = self._shown_by_layer(sum(map(len, batches)), len(packed) * len(layers), advance)
-        for stage in self._in_turn(stages, staying):
+        for stage in self.stages.in_turn(with_output=head.needs_likelihood):
             if stage == 0:  # the embedding
                 passes = [self._begin(part, layers, home) for part in packed]
             elif stage <= len(layers):
