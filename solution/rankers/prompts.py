@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from solution.exam import Exam, passage_text
 from solution.questions import LETTERS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SEPARATOR = "\n"
 
@@ -15,7 +19,7 @@ def context_text(exam: Exam, row: int, passages: int) -> str:
     return SEPARATOR.join(passage_text(passage) for passage in exam.passages[row][:passages])
 
 
-def cut_text(tokenizer, text: str, tokens: int) -> str:
+def cut_text(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int) -> str:
     """The longest beginning of `text` that is at most `tokens` tokens of it, cut between characters."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     offsets = encoded["offset_mapping"]
@@ -27,7 +31,7 @@ def cut_text(tokenizer, text: str, tokens: int) -> str:
     return text[: offsets[tokens - 1][1]] if tokens > 0 else ""
 
 
-def shorten(tokenizer, text: str, tokens: int) -> str:
+def shorten(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int) -> str:
     """`text` without its last `tokens` tokens, and by a character at least."""
     kept = len(token_ids(tokenizer, [text])[0]) - tokens
     return min(cut_text(tokenizer, text, kept), text[:-1], key=len)
@@ -38,7 +42,7 @@ def listed_options(options: Sequence[str]) -> str:
     return "".join(f"{SEPARATOR}{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
 
 
-def question_with_options(tokenizer, question: str, options: Sequence[str], room: int) -> str:
+def question_with_options(tokenizer: PreTrainedTokenizerBase, question: str, options: Sequence[str], room: int) -> str:
     """A question with its options listed behind it, in at most `room` tokens.
 
     Where they do not fit, the question is cut; each option keeps at least its share of half the room.
@@ -68,7 +72,7 @@ def share_room(question: int, option: int, room: int) -> tuple[int, int]:
     return kept, min(option, room - kept)
 
 
-def token_ids(tokenizer, texts: Sequence[str], special: bool = False) -> list[list[int]]:
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special: bool = False) -> list[list[int]]:
     """Token ids of several texts, without truncation."""
     if not texts:
         return []
