@@ -72,7 +72,7 @@ class StreamedCausalRanker(CausalRanker):
     def __init__(self, config: RankerConfig, cache: Path):
         super().__init__(config, cache)
         self.streaming = True
-        self._stream_tokens = config.stream_tokens  # halved when memory runs out
+        self._reduced_tokens: int | None = None  # `_stream_tokens` since memory ran out; None: it never has
         self.stages: Stages
 
     def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
@@ -143,9 +143,16 @@ class StreamedCausalRanker(CausalRanker):
             tokens += more
         yield from self._stream(group, tokens, advance)
 
+    @property
+    def _stream_tokens(self) -> int:
+        """Tokens that may pass through the layers together."""
+        setting = self.config.stream_tokens
+        return setting if self._reduced_tokens is None else min(setting, self._reduced_tokens)
+
     def use_less_memory(self) -> bool:
         """See `NeuralRanker.use_less_memory`: fewer tokens pass through the layers together."""
-        before, self._stream_tokens = self._stream_tokens, self._stream_tokens // 2
+        before = self._stream_tokens
+        self._reduced_tokens = before // 2
         return self.streaming and before > self.config.max_tokens
 
     def _stream(
