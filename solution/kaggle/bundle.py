@@ -88,6 +88,7 @@ def make_bundle(
 
 
 def _check_output(output: Path) -> None:
+    """Raise `UserError` where the folder to write holds anything but a bundle: it is replaced whole."""
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not is_bundle(output))):
         raise UserError(f"--output {output} is there and is not a bundle; give another folder")
 
@@ -156,6 +157,7 @@ def _trained_rankers(workdir: Workdir) -> list[TrainedRanker]:
 
 
 def _weights(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
+    """The ensemble file and the rankers' folds."""
     items = [Item(workdir.ensemble, "weights/ensemble.json")]
     for ranker in rankers:
         for folder in ranker.folders:
@@ -174,22 +176,23 @@ def _reranker(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
 
 def _indexes(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
     """The indexes that the rankers' settings lead to, each checked."""
-    found: dict[Path, str] = {}
+    kind_by_folder: dict[Path, str] = {}
     for ranker in rankers:
         if ranker.retrieval is None or ranker.retrieval.source != "index":
             continue
         embedder = find_embedder(ranker.retrieval, workdir.root)
         for view in ranker.config.contexts:
             for place in locate_all(ranker.retrieval.view(view), workdir.root, embedder):
-                found[place.folder] = place.kind.name
+                kind_by_folder[place.folder] = place.kind.name
     items = []
-    for folder, kind in found.items():
+    for folder, kind in kind_by_folder.items():
         read_manifest(folder, kind, "Make it: python -m solution index, with the --configs of its rankers.")
         items += folder_items(folder, f"cache/{folder.name}", link=True)
     return items
 
 
 def _code(configs: Path) -> list[Item]:
+    """This program, what installs it, and the settings."""
     package = Path(solution.__file__).parent
     files = [path for path in sorted(package.rglob("*")) if path.suffix in (".py", ".csv") and path.is_file()]
     items = [Item(path, f"solution/{path.relative_to(package).as_posix()}") for path in files]
@@ -207,6 +210,7 @@ def _sample(workdir: Workdir) -> Questions:
 
 
 def _check_room(items: Sequence[Item], output: Path) -> None:
+    """Raise `UserError` where the files that must be copied do not fit on the output's disk."""
     place = next(folder for folder in output.resolve().parents if folder.exists())
     device = place.stat().st_dev
     needed = sum(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
 
 import numpy as np
 
 from solution import metrics
+from solution.ensemble.nested import AddedValue
+from solution.ensemble.record import CandidateRecord, GainRecord
+from solution.ensemble.rows import ScoreRow
 from solution.report.charts import SIGNED, Forest, Heat, Mark, Panel, Panels, Point, Series
 from solution.report.figures import BLEND, Figures
 from solution.report.section import Columns, Section, cells, heads, interval
@@ -47,9 +49,13 @@ def _difference(gain: float | None, low: float | None, high: float | None) -> st
     return SIGNED.format(gain) + (f" {span}" if span else "")
 
 
-_SCORE_COLUMNS: Columns[Mapping[str, Any]] = (
+def _gain(record: GainRecord) -> str:
+    return _difference(record["gain"], record["low"], record["high"])
+
+
+_SCORE_COLUMNS: Columns[ScoreRow] = (
     ("P@1", lambda row: f"{row['precision1']:.3f}"),
-    ("log loss", lambda row: "" if row["log_loss"] is None else f"{row['log_loss']:.3f}"),
+    ("log loss", lambda row: "" if math.isnan(row["log_loss"]) else f"{row['log_loss']:.3f}"),
     ("to equal weights", lambda row: _difference(row["difference"], row["difference_low"], row["difference_high"])),
 )
 """Of a row of `table` in ensemble.json."""
@@ -82,7 +88,7 @@ def scores(figures: Figures) -> Section:
     return Section("scores", "Scores", (line,), (chart,))
 
 
-def _score(row: Mapping[str, Any], label: str) -> Mark:
+def _score(row: ScoreRow, label: str) -> Mark:
     return Mark(label, row["map3"], row["low"], row["high"], cells=cells(_SCORE_COLUMNS, row), strong=row["shipped"])
 
 
@@ -107,28 +113,28 @@ def _baseline(figures: Figures, label: str, table: np.ndarray) -> Mark:
     credits = metrics.credit_at_k(table, figures.answers)
     low, high = figures.bootstrap(credits)
     equal = next((row for row in figures.record["table"] if row["kind"] == "equal"), None)
-    row = {
-        "map3": float(credits.mean()),
-        "low": low,
-        "high": high,
-        "precision1": metrics.precision_at_k(table, figures.answers, k=1),
-        "log_loss": None,
-        "difference": None if equal is None else credits.mean() - equal["map3"],
-        "difference_low": None,
-        "difference_high": None,
-        "shipped": False,
-    }
+    row = ScoreRow(
+        name=label,
+        kind="baseline",
+        map3=float(credits.mean()),
+        low=low,
+        high=high,
+        precision1=metrics.precision_at_k(table, figures.answers, k=1),
+        log_loss=math.nan,
+        weight=None,
+        difference=None if equal is None else float(credits.mean() - equal["map3"]),
+        difference_low=None,
+        difference_high=None,
+        shipped=False,
+    )
     return _score(row, label)
 
 
 # --- the blend that ships ------------------------------------------------------------------
 
-_CANDIDATE_COLUMNS: Columns[Mapping[str, Any]] = (
+_CANDIDATE_COLUMNS: Columns[CandidateRecord] = (
     ("in-sample", lambda candidate: f"{candidate['in_sample_map3']:.4f}"),
-    (
-        "to equal weights",
-        lambda candidate: _difference(*(candidate["versus_equal"][k] for k in ("gain", "low", "high"))),
-    ),
+    ("to equal weights", lambda candidate: _gain(candidate["versus_equal"])),
     ("rankers", lambda candidate: str(candidate["rankers"])),
     ("log loss", lambda candidate: f"{candidate['nested']['log_loss']:.3f}"),
 )
@@ -226,16 +232,16 @@ def _memory(figures: Figures, name: str) -> str:
 def added(figures: Figures) -> Section:
     """The MAP@3 that the blend would lose without each of its rankers."""
     anchor, title = "added", "What each ranker adds"
-    values, rankers = figures.record["added_value"], figures.material.rankers
-    used = [name for name in rankers if values.get(name)]
-    if not used:
+    rankers = figures.material.rankers
+    values = {name: value for name, value in figures.record["added_value"].items() if value is not None}
+    if not values:
         return Section(anchor, title, missing="the blend uses only one ranker")
-    columns: Columns[str] = (("MAP@3 without it", lambda name: f"{values[name]['without']:.4f}"),)
+    columns: Columns[AddedValue] = (("MAP@3 without it", lambda value: f"{value['without']:.4f}"),)
     marks = [
-        Mark(name, values[name]["added"], values[name]["low"], values[name]["high"], cells=cells(columns, name))
-        for name in sorted(used, key=lambda name: -values[name]["added"])
+        Mark(name, value["added"], value["low"], value["high"], cells=cells(columns, value))
+        for name, value in sorted(values.items(), key=lambda item: -item[1]["added"])
     ]
-    marks += [Mark(name, None, text="not used") for name in rankers if name not in used]
+    marks += [Mark(name, None, text="not used") for name in rankers if name not in values]
     chart = Forest(
         name="added_value",
         title="MAP@3 that each ranker adds",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class Material:
         missing: a part that is not there ("questions", "curves", "contexts") -> why.
     """
 
-    record: Mapping[str, Any]
+    record: EnsembleRecord
     oof: oof.Oof
     blended: np.ndarray
     questions: Questions | None
