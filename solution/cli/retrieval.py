@@ -36,11 +36,15 @@ from solution.retrieval.reranker.training import summary, train_reranker
 from solution.workdir import Workdir
 
 
+# More than seven parameters: each is an option of the command line.
 @command
 def index(
     overrides: OverridesArgument = None,
     corpus: CorpusOption = None,
     questions: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    queries: Annotated[str | None, typer.Option(hidden=True)] = None,
+    recall: Annotated[str | None, typer.Option(hidden=True)] = None,
+    kinds: Annotated[str | None, typer.Option(hidden=True)] = None,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
 ) -> None:
@@ -48,7 +52,7 @@ def index(
 
     `index tune` (see its --help) then measures the kinds of dense index on these passages.
     """
-    del questions  # not used: scripts may give index, contexts and train_fold.py the same options
+    del questions, queries, recall, kinds  # not used: scripts may give the options of `index tune` or `contexts` too
     run = _settings_with_index(configs, overrides, corpus)
     retrieval, folder = run.retrieval, Workdir.open(workdir)
     wanted = set(retrieval.retrievers).union(*(ranker.contexts for ranker in run.rankers))
