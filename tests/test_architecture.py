@@ -20,7 +20,7 @@ def test_the_files_of_the_table_are_there() -> None:
     rows = [row for row in page.partition("## To change X, open Y")[2].splitlines() if row.startswith("| ")][2:]
     assert len(rows) >= 20
     for row in rows:
-        folder = ""
+        folder = ""  # a name without a folder lies beside the one before it
         for name in re.findall(r"`([\w/]+\.(?:py|css))`", row.split("|")[2]):
             folder = name.rpartition("/")[0] if "/" in name else folder
             assert (ROOT / "solution" / name).is_file() or (ROOT / "solution" / folder / name).is_file(), name
