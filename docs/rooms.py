@@ -24,13 +24,10 @@ def layers() -> list[list[str]]:
 
 def picture() -> str:
     """The layers as a Mermaid flow chart: an arrow means "may import from this layer and from all below it"."""
-    lines = ["```mermaid", "flowchart TB"]
-    for number, rooms in enumerate(layers()):
-        lines += [f'  subgraph layer{number}[" "]', "    direction LR"]
-        lines += [f'    {room.strip("_")}["{room}"]' for room in rooms]
-        lines.append("  end")
-    lines += [f"  layer{number} --> layer{number + 1}" for number in range(len(layers()) - 1)]
-    return "\n".join([*lines, "```"])
+    rooms = [" · ".join(layer) for layer in layers()]
+    boxes = [f'  layer{number}["{names}"]' for number, names in enumerate(rooms)]
+    arrows = [f"  layer{number} --> layer{number + 1}" for number in range(len(rooms) - 1)]
+    return "\n".join(["```mermaid", "flowchart TB", *boxes, *arrows, "```"])
 
 
 def main() -> int:
