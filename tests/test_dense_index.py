@@ -16,13 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from solution.cli.app import app
 from solution.config import RetrievalConfig
 from solution.errors import UserError
 from solution.files import MANIFEST, write_manifest
 from solution.memory import status_kib
 from solution.progress import console
-from solution.retrieval import approximate
+from solution.retrieval import approximate, index_tuning
 from solution.retrieval.approximate import (
     Structure,
     as_float32,
@@ -353,29 +355,23 @@ def test_sampled_queries_are_rows(data):
     assert (sample_queries(vectors, 20) == sample).all()
 
 
-def test_the_command_tunes(built):
+def test_the_command_tunes(built, monkeypatch):
     config, workdir = built
     configs = workdir / "configs"
     configs.mkdir()
     (configs / "ensemble.yaml").write_text("rankers: [longest]\n")
     (configs / "longest.yaml").write_text("name: longest\nfamily: longest\n")
     (configs / "retrieval.yaml").write_text(f"corpus: {config.corpus}\nembedder: {MINILM}\n")
-    code = (
-        "import solution.retrieval.approximate as a, solution.retrieval.index_tuning as t\n"
-        "a.FEWEST = t.FEWEST = 100\nfrom solution.cli.app import app\napp(prog_name='python -m solution')"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        words = ("index", "tune", "--workdir", str(workdir), "--configs", str(configs), *words)
-        return subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True)
-
-    done = run("--kinds", "ivf_sq8", "--queries", "50", "retrieval.top_k=5")
-    assert done.returncode == 0, done.stderr
+    for module in (approximate, index_tuning):
+        monkeypatch.setattr(module, "FEWEST", 100)
+    start = ["index", "tune", "--workdir", str(workdir), "--configs", str(configs)]
+    words = ["--kinds", "ivf_sq8", "--queries", "50", "retrieval.top_k=5"]
+    done = CliRunner().invoke(app, [*start, *words])
+    assert done.exit_code == 0, done.stderr
     assert "300 passages, 50 passages as queries" in done.stdout and "recall@5" in done.stdout
     assert "\n  retrieval.index=" in done.stdout
-    wrong = run("--kinds", "ivf")
-    assert wrong.returncode == 2 and "--kinds ivf: choose among" in wrong.stderr
+    wrong = CliRunner().invoke(app, [*start, "--kinds", "ivf"])
+    assert wrong.exit_code == 2 and "--kinds ivf: choose among" in wrong.stderr
 
 
 def test_a_structure_is_kept_as_it_is():

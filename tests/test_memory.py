@@ -410,7 +410,7 @@ def again(copy: Path, folder: Path) -> Path:
 
 def test_the_plan_is_shown_and_obeyed(copy, tmp_path):
     there = again(copy, tmp_path / "there")
-    done = run("submit", "--memory", "3GiB", cwd=there, new=True)
+    done = run("submit", "--memory", "3GiB", cwd=there)
     assert done.returncode == 0, done.stderr
     for text in ("weights", "adapters", "activations", "batch, tokens", "peak predicted"):
         assert text in done.stderr

@@ -82,6 +82,21 @@ def workdir(built, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def contexts_made(config, built, tmp_path_factory) -> Path:
+    """The index, and the contexts of `QUESTIONS`."""
+    workdir = tmp_path_factory.mktemp("contexts")
+    shutil.copytree(built / "cache", workdir / "cache", ignore=shutil.ignore_patterns("contexts-*"))
+    build_contexts(QUESTIONS, config, workdir)
+    return workdir
+
+
+@pytest.fixture
+def workdir_with_contexts(contexts_made, tmp_path) -> Path:
+    shutil.copytree(contexts_made, tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture(scope="module")
 def embedder(tmp_path_factory) -> Embedder:
     return Embedder(MINILM, tmp_path_factory.mktemp("models"))
 
@@ -278,8 +293,12 @@ def test_an_index_that_is_there_is_not_built_again(config, workdir):
     assert {path: path.stat().st_mtime_ns for path in only_index(workdir).iterdir()} == before
 
 
-def test_another_metric_uses_the_same_vectors(config, workdir, capsys):
+def test_another_metric_uses_the_same_vectors(config, tmp_path, capsys):
+    config, workdir = changed(config, corpus=str(tmp_path / "small.csv")), tmp_path / "work"
+    (tmp_path / "small.csv").write_text("text\n" + "".join(f"Water number {row} is wet.\n" * 20 for row in range(20)))
+    build_index(config, workdir)
     first = only_index(workdir)
+    assert "used again" not in capsys.readouterr().err
     build_index(changed(config, metric="l2"), workdir)
     assert "used again" in capsys.readouterr().err
     (second,) = set((workdir / "cache").glob("index-*")) - {first}
@@ -476,7 +495,8 @@ def test_other_questions_or_settings_have_other_contexts(config, workdir):
 
 
 @pytest.mark.parametrize("how", ["truncated", "another passage", "no metadata", "a column less", "not parquet"])
-def test_damaged_contexts_are_made_again(config, workdir, capsys, how):
+def test_damaged_contexts_are_made_again(config, workdir_with_contexts, capsys, how):
+    workdir = workdir_with_contexts
     first = build_contexts(QUESTIONS, config, workdir)
     (cache,) = (workdir / "cache").glob("contexts-*.parquet")
     table = pq.read_table(cache)
