@@ -110,7 +110,7 @@ class Searches:
     """The searches by samplers of one tuning run.
 
     Attributes:
-        key: names what decides a search's way, see `search_key`; part of the names of the journal's studies.
+        key: see `search_key`; the names of the journal's studies begin with it.
         journal: where finished trials are kept and found again; None: nowhere.
         scores: candidate -> MAP@3 on all questions, in-sample, of what its `sampler` found and of what the `exact`
             search after it found.

@@ -58,7 +58,7 @@ def plan_cascade(
     numbers = _frontier(outcome.prices.mean(axis=1), outcome.credits.mean(axis=1))
     for number in numbers:
         judged = outcome.credits[number]
-        if not _fixed(specs[number]):
+        if not _is_given(specs[number]):
             budget = float(outcome.prices[number].mean(dtype=np.float64))
             judged = credits_within(budget, outcome.prices, outcome.credits, fold_rows)
         stages = _stages(ladder, specs[number], outcome.levels[number])
@@ -216,8 +216,8 @@ def _frontier(prices: np.ndarray, scores: np.ndarray) -> list[int]:
     return [*best, everything]
 
 
-def _fixed(spec: Spec) -> bool:
-    """Whether a cascade was not chosen for its score: all rankers on all questions, or the cheapest alone."""
+def _is_given(spec: Spec) -> bool:
+    """A cascade that was not chosen for its score: all rankers on all questions, or the cheapest alone."""
     everything = spec.alive == 0 and set(spec.shares) == {1.0}
     return everything or not any(spec.shares[1:])
 

@@ -225,7 +225,7 @@ def import_oof(
 
 
 def is_imported(workdir: Workdir, name: str) -> bool:
-    """Whether another program made a ranker's OOF files."""
+    """True for a ranker whose OOF files another program made."""
     parts = _stored_parts(workdir, name)
     return bool(parts) and oof.read_about(parts[0]).get("family") == oof.IMPORTED
 

@@ -182,7 +182,7 @@ def chosen_credits(
 
 
 def choose_nested(fits: Fits, folds: np.ndarray, seed: int = 0) -> tuple[Choice, np.ndarray]:
-    """What ships by `choose`, and the credits of the whole procedure, float [n] (`chosen_credits`).
+    """The candidate that ships by `choose`, and the credits of the whole procedure, float [n] (`chosen_credits`).
 
     Args:
         folds: int [n].

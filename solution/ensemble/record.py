@@ -23,7 +23,7 @@ from solution.workdir import Workdir
 
 
 class RankerAbout(TypedDict):
-    """What is needed here of what a ranker's OOF files say of themselves; more may stand in the file."""
+    """A ranker's `about` in its OOF files: the parts that are needed here; more may stand in the file."""
 
     folds: Annotated[int, Field(ge=1, le=MAX_FOLDS)]
     contexts: str
@@ -119,7 +119,7 @@ class CandidateRecord(RecipeRecord):
     versus_equal: GainRecord
     in_sample_map3: float
     rankers: int
-    """How many it uses."""
+    """The number of rankers that it uses."""
 
 
 def _check_dictionary(value: Any) -> dict[str, Any]:
@@ -133,7 +133,7 @@ _SHOWN = PlainValidator(_check_dictionary)
 
 
 class EnsembleRecord(TypedDict):
-    """What `weights/ensemble.json` holds."""
+    """The content of `weights/ensemble.json`."""
 
     schema: Literal[1]
     rankers: Annotated[list[RankerName], Field(min_length=1)]

@@ -105,7 +105,7 @@ def fewer_rankers(evaluator: Evaluator) -> np.ndarray:
 
 
 def _beyond_noise(gain: np.ndarray) -> bool:
-    """Whether a mean of paired differences, float [n], is more than one standard error above 0."""
+    """True where the mean of paired differences, float [n], is more than one standard error above 0."""
     return bool(gain.mean() > gain.std() / math.sqrt(len(gain)))
 
 

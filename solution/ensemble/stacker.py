@@ -40,7 +40,7 @@ def fit_stacker(
     rows = np.arange(count)
     wrong = (answers[:, None] + np.arange(1, width)) % width
     lead = features[rows[:, None], wrong] - features[rows, answers][:, None, :]
-    there = exists[rows[:, None], wrong]
+    present = exists[rows[:, None], wrong]
 
     # The strength with the lowest loss on folds that were left out; every fit starts from the stronger one's end.
     strength = _WITHOUT_FOLDS
@@ -51,23 +51,23 @@ def fit_stacker(
             held_out = folds == part
             theta: np.ndarray | None = None
             for number, candidate in enumerate(_STRENGTHS):
-                theta = _fit(lead[~held_out], there[~held_out], candidate, theta)
-                losses[number] += held_out.sum() * _loss(theta, lead[held_out], there[held_out], 0.0)[0]
+                theta = _fit(lead[~held_out], present[~held_out], candidate, theta)
+                losses[number] += held_out.sum() * _loss(theta, lead[held_out], present[held_out], 0.0)[0]
         strength = _STRENGTHS[int(losses.argmin())]
 
     # All questions; then back to unscaled features, the free coefficient divided among the rankers.
-    theta = _fit(lead, there, strength, None)
+    theta = _fit(lead, present, strength, None)
     factors = (theta[1:] / spread).reshape(rankers, 3)
     factors[:, 0] += theta[0] / rankers
     return Stacker({name: (float(a), float(b), float(c)) for name, (a, b, c) in zip(names, factors, strict=True)})
 
 
-def _fit(lead: np.ndarray, there: np.ndarray, strength: float, start: np.ndarray | None) -> np.ndarray:
+def _fit(lead: np.ndarray, present: np.ndarray, strength: float, start: np.ndarray | None) -> np.ndarray:
     """The coefficients of least loss, float64 [features].
 
     Args:
         lead: float64 [n, width - 1, features], of the wrong options over the right one.
-        there: bool [n, width - 1], the wrong options that exist.
+        present: bool [n, width - 1], the wrong options that exist.
         start: where to begin; None: at the plain mean of log-probabilities.
     """
     from scipy.optimize import minimize
@@ -76,30 +76,30 @@ def _fit(lead: np.ndarray, there: np.ndarray, strength: float, start: np.ndarray
         start = np.zeros(lead.shape[2])
         start[0] = 1.0
     more = {"jac": True, "hess": _curvature, "method": "trust-exact", "options": {"gtol": 1e-6}}
-    return minimize(_loss, start, args=(lead, there, strength), **more).x
+    return minimize(_loss, start, args=(lead, present, strength), **more).x
 
 
-def _shares(theta: np.ndarray, lead: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shares(theta: np.ndarray, lead: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The wrong options' probabilities, float [n, width - 1], and -ln of the right one's, float [n]."""
-    scores = np.where(there, lead @ theta, -np.inf)
+    scores = np.where(present, lead @ theta, -np.inf)
     highest = np.maximum(scores.max(axis=1), 0)
     powers = np.exp(scores - highest[:, None])
     total = powers.sum(axis=1) + np.exp(-highest)
     return powers / total[:, None], highest + np.log(total)
 
 
-def _loss(theta: np.ndarray, lead: np.ndarray, there: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
+def _loss(theta: np.ndarray, lead: np.ndarray, present: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
     """The mean log loss with the penalty, and its gradient, float64 [features]."""
-    shares, losses = _shares(theta, lead, there)
+    shares, losses = _shares(theta, lead, present)
     penalty = theta.copy()
     penalty[0] = 0  # the common temperature is free
     loss = float(losses.mean() + strength / 2 * penalty @ penalty)
     return loss, np.tensordot(shares, lead, axes=2) / len(lead) + strength * penalty
 
 
-def _curvature(theta: np.ndarray, lead: np.ndarray, there: np.ndarray, strength: float) -> np.ndarray:
+def _curvature(theta: np.ndarray, lead: np.ndarray, present: np.ndarray, strength: float) -> np.ndarray:
     """The Hessian of `_loss`, float64 [features, features]."""
-    shares, _ = _shares(theta, lead, there)
+    shares, _ = _shares(theta, lead, present)
     flat = lead.reshape(-1, lead.shape[2])
     means = (shares[:, None, :] @ lead)[:, 0]
     result = ((flat * shares.reshape(-1, 1)).T @ flat - means.T @ means) / len(lead)

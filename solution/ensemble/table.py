@@ -1,4 +1,4 @@
-"""What `tune` found, printed: the table of scores, what each ranker adds, the estimate, the cascade."""
+"""The results of `tune`, printed: the table of scores, what each ranker adds, the estimate, the cascade."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def nested_answers(workdir: Workdir, record: EnsembleRecord, oof: Oof) -> np.nda
 
 
 def _costs(workdir: Workdir, oof: Oof, seconds: Mapping[str, float]) -> dict[str, Cost]:
-    """What each ranker takes: what training measured, but for the seconds a question that were given."""
+    """The cost of each ranker as training measured it, but for the seconds a question that were given."""
     strange = sorted(set(seconds) - set(oof.rankers))
     if strange:
         raise UserError(f"--seconds {strange[0]}: no such ranker among those tuned ({', '.join(oof.rankers)})")
@@ -175,7 +175,10 @@ def _journal_path(workdir: Workdir, searches: Searches) -> Path:
 
 
 def _choose(problem: Problem, settings: TuneSettings, fits: Fits) -> tuple[Choice, np.ndarray]:
-    """What ships, and the credits of the whole procedure, float [n]: those of the choice where it was not open."""
+    """The candidate that ships, and the credits of the whole procedure, float [n].
+
+    Where there was nothing to choose these are the candidate's own nested credits.
+    """
     if len(problem.names) == 1:
         choice = Choice("single", f"single: {problem.names[0]} is the only ranker")
     elif settings.choose != "auto":
