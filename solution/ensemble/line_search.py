@@ -31,6 +31,26 @@ def best_on_segment(evaluator: Evaluator, start: np.ndarray, end: np.ndarray) ->
     Returns:
         The middle of the widest of the best intervals, and MAP@3 there.
     """
+    # The crossings in order cut the segment into intervals; the widest of the best ones.
+    base, crossings, gain = _crossings(evaluator, start, end)
+    order = np.argsort(crossings)
+    edges = np.concatenate([[0.0], crossings[order], [1.0]])
+    values = base + np.concatenate([[0.0], np.cumsum(gain[order])])
+    widths = np.diff(edges)
+    highest = values[widths > 0].max()
+    # The smallest step of a sum of credits is 1/60; rounding of the sum stays far below.
+    best = int(np.where(values > highest - 1e-4, widths, -1.0).argmax())
+    middle = (edges[best] + edges[best + 1]) / 2
+    return (1 - middle) * start + middle * end, float(values[best] / evaluator.questions)
+
+
+def _crossings(evaluator: Evaluator, start: np.ndarray, end: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """The sum of credits at the start of a segment, and where it changes.
+
+    Returns:
+        The sum just inside the segment; and of each crossing, in no order, its place from 0 to 1 and what the sum
+        gains there, float64 [crossings] each.
+    """
     # The wrong options' leads at both ends, float32 [width - 1, n]. Those that are ahead on one side only cross.
     first, last = evaluator.scores(start), evaluator.scores(end)
     # Just inside the segment: a tie at one end is broken by the other end's sign.
@@ -67,18 +87,7 @@ def best_on_segment(evaluator: Evaluator, start: np.ndarray, end: np.ndarray) ->
         changes = gain != 0
         points.append(at[option][rows][changes])
         gains.append(gain[changes])
-
-    # The crossings in order cut the segment into intervals; the widest of the best ones.
-    crossings, gain = np.concatenate(points), np.concatenate(gains)
-    order = np.argsort(crossings)
-    edges = np.concatenate([[0.0], crossings[order], [1.0]])
-    values = base + np.concatenate([[0.0], np.cumsum(gain[order])])
-    widths = np.diff(edges)
-    highest = values[widths > 0].max()
-    # The smallest step of a sum of credits is 1/60; rounding of the sum stays far below.
-    best = int(np.where(values > highest - 1e-4, widths, -1.0).argmax())
-    middle = (edges[best] + edges[best + 1]) / 2
-    return (1 - middle) * start + middle * end, float(values[best] / evaluator.questions)
+    return base, np.concatenate(points), np.concatenate(gains)
 
 
 def polish_weights(evaluator: Evaluator, weights: np.ndarray, sweeps: int = _SWEEPS) -> np.ndarray:
