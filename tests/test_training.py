@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -606,10 +607,10 @@ def _corrupt_adapter(workdir: Workdir) -> None:
         ("no oof", None),
     ],
 )
-def test_what_has_changed_is_trained_again(tiny, tmp_path, capsys, what, told):
-    workdir = Workdir.open(tmp_path)
+def test_what_has_changed_is_trained_again(finished, tiny, tmp_path, capsys, what, told):
+    shutil.copytree(finished[0].root, tmp_path / "copy")
+    workdir = Workdir.open(tmp_path / "copy")
     config, questions = quick(tiny("bert")), exam_with_contexts()
-    train_folds(run_of(config), questions, workdir, [0])
     before = stamps(workdir, 0)
     part = workdir.oof_part("tiny", 0)
     if what == "config":
