@@ -374,7 +374,8 @@ class RerankerSettings(Settings):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = Field(0, ge=0)
 
-    # These change how the trained model is used or watched, not the model itself.
+    # Not part of the trained model's key: the base model's name (its folder may move; its files are in the key), and
+    # settings that change how the model is used or watched, not the model itself.
     _USE: ClassVar[dict[str, Any]] = {
         "model": True,
         "candidates": True,
@@ -507,7 +508,7 @@ class RetrievalConfig(Settings):
         return "dense" in self.retrievers or "passage" in self.option_scores
 
     def hash(self) -> str:
-        """A hash of the settings that contexts depend on.
+        """A hash of all settings of retrieval, also of those that change no context.
 
         Without a reranker it leaves that setting out, as versions before rerankers did: their contexts stay valid.
         """

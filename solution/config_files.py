@@ -202,7 +202,7 @@ class _Reader:
             return None
         settings = copy.deepcopy(dict(value))
         config, errors = _check(model, settings)
-        # Each error, by its words, and the layer that it came with; None: it is the file's.
+        # Message of an error -> the command-line layer that caused it; None: the file had the error already.
         layer_of: dict[str, str | None] = {_explain(model, error): None for error in errors}
         for prefix, changes in layers:
             config, errors = _check(model, apply_overrides(settings, changes))

@@ -17,11 +17,12 @@ class Family:
         ranker: its class, `module.Class` below `solution.rankers`. It is named here and imported by
             `rankers.families.make_ranker`, since its module loads torch.
         streamed: the class that scores with a model larger than the memory; None: there is none.
-        has_model: whether it loads a pretrained model, and can be trained.
+        has_model: whether it loads a pretrained model; only such families are trained, and only for them does a
+            submission load a fold's files.
         generative: whether it reads a prompt and has the settings `prompt`, `head`, `show_options` and `rotations`.
         reads: `passages`: as many as the ranker's settings say; `scores`: retrieval's scores of the options alone;
             `nothing`: no retrieval is needed.
-        by_option: whether a question with half of its options takes half of the time.
+        by_option: whether a question takes time in proportion to the number of its options.
         attention: whether it has the setting `attention`.
     """
 

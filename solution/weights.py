@@ -20,9 +20,9 @@ from solution.workdir import Workdir
 _FOLD_WEIGHTS = "fold's weights"  # the kind of manifest
 _RECORD, _METRICS = "ranker.json", "metrics.json"
 TIMINGS = (_METRICS, LOG)
-"""A fold's files that say nothing of what it answers."""
+"""Files that do not change a fold's answers: answers are stored by the hashes of the other files."""
 NOT_THE_MODEL = (MANIFEST, _METRICS, _RECORD)
-"""A fold's files that say how it was trained: a model made of the fold does not take them along."""
+"""Files that say how a fold was trained: `merge` does not copy them into the model that it writes."""
 
 
 class FoldRecord(TypedDict):

@@ -36,7 +36,7 @@ def machine(examined: Examined) -> Iterator[Finding]:
         "machine",
         "disk",
         state,
-        f"{free / 1e9:.1f} GB free in {folder}",
+        f"{free / GIB:.1f} GiB free in {folder}",
         "" if state == "ok" else "Make room, or use a --workdir on another disk.",
     )
     if not folder.is_dir():

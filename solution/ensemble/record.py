@@ -140,7 +140,7 @@ class EnsembleRecord(TypedDict):
     """In alphabetical order."""
     blend: Blend
     weights: dict[str, float]
-    """Of a stacker: what answers while a ranker is still missing."""
+    """Where a stacker ships, these weights blend only while one of its rankers has not answered."""
     temperatures: dict[str, Annotated[float, Field(gt=0)]]
     groups: list[GroupRecord]
     stacker: StackerRecord | None
@@ -171,7 +171,7 @@ class EnsembleRecord(TypedDict):
     compared."""
 
 
-# The parts of an ensemble's record take its configuration, those of its rankers' `about` excepted.
+# pydantic checks the nested records by this configuration too; `RankerAbout` has another one.
 EnsembleRecord.__pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # type: ignore[attr-defined]
 RankerAbout.__pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[attr-defined]
 

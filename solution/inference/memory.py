@@ -13,7 +13,7 @@ from solution.inference.memory_plan import RESERVE, MemoryPlan
 from solution.memory import MIB, PeakMemory, main_memory, resident_kib
 from solution.progress import say
 
-TOLERANCE = 64 * MIB  # that may stay allocated on a GPU: workspaces of its libraries
+TOLERANCE = 64 * MIB  # a GPU's libraries keep so much after a ranker is gone, and no warning is due
 
 
 def available_memory(budget: int | None = None, held: int = 0) -> int:

@@ -14,7 +14,7 @@ from solution.progress import console
 
 RESERVE = 512 * MIB  # what a process takes for itself: libraries, questions, a GPU's context
 SLACK = 1.05  # allocators keep a little more than is asked of them
-SAMPLE = 256  # of an exam's longest questions, at most so many are looked at
+SAMPLE = 256  # questions: at most this many of an exam's longest ones are looked at
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from solution.rankers.families import make_ranker
 from solution.rankers.generative import GenerativeRanker
 from solution.rankers.neural import NeuralRanker
 
-HEAP = 24 * MIB  # of freed small tensors glibc keeps about so much on a CPU, with `child.MEMORY` (measured)
+HEAP = 24 * MIB  # of freed small tensors that glibc keeps on a CPU, in the environment of `child.MEMORY` (measured)
 CLOSE = 0.05  # a batch is searched for until it is this near to the largest that fits
 
 

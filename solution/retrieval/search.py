@@ -32,14 +32,16 @@ def _fuses(config: RetrievalConfig) -> bool:
 def search_depth(config: RetrievalConfig) -> int:
     """The number of passages that are sought for each query."""
     more = _fuses(config) or config.drop_similar is not None
-    reread = config.top_k if config.reranker is None else config.reranker.candidates
-    return max(config.candidates, config.top_k, reread) if more else max(config.top_k, reread)
+    kept_or_reranked = config.top_k if config.reranker is None else config.reranker.candidates
+    depth = max(config.top_k, kept_or_reranked)
+    return max(config.candidates, depth) if more else depth
 
 
 class Indexes:
     """The dense and the lexical index of some settings, each sought and opened once, when it is first needed.
 
-    Searchers share them whose settings differ only in how they search: in retrievers, depth, query or option scores.
+    Searchers may share one object if their settings differ only in how they search: in retrievers, depth, query or
+    option scores.
 
     Attributes:
         workdir: the working folder.

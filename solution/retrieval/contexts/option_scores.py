@@ -14,7 +14,7 @@ from solution.retrieval.passages import sentences
 
 
 def option_table(questions: Questions, values: np.ndarray) -> np.ndarray:
-    """Values of all existing options in a row -> float32 [n, max_options], NaN elsewhere."""
+    """One value for each existing option, question after question -> float32 [n, max_options], NaN elsewhere."""
     exists = questions.exists()
     table = np.full(exists.shape, np.nan, dtype=np.float32)
     table[exists] = values
