@@ -1,0 +1,121 @@
+"""Tokenizers as their models' authors made them: the text reaches the vocabulary in the form that it was learnt from.
+
+A sentencepiece model stores how text is normalised before it is cut (`nmt_nfkc`: superscripts, ligatures and full-width
+letters become plain ones, zero-width characters go). transformers 5 builds the tokenizer of DeBERTa-v2 and -v3 without
+this map, from `spm.model` and from `tokenizer.json` alike, so that `10³`, `µ` and `ﬁ` hold unknown tokens and HSO₄⁻
+equals HSO₃⁻. The map is put back here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from solution.errors import UserError
+
+SENTENCEPIECE_FILES = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+_TOKENIZER = "tokenizer.json"
+
+
+def load_tokenizer(source: str, revision: str | None = None) -> Any:
+    """The tokenizer of a model, with the normaliser that is stored beside it.
+
+    Args:
+        source: a folder or a hub name.
+        revision: of a hub model.
+
+    Raises:
+        UserError: the tokenizer of a sentencepiece model cannot be made, since its packages are missing.
+    """
+    from transformers import AutoTokenizer
+
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return tokenizer
+    if not _has_map(backend.normalizer):
+        normalizer = _stored_normalizer(source, revision)
+        if normalizer is not None:
+            backend.normalizer = normalizer
+    if type(backend.model).__name__ == "Unigram":
+        _part_special_tokens(backend, tokenizer.all_special_tokens)
+    return tokenizer
+
+
+def _part_special_tokens(backend: Any, names: Sequence[str]) -> None:
+    """Have the special tokens' names in a text cut behind their first character.
+
+    A unigram vocabulary lists `[SEP]` or `</s>` beside the ordinary pieces, so that a text which holds these letters
+    would become the special token even where special tokens are not looked for (sentencepiece itself never does that).
+    """
+    from tokenizers import Regex, pre_tokenizers
+
+    parts = [f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in names if len(name) > 1]
+    if not parts:
+        return
+    split = pre_tokenizers.Split(Regex("|".join(parts)), behavior="isolated")
+    before = [] if backend.pre_tokenizer is None else [backend.pre_tokenizer]
+    if not before or _state(split) not in _state(before[0]):  # a tokenizer saved after this was done has it already
+        backend.pre_tokenizer = pre_tokenizers.Sequence([*before, split])
+
+
+def _has_map(normalizer: Any) -> bool:
+    return "Precompiled" in _state(normalizer)
+
+
+def _state(part: Any) -> str:
+    """A part of a tokenizer as JSON."""
+    return "" if part is None else part.__getstate__().decode()
+
+
+def _stored_normalizer(source: str, revision: str | None) -> Any | None:
+    """The normaliser of `tokenizer.json` or of the sentencepiece model; None where neither has a character map."""
+    from tokenizers import Regex, Tokenizer, normalizers
+
+    path = _file(source, revision, _TOKENIZER)
+    if path is not None:
+        stored = json.loads(path.read_text(encoding="utf-8")).get("normalizer")
+        if "Precompiled" not in json.dumps(stored):
+            return None
+        return Tokenizer.from_file(str(path)).normalizer
+    for name in SENTENCEPIECE_FILES:
+        path = _file(source, revision, name)
+        if path is not None:
+            characters, spaces = _sentencepiece_rules(path)
+            if not characters:
+                return None
+            steps = [normalizers.Precompiled(characters)]
+            if spaces:
+                steps.append(normalizers.Strip(left=True, right=True))
+                steps.append(normalizers.Replace(Regex(" {2,}"), " "))
+            return normalizers.Sequence(steps)
+    return None
+
+
+def _sentencepiece_rules(path: Path) -> tuple[bytes, bool]:
+    """The character map of a sentencepiece model, and whether it takes out spaces that repeat."""
+    try:
+        from sentencepiece import sentencepiece_model_pb2 as messages
+    except ImportError as error:
+        raise UserError(
+            f"{path.name} needs the packages sentencepiece and protobuf ({error}); run: pip install sentencepiece protobuf"
+        ) from None
+    model = messages.ModelProto()
+    model.ParseFromString(path.read_bytes())
+    rules = model.normalizer_spec
+    return bytes(rules.precompiled_charsmap), bool(rules.remove_extra_whitespaces)
+
+
+def _file(source: str, revision: str | None, name: str) -> Path | None:
+    """A file of a model's folder or, of a hub model, of the hub's cache; None where it is not there."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(source, name, revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
