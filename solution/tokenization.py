@@ -102,7 +102,8 @@ def _sentencepiece_rules(path: Path) -> tuple[bytes, bool]:
         from sentencepiece import sentencepiece_model_pb2 as messages
     except ImportError as error:
         raise UserError(
-            f"{path.name} needs the packages sentencepiece and protobuf ({error}); run: pip install sentencepiece protobuf"
+            f"{path} cannot be read without the packages sentencepiece and protobuf ({error}); run: pip install "
+            "sentencepiece protobuf"
         ) from None
     model = messages.ModelProto()
     model.ParseFromString(path.read_bytes())
