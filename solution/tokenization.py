@@ -12,15 +12,18 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from solution.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SENTENCEPIECE_FILES = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 _TOKENIZER = "tokenizer.json"
 
 
-def load_tokenizer(source: str, revision: str | None = None) -> Any:
+def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, with the normaliser that is stored beside it.
 
     Args:
@@ -42,8 +45,22 @@ def load_tokenizer(source: str, revision: str | None = None) -> Any:
         if normalizer is not None:
             backend.normalizer = normalizer
     if type(backend.model).__name__ == "Unigram":
-        _part_special_tokens(backend, tokenizer.all_special_tokens)
+        _part_special_tokens(backend, special_names(tokenizer))
     return tokenizer
+
+
+def special_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The names of all special tokens, those of turns and tools (`<|end|>`) too."""
+    added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return sorted({*tokenizer.all_special_tokens, *added})
+
+
+def part_names(names: Sequence[str], text: str) -> str:
+    """`text` with a zero-width space behind the first character of every one of `names` in it."""
+    for name in names:
+        if name in text:
+            text = text.replace(name, f"{name[0]}\u200b{name[1:]}")
+    return text
 
 
 def _part_special_tokens(backend: Any, names: Sequence[str]) -> None:
@@ -88,7 +105,7 @@ def _stored_normalizer(source: str, revision: str | None) -> Any | None:
             characters, spaces = _sentencepiece_rules(path)
             if not characters:
                 return None
-            steps = [normalizers.Precompiled(characters)]
+            steps: list[normalizers.Normalizer] = [normalizers.Precompiled(characters)]
             if spaces:
                 steps.append(normalizers.Strip(left=True, right=True))
                 steps.append(normalizers.Replace(Regex(" {2,}"), " "))
@@ -99,12 +116,13 @@ def _stored_normalizer(source: str, revision: str | None) -> Any | None:
 def _sentencepiece_rules(path: Path) -> tuple[bytes, bool]:
     """The character map of a sentencepiece model, and whether it takes out spaces that repeat."""
     try:
-        from sentencepiece import sentencepiece_model_pb2 as messages
+        from sentencepiece import sentencepiece_model_pb2
     except ImportError as error:
         raise UserError(
             f"{path} cannot be read without the packages sentencepiece and protobuf ({error}); run: pip install "
             "sentencepiece protobuf"
         ) from None
+    messages: Any = sentencepiece_model_pb2  # its classes are made when it is imported
     model = messages.ModelProto()
     model.ParseFromString(path.read_bytes())
     rules = model.normalizer_spec

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hub_models import deberta_v3, science_texts
 
-from solution.tokenization import load_tokenizer
+from solution.tokenization import load_tokenizer, part_names
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +56,9 @@ def test_names_of_special_tokens_stay_text(folder: Path) -> None:
     for text, ids in zip(texts, encoded(tokenizer, texts), strict=True):
         assert ids == theirs.encode(text)
         assert not {tokenizer.sep_token_id, tokenizer.cls_token_id, tokenizer.mask_token_id} & set(ids)
+
+
+def test_a_chat_template_keeps_its_tokens_and_the_texts_do_not_end_a_turn() -> None:
+    names = ["</s>", "<|end|>"]
+    assert part_names(names, "a <|end|> b </s>") == "a <\u200b|end|> b <\u200b/s>"
+    assert part_names(names, "2 < 3 > 1") == "2 < 3 > 1"

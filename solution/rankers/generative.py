@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from solution.rankers.prompts import (
     shorten,
     token_ids,
 )
+from solution.tokenization import part_names, special_names
 
 EXAMPLES = "examples.json"
 BETWEEN = "\n\n"  # between an example and what follows
@@ -192,10 +194,13 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
         text = before.replace("{context}", context) + question + after.replace("{context}", context)
         if not self.config.prompt.chat:
             return "".join(f"{asked}{answer}{BETWEEN}" for asked, answer in shots) + text
+        # The template writes special tokens by their names: a name in the exam's own texts must not end a turn.
+        plain = functools.partial(part_names, special_names(self.tokenizer))
         turns = []
         for asked, answer in shots:
-            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer.strip()}]
-        turns.append({"role": "user", "content": text})
+            turns.append({"role": "user", "content": plain(asked)})
+            turns.append({"role": "assistant", "content": plain(answer.strip())})
+        turns.append({"role": "user", "content": plain(text)})
         return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
     def encode_question(self, exam: Exam, row: int, passages: int, option_order: Sequence[int]) -> EncodedOptions:
@@ -240,7 +245,8 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
         """Each option as it is tokenized behind the prefix; alone where the two would merge."""
         # A chat template writes its special tokens itself.
         special = not self.config.prompt.chat
-        head, *whole = token_ids(self.tokenizer, [prefix, *(prefix + option for option in options)], special=special)
+        texts = [prefix, *(prefix + option for option in options)]
+        head, *whole = token_ids(self.tokenizer, texts, special=special, markup=not special)
         if special and head[-1:] == [self.tokenizer.eos_token_id]:
             head, whole = head[:-1], [ids[:-1] for ids in whole]
         stand_in = [self.tokenizer.unk_token_id or self.tokenizer.pad_token_id or 0]

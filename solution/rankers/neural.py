@@ -27,6 +27,7 @@ from solution.probabilities import masked_softmax
 from solution.progress import progress_bar, say
 from solution.rankers.layout import Encoded, rotations, spread
 from solution.rankers.scoring import BatchScoring
+from solution.tokenization import load_tokenizer
 
 HEAD = "head.safetensors"
 PRIOR = "prior.safetensors"
@@ -184,7 +185,6 @@ class NeuralRanker(Generic[E]):
 
     def _load_pretrained(self, source: str) -> Any:
         """The base model as transformers loads it, in 4 bits where the settings say so; makes the tokenizer too."""
-        from transformers import AutoTokenizer
         from transformers.utils import logging
 
         # Their bars and load reports would drown ours; missing and unexpected weights are checked by our own code.
@@ -193,7 +193,7 @@ class NeuralRanker(Generic[E]):
         config = self.config
         options: dict[str, Any] = {"revision": config.revision} if config.revision else {}
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+            self.tokenizer = load_tokenizer(source, config.revision)
             quantization = adapters.quantization_config(config.quantization, self.device.compute, self.new_modules)
             if quantization is not None:
                 options |= {"quantization_config": quantization, "device_map": {"": self.device.kind}}

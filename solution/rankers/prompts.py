@@ -21,7 +21,9 @@ def context_text(exam: Exam, row: int, passages: int) -> str:
 
 def cut_text(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int) -> str:
     """The longest beginning of `text` that is at most `tokens` tokens of it, cut between characters."""
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    encoded = tokenizer(
+        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+    )
     offsets = encoded["offset_mapping"]
     if len(offsets) <= tokens:
         return text
@@ -72,8 +74,17 @@ def share_room(question: int, option: int, room: int) -> tuple[int, int]:
     return kept, min(option, room - kept)
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special: bool = False) -> list[list[int]]:
-    """Token ids of several texts, without truncation."""
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], special: bool = False, markup: bool = False
+) -> list[list[int]]:
+    """Token ids of several texts, without truncation.
+
+    Args:
+        special: whether the special tokens that the tokenizer puts around a text are added.
+        markup: whether the names of special tokens in the texts are these tokens, as a chat template writes them;
+            else they are text like any other.
+    """
     if not texts:
         return []
-    return tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
+    options = {"add_special_tokens": special, "split_special_tokens": not markup, "verbose": False}
+    return tokenizer(list(texts), **options)["input_ids"]

@@ -33,7 +33,8 @@ class Seq2SeqRanker(GenerativeRanker):
 
     def _tokenize(self, prefix: str, options: list[str]) -> tuple[list[int], list[list[int]]]:
         # Encoder and decoder are apart: the option is a text of its own, ended by the end token.
-        head = token_ids(self.tokenizer, [prefix], special=not self.config.prompt.chat)[0]
+        chat = self.config.prompt.chat
+        head = token_ids(self.tokenizer, [prefix], special=not chat, markup=chat)[0]
         return head, token_ids(self.tokenizer, [option.strip() for option in options], special=True)
 
     def encoded_length(self, encoded: EncodedOptions) -> int:
