@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from solution.errors import UserError, lacks_memory
+from solution.gpu import gpu_works
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ class Device:
 def choose_device(precision: str = "auto") -> Device:
     """The device and number format of this machine.
 
-    `auto` is bfloat16 where the hardware multiplies it (Ampere and later; CPUs with AVX512-BF16
+    A GPU is used where a product on it gives the right result. `auto` is bfloat16 where the hardware multiplies it (Ampere and later; CPUs with AVX512-BF16
     or AMX), else float16 on CUDA (T4, P100) and float32 on a CPU.
 
     Raises:
@@ -60,7 +61,7 @@ def choose_device(precision: str = "auto") -> Device:
     """
     import torch
 
-    cuda = torch.cuda.is_available()
+    cuda = gpu_works()
     kind = "cuda" if cuda else "cpu"
     if precision == "float16" and not cuda:
         raise UserError("precision float16 needs a GPU; on a CPU use auto, bfloat16 or float32")
@@ -86,7 +87,7 @@ def free_memory() -> None:
     import torch
 
     gc.collect()
-    if torch.cuda.is_available():
+    if gpu_works():
         torch.cuda.empty_cache()
     trim_memory()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solution.errors import UserError
+from solution.gpu import gpu_works
 
 MIB = 1 << 20
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -53,7 +54,7 @@ class PeakMemory:
 
     def __init__(self) -> None:
         torch = sys.modules.get("torch")
-        self._cuda = torch.cuda if torch is not None and torch.cuda.is_available() else None
+        self._cuda = torch.cuda if torch is not None and gpu_works() else None
         if self._cuda is not None:
             self._cuda.reset_peak_memory_stats()
         with contextlib.suppress(OSError):

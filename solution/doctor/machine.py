@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from solution.device import choose_device, cpu_has_bfloat16
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, State
+from solution.gpu import gpu_problem
 from solution.memory import main_memory
 from solution.packages import installed, python_range, requirements
 
@@ -70,14 +71,9 @@ def device_found(examined: Examined) -> Iterator[Finding]:
         found = (
             f"no GPU; {os.cpu_count()} CPU cores, {native}, computes in {str(device.compute).removeprefix('torch.')}"
         )
-        if shutil.which("nvidia-smi"):
-            yield Finding(
-                "machine",
-                "GPU",
-                "warning",
-                f"there is a driver, and torch {torch.__version__} sees no GPU",
-                "Install a build of torch for its CUDA version (pytorch.org), and look at `nvidia-smi`.",
-            )
+        if problem := gpu_problem():
+            told, _, advice = problem.partition(". ")
+            yield Finding("machine", "GPU", "warning", told, f"{advice}.")
             return
         yield Finding("machine", "GPU", "ok", found)
     for number in range(torch.cuda.device_count() if device.kind == "cuda" else 0):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from solution.device import free_memory
+from solution.gpu import gpu_works
 from solution.inference.memory_plan import RESERVE, MemoryPlan
 from solution.memory import MIB, PeakMemory, main_memory, resident_kib
 from solution.progress import say
@@ -27,7 +28,7 @@ def available_memory(budget: int | None = None, held: int = 0) -> int:
     """
     import torch
 
-    if torch.cuda.is_available():
+    if gpu_works():
         free, total = torch.cuda.mem_get_info()
         free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return min(free, total if budget is None else budget) - (0 if budget is None else RESERVE)
@@ -46,7 +47,7 @@ def hold_gpu_to(budget: int | None) -> None:
     """
     import torch
 
-    if budget is not None and torch.cuda.is_available():
+    if budget is not None and gpu_works():
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(max(budget - RESERVE, 0) / total, 1.0))
 
@@ -92,7 +93,7 @@ def watched(name: str, questions: int, plan: MemoryPlan | None = None) -> Iterat
     """
     import torch
 
-    cuda = torch.cuda.is_available()
+    cuda = gpu_works()
 
     def in_use() -> int:
         return torch.cuda.memory_allocated() if cuda else 1024 * (resident_kib() or 0)

@@ -24,6 +24,7 @@ from solution.config import RankerConfig, RetrievalConfig
 from solution.errors import UserError
 from solution.exam import Exam
 from solution.files import without_hashing
+from solution.gpu import gpu_works
 from solution.inference.memory import Watch, available_memory, hold_gpu_to, watched
 from solution.inference.memory_plan import MemoryPlan
 from solution.inference.wire import AnswerJob, Event, RetrieveJob, read_exam_record, read_questions_record
@@ -61,7 +62,6 @@ def answer(job: AnswerJob, tell: Tell) -> None:
 
     The first ranker's process plans for all: what it has imported need not be imported in another one.
     """
-    import torch
 
     # Imported here: it loads torch, and `main` must first tie this process to its parent.
     from solution.inference.outline import empty_ranker
@@ -71,7 +71,7 @@ def answer(job: AnswerJob, tell: Tell) -> None:
     plan = MemoryPlan(**job["plan"]) if job["plan"] else plan_all(job, tell)[0]
     if plan.problem:
         raise UserError(plan.problem)
-    if job["plan"] and not torch.cuda.is_available():
+    if job["plan"] and not gpu_works():
         with contextlib.suppress(Exception):  # what is wrong is told when it is loaded
             empty_ranker(config, cache)  # as planning does: the libraries are not to be measured as the model's
     hold_gpu_to(job["memory"])

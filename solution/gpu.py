@@ -1,0 +1,59 @@
+"""The GPU of this machine: torch is believed to compute on it when a product has been tried.
+
+`torch.cuda.is_available()` says yes of a GPU that this build of torch has no code for (a P100 under builds for CUDA 12.8
+and later), and the first operation then ends the process; and it says no, without a word, of a GPU whose driver is older
+than the CUDA version that torch was built for.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from pathlib import Path
+
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def gpu_works() -> bool:
+    """True where torch computes on a GPU."""
+    import torch
+
+    return torch.cuda.is_available() and _failure() is None
+
+
+def gpu_problem() -> str | None:
+    """The reason why torch cannot use the GPU that this machine seems to have; None where it can, or there is none."""
+    import torch
+
+    built = f"torch {torch.__version__}" + (f" (for CUDA {torch.version.cuda})" if torch.version.cuda else "")
+    if torch.cuda.is_available():
+        reason = _failure()
+        if reason is None:
+            return None
+        return (
+            f"{built} cannot compute on this machine's GPU ({reason}). Install a build of torch that has code for it: "
+            "pytorch.org lists which compute capabilities each build knows"
+        )
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1") or not _has_driver():
+        return None
+    advice = "Install a newer driver, or a build of torch for the CUDA version that `nvidia-smi` shows"
+    if torch.version.cuda is None:
+        advice = "Install a build of torch for the CUDA version that `nvidia-smi` shows"
+    return f"this machine has an NVIDIA driver, and {built} sees no GPU. {advice}"
+
+
+def _has_driver() -> bool:
+    return _DRIVER.exists() or shutil.which("nvidia-smi") is not None
+
+
+@functools.cache
+def _failure() -> str | None:
+    """The first line of the error that a small product on the GPU raises; None where its result is right."""
+    import torch
+
+    try:
+        ones = torch.ones(16, 16, device="cuda")
+        return None if bool(((ones @ ones) == 16).all()) else "a product is wrong"
+    except Exception as error:  # noqa: BLE001 - whatever it is, the work goes on on the CPU
+        return (str(error) or type(error).__name__).splitlines()[0]
