@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from solution.errors import UserError, lacks_memory
-from solution.gpu import gpu_works
+from solution.gpu import gpu_works, warn_of_gpu_problem
 
 if TYPE_CHECKING:
     import torch
@@ -53,14 +53,15 @@ class Device:
 def choose_device(precision: str = "auto") -> Device:
     """The device and number format of this machine.
 
-    A GPU is used where a product on it gives the right result. `auto` is bfloat16 where the hardware multiplies it (Ampere and later; CPUs with AVX512-BF16
-    or AMX), else float16 on CUDA (T4, P100) and float32 on a CPU.
+    A GPU is used where a product on it gives the right result. `auto` is bfloat16 where the hardware multiplies it
+    (Ampere and later; CPUs with AVX512-BF16 or AMX), else float16 on CUDA (T4, P100) and float32 on a CPU.
 
     Raises:
         UserError: float16 asked for on a CPU.
     """
     import torch
 
+    warn_of_gpu_problem()
     cuda = gpu_works()
     kind = "cuda" if cuda else "cpu"
     if precision == "float16" and not cuda:

@@ -1,7 +1,7 @@
 """The GPU of this machine: torch is believed to compute on it when a product has been tried.
 
-`torch.cuda.is_available()` says yes of a GPU that this build of torch has no code for (a P100 under builds for CUDA 12.8
-and later), and the first operation then ends the process; and it says no, without a word, of a GPU whose driver is older
+`torch.cuda.is_available()` says yes of a GPU that this build of torch has no code for (a P100 under the builds for
+newer CUDA versions), and the first operation then fails. And it says no, without a word, of a GPU whose driver is older
 than the CUDA version that torch was built for.
 """
 
@@ -11,6 +11,8 @@ import functools
 import os
 import shutil
 from pathlib import Path
+
+from solution.progress import say
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -57,3 +59,11 @@ def _failure() -> str | None:
         return None if bool(((ones @ ones) == 16).all()) else "a product is wrong"
     except Exception as error:  # noqa: BLE001 - whatever it is, the work goes on on the CPU
         return (str(error) or type(error).__name__).splitlines()[0]
+
+
+@functools.cache
+def warn_of_gpu_problem() -> None:
+    """Say once that the work goes on on the CPU although this machine seems to have a GPU."""
+    problem = gpu_problem()
+    if problem is not None:
+        say(f"WARNING: the CPU is used: {problem}")

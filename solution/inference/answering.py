@@ -292,6 +292,10 @@ class _Listener:
             self._answering.planning = event["ranker"]
         elif event["event"] == "plans":
             self._take_plans(event)
+        elif event["event"] == "device":
+            self._turn.work.computed_on = event["computed_on"]
+            if event["problem"] is not None:
+                self._answers.timeline.warn_of_gpu(event["problem"])
         elif event["event"] == "loaded":
             self._turn.work.load_seconds = time.monotonic() - self._started
             self._answers.timeline.note(f"{self._name}: loaded")

@@ -30,6 +30,7 @@ class Work:
         done: questions times folds, in `seconds`, of which the model took `model_seconds`.
         load_seconds: until its first fold was loaded; None: it was not.
         peak_mib, used_mib: MiB at the highest, with the libraries of its process and without them.
+        computed_on: device and number format, such as "cuda in float16".
     """
 
     done: int = 0
@@ -38,6 +39,7 @@ class Work:
     load_seconds: float | None = None
     peak_mib: int | None = None
     used_mib: int | None = None
+    computed_on: str | None = None
 
 
 @dataclass

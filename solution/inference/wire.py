@@ -169,6 +169,14 @@ class PlansEvent(TypedDict):
     seconds: float
 
 
+class DeviceEvent(TypedDict):
+    """The device of this process. `problem`: why it is not the GPU that the machine seems to have."""
+
+    event: Literal["device"]
+    computed_on: str
+    problem: str | None
+
+
 class LoadedEvent(TypedDict):
     """The first fold is loaded."""
 
@@ -218,6 +226,7 @@ Event = (
     | RetrievedEvent
     | PlanningEvent
     | PlansEvent
+    | DeviceEvent
     | LoadedEvent
     | PartEvent
     | GivenBackEvent

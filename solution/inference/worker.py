@@ -24,7 +24,7 @@ from solution.config import RankerConfig, RetrievalConfig
 from solution.errors import UserError
 from solution.exam import Exam
 from solution.files import without_hashing
-from solution.gpu import gpu_works
+from solution.gpu import gpu_problem, gpu_works
 from solution.inference.memory import Watch, available_memory, hold_gpu_to, watched
 from solution.inference.memory_plan import MemoryPlan
 from solution.inference.wire import AnswerJob, Event, RetrieveJob, read_exam_record, read_questions_record
@@ -98,6 +98,8 @@ def _answer_batches(job: AnswerJob, model: Ranker, exams: Sequence[Exam], watch:
             model.load(folders[batch["fold"]])
             watch.loaded(model)
             if fold is None:
+                computed_on = str(getattr(model, "device", "cpu"))
+                tell({"event": "device", "computed_on": computed_on, "problem": gpu_problem()})
                 tell({"event": "loaded"})
             fold = batch["fold"]
         started, in_model = time.monotonic(), getattr(model, "model_seconds", 0.0)
