@@ -142,7 +142,7 @@ class CausalRanker(GenerativeRanker):
     def build(self) -> None:
         super().build()
         longest = getattr(self.model.config, "max_position_embeddings", None)
-        if longest and self.config.max_tokens > longest:
+        if longest and 0 < longest < self.config.max_tokens:
             raise UserError(
                 f"{self.config.name}: max_tokens is {self.config.max_tokens}, and {self.config.model} reads "
                 f"{longest} at most"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from solution.errors import UserError
 from solution.exam import Exam
 from solution.rankers.deberta_attention import choose_attention
 from solution.rankers.layout import pad_rows, spread
@@ -16,6 +17,10 @@ from solution.rankers.prompts import context_text, cut_text, question_room, ques
 
 # The new parts of the multiple-choice models of BERT, DeBERTa, RoBERTa, MPNet, DistilBERT, ELECTRA, XLNet.
 NEW = ("classifier", "pooler", "pre_classifier", "sequence_summary", "logits_proj")
+
+
+_CHECKED, _PAIRS = 16, 4  # of so many training questions the shortest few are scored alone and beside the longest
+_TOLERANCE = 1e-4  # of a score and 1 together: rounding in float32 differs with the shape of a batch, by far less
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,39 @@ class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
         # DeBERTa's relative positions have no hard end; BERT's table has.
         if getattr(self.model.config, "relative_attention", False):
             return self.config.max_tokens
-        positions = getattr(self.model.config, "max_position_embeddings", None) or self.config.max_tokens
+        positions = getattr(self.model.config, "max_position_embeddings", None) or 0
+        if positions <= 0:  # XLNet says -1: it has no table of positions
+            positions = self.config.max_tokens
         for name, module in self.model.named_modules():
             # RoBERTa and MPNet count positions from behind the padding index.
             if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
                 positions = module.num_embeddings - module.padding_idx - 1
         return min(self.config.max_tokens, positions)
+
+    def _check_before_training(self, exam: Exam) -> None:
+        """Refuse an architecture whose scores of a question depend on the other questions in its batch.
+
+        Some do not hide padding from what they compute (XLNet's summary is the last token, ConvBERT's convolutions
+        reach into it): their answers would change with the batches.
+        """
+        if self.config.quantization is not None:
+            return  # computed in half precision, whose rounding differs from batch to batch
+        rows = range(min(len(exam), _CHECKED))
+        orders = [[i for i, option in enumerate(exam.questions.options[row]) if option] for row in rows]
+        passages, priors = self.config.passages, self._priors(exam)
+        items = [self._item(exam, priors, row, passages, order) for row, order in zip(rows, orders, strict=True)]
+        longest, *others = sorted(items, key=self.length, reverse=True)
+        for item in others[-_PAIRS:]:
+            with torch.inference_mode():  # without autocast: in float32
+                beside, alone = self.scores([item, longest])[0], self.scores([item])[0]
+            there = torch.isfinite(alone)
+            difference = float((alone[there] - beside[: len(alone)][there]).abs().max())
+            if difference > _TOLERANCE * (1 + float(alone[there].abs().max())):
+                raise UserError(
+                    f"{self.config.name}: {self.config.model} (architecture {self.model.config.model_type}) scores an "
+                    f"option otherwise when a longer question stands in the same batch (by {difference:.2g}): it does "
+                    "not hide padding. Such a model cannot be used; choose another architecture"
+                )
 
     def encoded_length(self, encoded: EncodedChoices) -> int:
         return max(map(len, encoded.sequences)) * len(encoded.sequences)

@@ -251,6 +251,7 @@ class NeuralRanker(Generic[E]):
         title = checkpoint.name and f"{config.name} {checkpoint.name.replace('_', ' ')}"
         key = self._run_key(train_exam, valid_exam)
         try:
+            self._check_before_training(train_exam)
             facts = train(
                 self,
                 Targets(train_exam.questions.answers, train_exam.questions.exists().sum(axis=1)),
@@ -262,6 +263,9 @@ class NeuralRanker(Generic[E]):
             self._train_exam = self._train_priors = None
         counts = {"trainable_parameters": trainable, "parameters": total}
         return {**facts, **counts, **bits, "computed_on": computed_on}
+
+    def _check_before_training(self, exam: Exam) -> None:
+        """Raise `UserError` where the loaded model cannot be trained and scored as the family does it."""
 
     def _run_key(self, train_exam: Exam, valid_exam: Exam) -> str:
         """A hash of all that the result of a training depends on."""

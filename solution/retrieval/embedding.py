@@ -229,6 +229,8 @@ def _batches(lengths: Sequence[int], most: int, tokens: int) -> Iterator[tuple[i
 def _positions(config: Any) -> int:
     """The number of positions of the encoder with these settings (512 when they do not say)."""
     limit = getattr(config, "max_position_embeddings", None) or _POSITIONS
+    if limit < 0:  # XLNet says -1: it has no table of positions
+        limit = _POSITIONS
     if config.model_type in _OFFSET_POSITIONS:
         limit -= (config.pad_token_id or 0) + 1
     return limit
