@@ -21,6 +21,7 @@ import torch
 from conftest import tiny_config, tiny_exam
 from pipeline import ROOT, run
 
+from solution import gpu
 from solution.config import RankerConfig
 from solution.device import out_of_memory
 from solution.doctor.examined import Examined
@@ -280,6 +281,7 @@ def test_a_budget_is_a_gpus_limit(monkeypatch):
     hold_gpu_to(16 << 30)
     assert given == []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "_failure", lambda: None)  # a product on it is right
     hold_gpu_to(None)
     assert given == []
     hold_gpu_to(16 << 30)
