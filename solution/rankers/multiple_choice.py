@@ -106,7 +106,7 @@ class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
         items = [self._item(exam, priors, row, passages, order) for row, order in zip(rows, orders, strict=True)]
         longest, *others = sorted(items, key=self.length, reverse=True)
         for item in others[-_PAIRS:]:
-            with torch.inference_mode():  # without autocast: in float32
+            with torch.no_grad():  # without autocast: in float32
                 beside, alone = self.scores([item, longest])[0], self.scores([item])[0]
             there = torch.isfinite(alone)
             difference = float((alone[there] - beside[: len(alone)][there]).abs().max())
