@@ -110,6 +110,16 @@ def test_each_command_hashes_the_corpus_once_and_only_the_first_one_reads_it(fol
     assert folder.passes("train", "--all-folds") == {"hashed": 1}
     assert folder.passes("tune", "tune.choose=equal") == {}
     assert folder.passes("submit") == {"hashed": 1}
+    # Rankers that were trained with other settings of retrieval have a process each for their contexts.
+    other = "retrieval.top_k=1"
+    assert folder.passes("train", "--all-folds", "--ranker", "similarity", other) == {"hashed": 1}
+    assert folder.passes("tune", "tune.choose=equal") == {}
+    shutil.rmtree(folder.root / "cache" / "submission")
+    for contexts in (folder.root / "cache").glob("contexts-*"):
+        contexts.unlink()
+    assert folder.passes("submit") == {"hashed": 1}
+    assert folder.passes("train", "--all-folds", "--ranker", "similarity") == {"hashed": 1}
+    assert folder.passes("tune", "tune.choose=equal") == {}
     # Where the indexes are not there, both are made of one reading, whichever comes first.
     shutil.rmtree(folder.root / "cache")
     assert folder.passes("submit") == {"hashed": 1, "read": 1}

@@ -17,6 +17,7 @@ from solution.inference.turns import Answers
 from solution.inference.wire import Event, QuestionsRecord, RetrieveJob, json_cell, questions_record
 from solution.retrieval.contexts.build import open_views
 from solution.retrieval.contexts.cache import is_stored
+from solution.retrieval.corpus import FileHash
 from solution.suggestions import running_arguments
 from solution.workdir import Workdir
 
@@ -44,6 +45,7 @@ class Retrieving:
     workdir: Workdir
     answers: Answers
     time_taken: RetrievalTime = field(default_factory=RetrievalTime)
+    _corpus_hashes: list[FileHash] = field(default_factory=list)
 
     def contexts_of(self, rankers: Sequence[TrainedRanker]) -> dict[str, Mapping[ContextView, Contexts]]:
         """The contexts that the rankers read, by the hash of the retrieval's settings.
@@ -91,6 +93,7 @@ class Retrieving:
             if event["event"] == "retrieved":
                 keys.update(event["keys"])
                 self.time_taken.model_seconds += event["model_seconds"]
+                self._corpus_hashes = event["corpus_hashes"]
 
         job: RetrieveJob = {
             "kind": "retrieve",
@@ -100,6 +103,7 @@ class Retrieving:
             "views": list(dict.fromkeys(views)),
             "verify": hashing(),
             "questions": self._record,
+            "corpus_hashes": self._corpus_hashes,
         }
         timeline, started = self.answers.timeline, time.monotonic()
         try:

@@ -10,6 +10,7 @@ import numpy as np
 from solution.config import ContextView
 from solution.exam import ContextPassage, Exam, is_question
 from solution.questions import Questions
+from solution.retrieval.corpus import FileHash
 
 # --- questions and exams -------------------------------------------------------------------
 
@@ -89,7 +90,11 @@ def json_cell(value: Any) -> Any:
 
 
 class RetrieveJob(TypedDict):
-    """Make contexts. `command`: the arguments of the running command, for messages; `verify`: compare hashes."""
+    """Make contexts.
+
+    `command`: the arguments of the running command, for messages; `verify`: compare hashes; `corpus_hashes`: of corpus
+    files, which earlier jobs have made.
+    """
 
     kind: Literal["retrieve"]
     command: dict[str, Any]
@@ -98,6 +103,7 @@ class RetrieveJob(TypedDict):
     views: list[ContextView]
     verify: bool
     questions: QuestionsRecord
+    corpus_hashes: list[FileHash]
 
 
 class BatchRecord(TypedDict):
@@ -147,11 +153,15 @@ class BeatEvent(TypedDict):
 
 
 class RetrievedEvent(TypedDict):
-    """The contexts are in the cache. `keys`: view -> `Contexts.key`; `model_seconds`: of the embedder."""
+    """The contexts are in the cache.
+
+    `keys`: view -> `Contexts.key`; `model_seconds`: of the embedder; `corpus_hashes`: for the next job.
+    """
 
     event: Literal["retrieved"]
     keys: dict[ContextView, str]
     model_seconds: float
+    corpus_hashes: list[FileHash]
 
 
 class PlanningEvent(TypedDict):

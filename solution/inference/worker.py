@@ -31,6 +31,7 @@ from solution.inference.wire import AnswerJob, Event, RetrieveJob, read_exam_rec
 from solution.rankers.base import Ranker, predict_part
 from solution.rankers.families import make_ranker
 from solution.retrieval.contexts.build import build_views
+from solution.retrieval.corpus import known_hashes, take_hashes
 from solution.retrieval.embedding import Embedder
 from solution.suggestions import running_command
 
@@ -121,10 +122,12 @@ def retrieve(job: RetrieveJob, tell: Tell) -> None:
     """Make the contexts that the rankers will read; the submission opens them by their keys."""
     questions = read_questions_record(job["questions"])
     config = RetrievalConfig.model_validate(job["retrieval"])
+    take_hashes(job["corpus_hashes"])
     with contextlib.nullcontext() if job["verify"] else without_hashing():
         views = build_views(questions, config, job["views"], Path(job["workdir"]))
     keys = {view: contexts.key for view, contexts in views.items()}
-    tell({"event": "retrieved", "keys": keys, "model_seconds": Embedder.model_seconds})
+    seconds = Embedder.model_seconds
+    tell({"event": "retrieved", "keys": keys, "model_seconds": seconds, "corpus_hashes": known_hashes()})
 
 
 _WORK: dict[str, Callable[[Any, Tell], None]] = {"answer": answer, "retrieve": retrieve}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import glob
 import hashlib
 import json
@@ -113,15 +112,28 @@ def corpus_fingerprint(spec: str) -> str:
     return content_hash({name: _hash_once(path) for name, path in files.items()})
 
 
+FileHash = tuple[str, int, int, str]
+"""A file's path, its size, the time of its last change in nanoseconds, and its hash."""
+_hashes: dict[tuple[str, int, int], str] = {}
+
+
 def _hash_once(path: Path) -> str:
+    """The file's hash; a file whose size or time has changed is hashed anew."""
     about = path.stat()
-    return _hash_of(path.absolute(), about.st_size, about.st_mtime_ns)
+    state = (str(path.absolute()), about.st_size, about.st_mtime_ns)
+    if state not in _hashes:
+        _hashes[state] = file_hash(path)
+    return _hashes[state]
 
 
-@functools.cache
-def _hash_of(path: Path, size: int, mtime_ns: int) -> str:
-    """The file's hash. Size and time are there for the cache: a file that was changed is hashed anew."""
-    return file_hash(path)
+def known_hashes() -> list[FileHash]:
+    """The hashes of corpus files that this process knows, for another process of the same command."""
+    return [(*state, digest) for state, digest in _hashes.items()]
+
+
+def take_hashes(hashes: Iterable[FileHash]) -> None:
+    """Take the hashes of corpus files that another process of this command knows."""
+    _hashes.update({(path, size, time): digest for path, size, time, digest in hashes})
 
 
 def read_corpus(
