@@ -560,7 +560,8 @@ class TuneSettings(Settings):
     log-probabilities and ranks), and Optuna's TPE (`tuned`) or CMA-ES (`tuned_cma`) with an exact finish;
     a `stacker`."""
     choose: Literal["auto", CandidateName] = "auto"
-    """`auto` keeps equal weights unless another candidate is better by more than the noise, honestly estimated."""
+    """`auto` keeps equal weights, of all rankers or of fewer (the fewer where they score as well), unless another
+    candidate is better by more than the noise, honestly estimated."""
 
 
 class EnsembleConfig(Settings):
