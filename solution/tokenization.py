@@ -31,12 +31,19 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
         revision: of a hub model.
 
     Raises:
-        UserError: the tokenizer of a sentencepiece model cannot be made, since its packages are missing.
+        UserError: the tokenizer of a sentencepiece model cannot be made, since its packages are missing; or the model
+            has no files of a tokenizer.
     """
     from transformers import AutoTokenizer
 
     options: dict[str, Any] = {"revision": revision} if revision else {}
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+    if len(tokenizer) <= len(special_names(tokenizer)):
+        # transformers makes an empty tokenizer where a folder has no file for one.
+        raise UserError(
+            f"the tokenizer of {source} knows special tokens only: its files are missing (tokenizer.json, or the "
+            "vocabulary, such as vocab.txt, spm.model or tokenizer.model)"
+        )
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return tokenizer

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import tiny_config, tiny_exam
 from tiny_models import _wordpiece, _write
 
@@ -53,3 +54,21 @@ def test_a_model_without_a_table_of_positions_reads_max_tokens(tmp_path: Path) -
     option = ranker.tokenizer(exam.questions.options[0][0], add_special_tokens=False)["input_ids"]
     assert all(len(sequence) > 10 for sequence in items[0].encoded.sequences)
     assert items[0].encoded.sequences[0][-len(option) - 1 : -1] == option
+
+
+def test_scores_that_are_not_finite_are_told_for_what_they_are(tmp_path: Path) -> None:
+    from tiny_models import bert
+
+    ranker, exam = ranker_of(bert(tmp_path / "bert"), "query", tmp_path), tiny_exam(6, options=3)
+    build = ranker.build
+
+    def broken() -> None:
+        build()
+        with torch.no_grad():
+            for name, parameter in ranker.model.named_parameters():
+                if "word_embeddings" in name:
+                    parameter.fill_(float("nan"))
+
+    ranker.build = broken
+    with pytest.raises(UserError, match="not finite"):
+        ranker.fit(exam, exam, tmp_path / "checkpoint")

@@ -259,3 +259,4 @@ def test_the_commands_take_a_budget(finished: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "similarity alone" in done.stdout
     assert doubt(np.array([[0.5, 0.5]]), np.ones((1, 2), bool), "entropy") == pytest.approx(1)
+    assert doubt(np.ones((2, 1)), np.ones((2, 1), bool), "margin").tolist() == [-1, -1]

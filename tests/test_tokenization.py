@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from hub_models import deberta_v3, science_texts
+from tiny_models import bert
 
+from solution.errors import UserError
 from solution.tokenization import load_tokenizer, part_names
 
 
@@ -62,3 +64,10 @@ def test_a_chat_template_keeps_its_tokens_and_the_texts_do_not_end_a_turn() -> N
     names = ["</s>", "<|end|>"]
     assert part_names(names, "a <|end|> b </s>") == "a <\u200b|end|> b <\u200b/s>"
     assert part_names(names, "2 < 3 > 1") == "2 < 3 > 1"
+
+
+def test_a_model_without_the_files_of_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    model = bert(tmp_path / "bert")
+    (model / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="knows special tokens only: its files are missing"):
+        load_tokenizer(str(model))

@@ -44,7 +44,8 @@ def doubt(table: np.ndarray, exists: np.ndarray, by: By) -> np.ndarray:
     """The doubt in each row of probabilities, float64 [n]: minus the margin, or the entropy; higher is less sure."""
     table = np.where(exists, table, 0.0).astype(np.float64)
     if by == "margin":
-        ordered = np.sort(table, axis=1)
+        # With a column of 0 more: all questions of an exam may have only one option that can be ranked.
+        ordered = np.sort(np.pad(table, ((0, 0), (1, 0))), axis=1)
         return ordered[:, -2] - ordered[:, -1]
     logs = np.log(np.where(table > 0, table, 1.0))
     return -(table * logs).sum(axis=1) / np.log(np.maximum(exists.sum(axis=1), 2))

@@ -108,9 +108,12 @@ class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
         for item in others[-_PAIRS:]:
             with torch.no_grad():  # without autocast: in float32
                 beside, alone = self.scores([item, longest])[0], self.scores([item])[0]
-            there = torch.isfinite(alone)
-            difference = float((alone[there] - beside[: len(alone)][there]).abs().max())
-            if difference > _TOLERANCE * (1 + float(alone[there].abs().max())):
+            there = alone != -torch.inf  # [width]: the options that exist
+            alone, beside = alone[there], beside[: len(there)][there]
+            if not torch.isfinite(torch.cat([alone, beside])).all():
+                return  # training and scoring say what to do about that
+            difference = float((alone - beside).abs().max())
+            if difference > _TOLERANCE * (1 + float(alone.abs().max())):
                 raise UserError(
                     f"{self.config.name}: {self.config.model} (architecture {self.model.config.model_type}) scores an "
                     f"option otherwise when a longer question stands in the same batch (by {difference:.2g}): it does "
