@@ -18,7 +18,7 @@ from solution.report.plots import require_matplotlib, save
 from solution.report.sections import all_sections
 from solution.workdir import Workdir
 
-KIND = "report"
+_REPORT = "report"
 PAGE = "index.html"
 
 
@@ -64,7 +64,7 @@ def write_report(
             for name, chart in charts.items():
                 save(chart, temporary / f"{name}.png")
                 bar.advance()
-        write_manifest(temporary, KIND)
+        write_manifest(temporary, _REPORT)
     return [output / PAGE, *(output / f"{name}.png" for name in charts)]
 
 
@@ -80,7 +80,7 @@ def check_output(output: Path) -> None:
     ours: set[str] = {MANIFEST}
     if MANIFEST in there:
         try:
-            ours |= set(read_manifest(output, KIND, "", verify=False)["files"])
+            ours |= set(read_manifest(output, _REPORT, "", verify=False)["files"])
         except UserError:
             ours = set()
     strange = sorted(there - ours)

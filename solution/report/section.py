@@ -12,7 +12,7 @@ Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
-class Passage:
+class ShownPassage:
     """A passage that a ranker read with a question.
 
     Attributes:
@@ -41,7 +41,7 @@ class Worst:
     options: tuple[tuple[str, str], ...]
     right: str
     rows: tuple[tuple[str, tuple[float, ...]], ...]
-    contexts: tuple[tuple[str, tuple[Passage, ...]], ...]
+    contexts: tuple[tuple[str, tuple[ShownPassage, ...]], ...]
 
 
 @dataclass(frozen=True)

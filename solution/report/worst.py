@@ -10,7 +10,7 @@ from solution import metrics
 from solution.questions import LETTERS, Questions
 from solution.report.figures import BLEND, Figures
 from solution.report.material import Read
-from solution.report.section import Passage, Section, Worst, listed, shortened
+from solution.report.section import Section, ShownPassage, Worst, listed, shortened
 from solution.tables import cell_text
 
 WORST = 20
@@ -65,12 +65,12 @@ def _facts(figures: Figures, questions: Questions, row: int) -> tuple[tuple[str,
     )
 
 
-def _passages(figures: Figures, read: Read, row: int) -> tuple[Passage, ...]:
+def _passages(figures: Figures, read: Read, row: int) -> tuple[ShownPassage, ...]:
     passages = read.contexts.passages[row]
     judged: Sequence[bool | None] = [None] * len(passages)
     if figures.gold is not None and row in figures.judged:
         judged = figures.gold.hits(row, passages)
     return tuple(
-        Passage(passage.title, shortened(passage.text, EXCERPT), right)
+        ShownPassage(passage.title, shortened(passage.text, EXCERPT), right)
         for passage, right in zip(passages, judged, strict=True)
     )

@@ -21,7 +21,7 @@ from solution.retrieval.reranker.candidates import Candidates, in_order
 from solution.suggestions import suggest
 from solution.workdir import Workdir
 
-KIND = "reranker's weights"
+RERANKER_WEIGHTS = "reranker's weights"
 NAME = "reranker"
 FACTS = "reranker.json"
 
@@ -54,7 +54,7 @@ class Reranker:
         first: dict[str, Any] | None = None
         while len(self.folders) < count:
             folder = self._workdir.fold_weights(NAME, len(self.folders))
-            read_manifest(folder, KIND, remedy)
+            read_manifest(folder, RERANKER_WEIGHTS, remedy)
             facts = read_json(folder / FACTS, "the file of the reranker's settings", remedy)
             count = facts["about"]["folds"]
             self._check(folder, facts, remedy)

@@ -29,7 +29,7 @@ from solution.rankers.families import check_models
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.gold import DEPTHS, Gold
 from solution.retrieval.reranker.candidates import Candidates, LabelledList, find_candidates, in_order
-from solution.retrieval.reranker.trained import FACTS, KIND, NAME, text_prints
+from solution.retrieval.reranker.trained import FACTS, NAME, RERANKER_WEIGHTS, text_prints
 from solution.retrieval.search import Indexes, Searcher
 from solution.suggestions import suggest
 from solution.weights import key_of_whole_folder, read_metrics, write_metrics
@@ -129,7 +129,7 @@ def _train_fold(material: _Material, about: dict[str, Any], workdir: Workdir) ->
     """Train the reranker of the fold `about["fold"]` and write its weights and metrics."""
     settings, fold, key = material.settings, about["fold"], content_hash(about)
     target = workdir.fold_weights(NAME, fold)
-    if key_of_whole_folder(target, KIND) == key:
+    if key_of_whole_folder(target, RERANKER_WEIGHTS) == key:
         say(f"reranker fold {fold}: already trained, nothing has changed")
         return
 
@@ -168,7 +168,7 @@ def _train_fold(material: _Material, about: dict[str, Any], workdir: Workdir) ->
         write_metrics(temporary, metrics)
         stored = {"about": about, "model": settings.model, "settings": settings.trained()}
         write_json(temporary / FACTS, {**stored, "seen": sorted(text_prints(seen))})
-        write_manifest(temporary, KIND, key=key)
+        write_manifest(temporary, RERANKER_WEIGHTS, key=key)
     drop_checkpoint(checkpoint)
     drop_log(logs)
     say(f"reranker fold {fold}: trained in {metrics['seconds']:.0f} s")
