@@ -11,8 +11,12 @@ import functools
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from solution.progress import say
+
+if TYPE_CHECKING:
+    import torch
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -24,25 +28,39 @@ def gpu_works() -> bool:
     return torch.cuda.is_available() and _failure() is None
 
 
-def gpu_problem() -> str | None:
-    """The reason why torch cannot use the GPU that this machine seems to have; None where it can, or there is none."""
+class GpuFault(NamedTuple):
+    """The reason why torch cannot use the GPU that this machine seems to have, and what to do about it."""
+
+    reason: str
+    advice: str
+
+
+def gpu_fault() -> GpuFault | None:
+    """What keeps torch from this machine's GPU; None where torch can use it, or there is none."""
     import torch
 
     built = f"torch {torch.__version__}" + (f" (for CUDA {torch.version.cuda})" if torch.version.cuda else "")
     if torch.cuda.is_available():
-        reason = _failure()
-        if reason is None:
+        failure = _failure()
+        if failure is None:
             return None
-        return (
-            f"{built} cannot compute on this machine's GPU ({reason}). Install a build of torch that has code for it: "
-            "pytorch.org lists which compute capabilities each build knows"
+        return GpuFault(
+            f"{built} cannot compute on this machine's GPU ({failure})",
+            "Install a build of torch that has code for it: pytorch.org lists which compute capabilities each build "
+            "knows",
         )
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1") or not _has_driver():
         return None
     advice = "Install a newer driver, or a build of torch for the CUDA version that `nvidia-smi` shows"
     if torch.version.cuda is None:
         advice = "Install a build of torch for the CUDA version that `nvidia-smi` shows"
-    return f"this machine has an NVIDIA driver, and {built} sees no GPU. {advice}"
+    return GpuFault(f"this machine has an NVIDIA driver, and {built} sees no GPU", advice)
+
+
+def gpu_problem() -> str | None:
+    """`gpu_fault` in one text."""
+    fault = gpu_fault()
+    return None if fault is None else ". ".join(fault)
 
 
 def _has_driver() -> bool:
@@ -51,13 +69,21 @@ def _has_driver() -> bool:
 
 @functools.cache
 def _failure() -> str | None:
-    """The first line of the error that a small product on the GPU raises; None where its result is right."""
+    return product_failure("cuda")
+
+
+def product_failure(device: str, dtype: torch.dtype | None = None) -> str | None:
+    """The first line of the error that a small product on the device raises; None where its result is right.
+
+    Args:
+        dtype: of the numbers; None: float32.
+    """
     import torch
 
     try:
-        ones = torch.ones(16, 16, device="cuda")
-        return None if bool(((ones @ ones) == 16).all()) else "a product is wrong"
-    except Exception as error:  # noqa: BLE001 - whatever it is, the work goes on on the CPU
+        ones = torch.ones(16, 16, dtype=dtype, device=device)
+        return None if bool(((ones @ ones).float() == 16).all()) else "a product is wrong"
+    except Exception as error:  # noqa: BLE001 - drivers and builds fail in many ways
         return (str(error) or type(error).__name__).splitlines()[0]
 
 

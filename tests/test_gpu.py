@@ -45,10 +45,10 @@ def test_a_gpu_that_dies_at_the_first_operation_is_left_alone(
 def test_a_product_that_is_wrong_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     ones = torch.ones
-    monkeypatch.setattr(torch, "ones", lambda *shape, device: ones(*shape) * 2)
+    monkeypatch.setattr(torch, "ones", lambda *shape, **_: ones(*shape) * 2)
     assert not gpu.gpu_works() and "a product is wrong" in (gpu.gpu_problem() or "")
     gpu._failure.cache_clear()
-    monkeypatch.setattr(torch, "ones", lambda *shape, device: ones(*shape))
+    monkeypatch.setattr(torch, "ones", lambda *shape, **_: ones(*shape))
     assert gpu.gpu_works() and gpu.gpu_problem() is None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from solution.device import choose_device, cpu_has_bfloat16
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, State
-from solution.gpu import gpu_problem
+from solution.gpu import gpu_fault, product_failure
 from solution.memory import main_memory
 from solution.packages import installed, python_range, requirements
 
@@ -71,9 +71,8 @@ def device_found(examined: Examined) -> Iterator[Finding]:
         found = (
             f"no GPU; {os.cpu_count()} CPU cores, {native}, computes in {str(device.compute).removeprefix('torch.')}"
         )
-        if problem := gpu_problem():
-            told, _, advice = problem.partition(". ")
-            yield Finding("machine", "GPU", "warning", told, f"{advice}.")
+        if fault := gpu_fault():
+            yield Finding("machine", "GPU", "warning", fault.reason, f"{fault.advice}.")
             return
         yield Finding("machine", "GPU", "ok", found)
     for number in range(torch.cuda.device_count() if device.kind == "cuda" else 0):
@@ -85,12 +84,7 @@ def device_found(examined: Examined) -> Iterator[Finding]:
     fails: list[str] = []
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         name = str(dtype).removeprefix("torch.")
-        try:
-            ones = torch.ones(16, 16, dtype=dtype, device=device.torch)
-            right = bool(((ones @ ones).float() == 16).all())
-        except RuntimeError:
-            right = False
-        (works if right else fails).append(name)
+        (works if product_failure(device.kind, dtype) is None else fails).append(name)
     needed = str(device.compute).removeprefix("torch.")
     yield Finding(
         "machine",

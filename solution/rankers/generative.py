@@ -188,6 +188,11 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
             shots.append((before + text + after, self._option_texts(example.options)[example.answer]))
         return shots
 
+    @functools.cached_property
+    def _special_names(self) -> list[str]:
+        """Listed once: a long prompt is made several times for each question."""
+        return special_names(self.tokenizer)
+
     def _prefix_text(self, template: str, context: str, question: str, shots: Sequence[tuple[str, str]]) -> str:
         # One pass over the template, so that braces in a text are never taken for a field.
         before, _, after = template.partition("{question}")
@@ -195,7 +200,7 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
         if not self.config.prompt.chat:
             return "".join(f"{asked}{answer}{BETWEEN}" for asked, answer in shots) + text
         # The template writes special tokens by their names: a name in the exam's own texts must not end a turn.
-        plain = functools.partial(part_names, special_names(self.tokenizer))
+        plain = functools.partial(part_names, self._special_names)
         turns = []
         for asked, answer in shots:
             turns.append({"role": "user", "content": plain(asked)})

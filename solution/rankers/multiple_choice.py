@@ -100,10 +100,7 @@ class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
         """
         if self.config.quantization is not None:
             return  # computed in half precision, whose rounding differs from batch to batch
-        rows = range(min(len(exam), _CHECKED))
-        orders = [[i for i, option in enumerate(exam.questions.options[row]) if option] for row in rows]
-        passages, priors = self.config.passages, self._priors(exam)
-        items = [self._item(exam, priors, row, passages, order) for row, order in zip(rows, orders, strict=True)]
+        _, items = self.items(exam.subset(range(min(len(exam), _CHECKED))))
         longest, *others = sorted(items, key=self.length, reverse=True)
         for item in others[-_PAIRS:]:
             with torch.no_grad():  # without autocast: in float32
