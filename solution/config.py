@@ -45,8 +45,28 @@ def _distinct_names(names: list[Name], what: str) -> list[Name]:
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
+    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset()
+    """Settings that a version of the program added after working folders existed. At their defaults they stay out of
+    the hash: the weights and contexts of the version before stay valid."""
+
+    def hashed_values(self, exclude: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The values that make the hash, without those that `exclude` names (in the form of pydantic's `exclude`)."""
+        values = self.model_dump(mode="json", exclude=exclude)
+        _leave_out_defaults(self, values)
+        return values
+
     def hash(self) -> str:
-        return content_hash(self.model_dump(mode="json"))
+        return content_hash(self.hashed_values())
+
+
+def _leave_out_defaults(settings: Settings, values: dict[str, Any]) -> None:
+    """Remove, from the dumped `values` of the settings and of those inside them, new settings at their defaults."""
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if name in settings._HASHED_WHERE_SET and value == field.get_default(call_default_factory=True):
+            values.pop(name, None)
+        elif isinstance(value, Settings) and name in values:
+            _leave_out_defaults(value, values[name])
 
 
 class LoraSettings(Settings):
@@ -289,7 +309,7 @@ class RankerConfig(Settings):
 
     def hash(self) -> str:
         """A hash of the settings that the ranker's answers depend on; where it is equal, weights and OOF may stay."""
-        return content_hash(self.model_dump(mode="json", exclude=self._NOT_HASHED))
+        return content_hash(self.hashed_values(exclude=self._NOT_HASHED))
 
     @property
     def traits(self) -> Family:
@@ -391,7 +411,7 @@ class RerankerSettings(Settings):
 
     def trained(self) -> dict[str, Any]:
         """The settings that a trained model depends on, without the base model's name: its folder may move."""
-        return self.model_dump(mode="json", exclude=self._USE)
+        return self.hashed_values(exclude=self._USE)
 
     def trained_hash(self) -> str:
         return content_hash(self.trained())
@@ -507,15 +527,12 @@ class RetrievalConfig(Settings):
         """True where the dense index is needed."""
         return "dense" in self.retrievers or "passage" in self.option_scores
 
-    def hash(self) -> str:
-        """A hash of all settings of retrieval, also of those that change no context.
+    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"reranker"})
 
-        Without a reranker it leaves that setting out, as versions before rerankers did: their contexts stay valid.
-        """
-        values = self.model_dump(mode="json")
-        if self.reranker is None:
-            del values["reranker"]
-        else:
+    def hash(self) -> str:
+        """A hash of all settings of retrieval, also of those that change no context."""
+        values = self.hashed_values()
+        if self.reranker is not None:
             trained = self.reranker.trained()
             values["reranker"] = {name: values["reranker"][name] for name in ("candidates", "keep_threshold")} | trained
         return content_hash(values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from solution.config import LoraSettings, PromptSettings, RankerConfig, RetrievalConfig
+from solution.config import LoraSettings, PromptSettings, RankerConfig, RetrievalConfig, Settings
 from solution.config_files import load_run, parse_overrides, setting_names
 from solution.errors import UserError
 
@@ -434,3 +434,24 @@ def test_settings_are_not_shared_between_rankers():
 def test_overlap_must_be_smaller_than_the_passage():
     with pytest.raises(ValidationError, match=r"passage_overlap \(200\) must be less than passage_tokens \(200\)"):
         RetrievalConfig(passage_overlap=200)
+
+
+class _Inner(Settings):
+    _HASHED_WHERE_SET = frozenset({"added"})
+    old: int = 1
+    added: list[int] = []
+
+
+class _Outer(Settings):
+    _HASHED_WHERE_SET = frozenset({"other"})
+    inner: _Inner = _Inner()
+    other: str | None = None
+
+
+class _OuterBefore(Settings):
+    inner: dict = {"old": 1}
+
+
+def test_a_setting_that_a_later_version_added_changes_no_hash_at_its_default():
+    assert _Outer().hash() == _Outer(inner=_Inner(added=[]), other=None).hash() == _OuterBefore().hash()
+    assert len({s.hash() for s in (_Outer(), _Outer(other=""), _Outer(inner=_Inner(added=[1])))}) == 3
