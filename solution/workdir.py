@@ -88,5 +88,15 @@ class Workdir:
     def checkpoint(self, ranker: str, fold: int) -> Path:
         return self.cache / "checkpoints" / ranker / f"fold_{fold}"
 
+    def pretrained(self, ranker: str) -> Path:
+        """What the folds of a ranker start from, see `training.pretraining`."""
+        return self.weights / ranker / "pretrained"
+
+    def pretraining_checkpoint(self, ranker: str) -> Path:
+        return self.cache / "checkpoints" / ranker / "pretraining"
+
+    def pretraining_logs(self, ranker: str) -> Path:
+        return self.root / "logs" / ranker / "pretraining"
+
     def logs(self, ranker: str, fold: int) -> Path:
         return self.root / "logs" / ranker / f"fold_{fold}"

@@ -17,7 +17,7 @@ from solution.config import RankerConfig
 from solution.device import Device, choose_device, trim_memory
 from solution.errors import UserError
 from solution.exam import Exam, is_question
-from solution.files import content_hash, read_manifest
+from solution.files import MANIFEST, content_hash, read_json, read_manifest
 from solution.learning import adapters, distributed
 from solution.learning.adapters import module_state, put_state
 from solution.learning.loop import RunFiles, RunSettings, Targets, train
@@ -92,6 +92,8 @@ class NeuralRanker(Generic[E]):
         """Time in the model, of all `predict` calls together."""
         self._train_exam: Exam | None = None
         self._train_priors: np.ndarray | None = None
+        self.start: Path | None = None
+        """The folder of an earlier training (see `save`) that `fit` goes on from; None: from the base model."""
         self.token_limit: int | None = None
         """Padded tokens that a batch may have since memory ran out; None: it never has."""
 
@@ -172,6 +174,11 @@ class NeuralRanker(Generic[E]):
 
     def _check_sharding(self) -> None:
         config = self.config
+        if distributed.shards() and self.start is not None:
+            raise UserError(
+                f"{config.name}: FSDP cannot shard a ranker with pretraining. Launch without --use_fsdp: each process "
+                "then holds the whole model."
+            )
         if distributed.shards() and (config.quantization or (config.trains and config.lora is None)):
             raise UserError(
                 f"{config.name}: FSDP shards the frozen weights of a LoRA ranker, and goes with neither quantization "
@@ -233,6 +240,8 @@ class NeuralRanker(Generic[E]):
         train_exam.questions.require_answers("training")
         self.model = None  # after an earlier `fit` or `load` too, training starts from the base model
         self.build()
+        if self.start is not None:
+            self._take(self.start)
         trainable, total = self.parameter_counts
         computed_on = f"{self.device}{distributed.describe_processes(self.modules)}"
         say(
@@ -277,6 +286,7 @@ class NeuralRanker(Generic[E]):
             None if self._train_priors is None else np.round(self._train_priors, 4).tolist(),
             train_exam.questions.ids,
             valid_exam.questions.content_hash(),
+            *([] if self.start is None else [read_json(self.start / MANIFEST, "the pretraining's manifest", "")]),
         )
 
     def _report_bits(self) -> dict[str, Any]:
@@ -416,8 +426,11 @@ class NeuralRanker(Generic[E]):
     def load(self, folder: Path) -> None:
         """See `Ranker.load`."""
         self.build()
-        if not self.config.trains:
-            return
+        if self.config.trains:
+            self._take(folder)
+
+    def _take(self, folder: Path) -> None:
+        """Put the weights of `save` into the model as it is built, in place."""
         if self.config.lora is not None:
             adapters.load_adapter(self.model, folder)
         else:

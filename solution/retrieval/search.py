@@ -11,6 +11,7 @@ import numpy as np
 
 from solution.config import QueryForm, RetrievalConfig, Retriever
 from solution.errors import UserError
+from solution.files import content_hash
 from solution.questions import LETTERS, Questions
 from solution.retrieval.approximate import search_settings
 from solution.retrieval.bm25 import LexicalIndex
@@ -82,14 +83,22 @@ class Searcher:
 
     Args:
         indexes: those of `config`, or of settings that differ only in how they search.
+        hidden: for each question the id of a document that is not found for it, or ""; None: nothing is hidden.
 
     Raises:
         UserError: on first use: an index cannot be made or opened, or the two hold different passages.
     """
 
-    def __init__(self, questions: Questions, config: RetrievalConfig, indexes: Indexes):
+    def __init__(
+        self,
+        questions: Questions,
+        config: RetrievalConfig,
+        indexes: Indexes,
+        hidden: Sequence[str] | None = None,
+    ):
         self.questions, self.config, self.indexes = questions, config, indexes
         self.embedder = indexes.embedder
+        self.hidden = hidden
         self._vectors: dict[str, np.ndarray] = {}
 
     def about(self) -> dict[str, Any]:
@@ -109,12 +118,27 @@ class Searcher:
             about["drop_similar"] = config.drop_similar
         if self.depth > config.top_k:
             about["candidates"] = self.depth
+        if self.hidden is not None:
+            about["hidden"] = content_hash(list(self.hidden))
         return about
 
     @property
     def depth(self) -> int:
-        """The number of passages that are sought for each query."""
+        """The number of passages of a query's list."""
         return search_depth(self.config)
+
+    @functools.cached_property
+    def hidden_rows(self) -> list[np.ndarray] | None:
+        """int64 [h] for each question: the passages of its hidden document; None where nothing is hidden."""
+        if self.hidden is None:
+            return None
+        rows = self.passages().rows_of_documents(filter(None, self.hidden))
+        return [rows.get(document, np.zeros(0, dtype=np.int64)) for document in self.hidden]
+
+    @property
+    def _hidden_most(self) -> int:
+        """The most passages that are hidden from a question: so many more are sought."""
+        return max(map(len, self.hidden_rows or []), default=0)
 
     def passages(self) -> Passages:
         """The passages whose rows the retrievers name."""
@@ -142,7 +166,7 @@ class Searcher:
 
     def rankings(self, retriever: Retriever, query: QueryForm) -> list[list[Ranking]]:
         """The ranked lists of one retriever, for each question one, or one for each option (`prompt_each_option`)."""
-        questions, k = self.questions, self.depth
+        questions, depth = self.questions, self.depth
         weight = self.config.dense_weight if retriever == "dense" else 1 - self.config.dense_weight
         if len(self.config.retrievers) == 1:
             weight = 1.0
@@ -150,15 +174,18 @@ class Searcher:
             names = [[LETTERS[i] for i, option in enumerate(options) if option] for options in questions.options]
         else:
             names = [[query.replace("_", " ")]] * len(questions)
+        k = depth + self._hidden_most
         scores, rows = self._dense(query, k) if retriever == "dense" else self._lexical(query, k)
         results = iter(zip(scores, rows, strict=True))  # one for each query
         rankings = []
-        for queries in names:
+        for question, queries in enumerate(names):
             lists = []
             for name in queries:
                 query_scores, query_rows = next(results)
                 there = query_rows >= 0
-                lists.append(Ranking(retriever, name, query_rows[there], query_scores[there], weight))
+                if self.hidden_rows is not None:
+                    there &= ~np.isin(query_rows, self.hidden_rows[question])
+                lists.append(Ranking(retriever, name, query_rows[there][:depth], query_scores[there][:depth], weight))
             rankings.append(lists)
         return rankings
 
@@ -174,6 +201,16 @@ class Searcher:
         return self.indexes.lexical.search(
             [f"{prompt} {tail}" for prompt, tail in zip(self.questions.prompts, tails, strict=True)], k
         )
+
+    def best_passage_scores(self) -> np.ndarray:
+        """The best cosine of question + option to any passage, float32 [options of all questions]."""
+        scores, rows = self.indexes.dense.search(self.option_vectors, 1 + self._hidden_most)
+        if self.hidden_rows is not None:
+            counts = self.questions.exists().sum(axis=1)
+            hidden = [rows for rows, count in zip(self.hidden_rows, counts, strict=True) for _ in range(count)]
+            seen = np.array([~np.isin(found, gone) for found, gone in zip(rows, hidden, strict=True)])
+            scores = np.where(seen, scores, -np.inf).max(axis=1, keepdims=True)
+        return as_cosines(scores[:, 0], self.config)
 
     def all_rankings(self) -> list[list[Ranking]]:
         """The lists of all retrievers, for each question, as the settings say."""

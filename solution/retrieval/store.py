@@ -75,6 +75,17 @@ class Passages(Sequence[Passage]):
             return False
         return all(mine.equals(theirs) for mine, theirs in zip(self._ids(), other._ids(), strict=True))
 
+    def rows_of_documents(self, documents: Iterable[str]) -> dict[str, np.ndarray]:
+        """int64 [p] for each of these documents that has passages: their rows (see `passages.split_passages`)."""
+        wanted = set(documents)
+        rows: dict[str, list[int]] = {}
+        for group, ids in enumerate(self._ids()):
+            for place, id_ in enumerate(ids.to_pylist()):
+                document = id_ if id_ in wanted else id_.rpartition("#")[0]
+                if document in wanted:
+                    rows.setdefault(document, []).append(int(self._starts[group]) + place)
+        return {document: np.array(places, dtype=np.int64) for document, places in rows.items()}
+
     def _ids(self) -> Iterator[Any]:
         for group in range(len(self._starts) - 1):
             yield self._read(group, ["id"])[0]

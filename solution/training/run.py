@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from solution.rankers.families import check_models, make_ranker
 from solution.retrieval.contexts.build import build_views
 from solution.retrieval.reranker.trained import Reranker
 from solution.training.merge import refuse_seen
+from solution.training.pretraining import Pretrained, check_pretraining, pretrained, start_from
 from solution.weights import FoldRecord, close_folder, key_of_whole_folder, write_metrics, write_record
 from solution.workdir import Workdir
 
@@ -43,6 +44,8 @@ class Prepared:
     folds: np.ndarray
     contexts: dict[ContextView, Contexts] | None
     """By their names in the rankers' setting `contexts`; None: no ranker reads any."""
+    start: Pretrained | None = None
+    """What the folds of the ranker at hand start from; None: the base model."""
 
 
 def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
@@ -74,10 +77,12 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
             f"0 to {run.ensemble.folds - 1}"
         )
     check_models(run.rankers)
+    check_pretraining(run.rankers, run.retrieval)
     prepared = distributed.main_first(lambda: prepare(run, questions, workdir))
     for config in run.rankers:
+        start = pretrained(config, run.retrieval, workdir)
         for fold in folds:
-            train_fold(config, run, prepared, workdir, fold)
+            train_fold(config, run, replace(prepared, start=start), workdir, fold)
 
 
 def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir, fold: int) -> None:
@@ -106,6 +111,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     free_memory()
     clock = _Clock()
     ranker = make_ranker(config, workdir.cache)
+    start_from(ranker, prepared.start)
     facts = ranker.fit(exams[0].subset(~inside), exams[0].subset(inside), place.checkpoint, place.logs)
     clock.trained()
     probabilities = predict_contexts(ranker, [exam.subset(inside).hidden() for exam in exams])  # [fold, width]
@@ -186,6 +192,8 @@ def _about(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir,
     }
     if reads and run.retrieval.source == "index" and run.retrieval.reranker is not None:
         about["reranker"] = Reranker(run.retrieval.reranker, workdir.root).key
+    if prepared.start is not None:
+        about["pretrained"] = prepared.start.key
     return about
 
 

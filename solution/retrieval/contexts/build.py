@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from solution.questions import Questions
 from solution.retrieval.contexts.cache import ContextCache, is_stored, stored_contexts
 from solution.retrieval.contexts.column import column_contexts
 from solution.retrieval.contexts.option_scores import option_table, sentence_scores
-from solution.retrieval.dense import as_cosines
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.fusion import Ranking, drop_similar, select
 from solution.retrieval.reranker.candidates import find_candidates
@@ -92,12 +91,19 @@ def reranked(searcher: Searcher, reranker: Reranker, lists: list[list[Ranking]])
 
 
 def build_views(
-    questions: Questions, config: RetrievalConfig, views: Iterable[ContextView], workdir: Path
+    questions: Questions,
+    config: RetrievalConfig,
+    views: Iterable[ContextView],
+    workdir: Path,
+    hidden: Sequence[str] | None = None,
 ) -> dict[ContextView, Contexts]:
     """`build_contexts` by all retrievers together (`fused`) or by one alone, for each of the views named.
 
     The views share the opened indexes, the embedder and the reranker. A source that does not search has the same
     contexts in every view.
+
+    Args:
+        hidden: for each question the id of a document that is not found for it, or ""; None: nothing is hidden.
     """
     if config.source != "index":
         return dict.fromkeys(views, build_contexts(questions, config, workdir))
@@ -107,7 +113,7 @@ def build_views(
         settings = config.view(view)
         same = next((other for other in contexts if config.view(other) == settings), None)
         if same is None:
-            contexts[view] = searched_contexts(Searcher(questions, settings, indexes), reranker)
+            contexts[view] = searched_contexts(Searcher(questions, settings, indexes, hidden), reranker)
         else:
             contexts[view] = contexts[same]
     return contexts
@@ -153,8 +159,7 @@ def _search(searcher: Searcher, reranker: Reranker | None) -> Contexts:
         passages = [drop_similar(found, config, config.top_k) for found in reranked(searcher, reranker, lists)]
     contexts = Contexts(list(questions.ids), passages)
     if "passage" in config.option_scores:
-        best, _ = searcher.indexes.dense.search(searcher.option_vectors, 1)
-        contexts.option_scores["passage"] = option_table(questions, as_cosines(best[:, 0], config))
+        contexts.option_scores["passage"] = option_table(questions, searcher.best_passage_scores())
     if "sentence" in config.option_scores:
         vectors = searcher.option_vectors
         scores = sentence_scores(questions, passages, vectors, config, searcher.embedder)

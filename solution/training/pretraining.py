@@ -1,0 +1,162 @@
+"""Training on other questions before the folds: once for a ranker, shared by its folds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from solution.config import PretrainingSettings, RankerConfig, RetrievalConfig, needs_contexts
+from solution.device import free_memory
+from solution.errors import UserError
+from solution.exam import Exam, context_key
+from solution.files import atomic_folder, content_hash
+from solution.learning import distributed
+from solution.learning.checkpoint import drop_checkpoint
+from solution.learning.log import LOG, drop_log
+from solution.progress import say
+from solution.questions import Questions, read_questions
+from solution.rankers.families import make_ranker
+from solution.rankers.neural import NeuralRanker
+from solution.retrieval.contexts.build import build_views
+from solution.tables import cell_text
+from solution.weights import PRETRAINED, close_folder, key_of_whole_folder, write_metrics
+from solution.workdir import Workdir
+
+SOURCE = "passage"
+"""The column that names the document a question was made from."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that folds start from.
+
+    Attributes:
+        key: a hash of the settings, questions and contexts that they were trained with.
+        folder: see `Ranker.save`.
+    """
+
+    key: str
+    folder: Path
+
+
+def check_pretraining(rankers: Sequence[RankerConfig], retrieval: RetrievalConfig) -> None:
+    """Raise one `UserError` for the pretraining questions of all rankers, before anything is retrieved or loaded."""
+    problems = []
+    for config in rankers:
+        if config.pretraining is not None:
+            try:
+                _read(config, config.pretraining, retrieval)
+            except UserError as error:
+                problems.append(f"{config.name}: {error}")
+    if problems:
+        raise UserError.join(problems, "pretraining cannot start")
+
+
+def _read(
+    config: RankerConfig, settings: PretrainingSettings, retrieval: RetrievalConfig
+) -> tuple[Questions, list[str] | None]:
+    """The questions, and the documents to hide from their search (see `hidden_sources`; None: nothing is searched)."""
+    questions = read_questions(Path(settings.questions))
+    questions.require_answers("pretraining")
+    searches = needs_contexts(config, retrieval) and retrieval.source == "index"
+    return questions, hidden_sources(questions, settings, config.seed) if searches else None
+
+
+def pretrained(config: RankerConfig, retrieval: RetrievalConfig, workdir: Workdir) -> Pretrained | None:
+    """The weights that a ranker's folds start from, trained now where they are not there; None without pretraining.
+
+    Raises:
+        UserError: the questions cannot be read, lack answers or the column that `hide_source` needs; see also
+            `Ranker.fit`.
+    """
+    settings = config.pretraining
+    if settings is None:
+        return None
+
+    # The questions and what is retrieved for them. Some do not find the document that they were made from.
+    questions, hidden = _read(config, settings, retrieval)
+    contexts, views = None, config.contexts[:1]  # a ranker with several contexts is trained on the first
+    if needs_contexts(config, retrieval):
+        contexts = distributed.main_first(
+            lambda: build_views(questions, retrieval, views, workdir.root, hidden),
+        )
+    exam = Exam.join(questions, None if contexts is None else contexts[views[0]])
+
+    # What is trained already with the same settings and on the same texts is kept.
+    stage = stage_settings(config, settings)
+    keys = [context.key for context in (contexts or {}).values()] or ["none"]
+    key = content_hash(stage.hash(), questions.content_hash(), context_key(keys))
+    folder = workdir.pretrained(config.name)
+    if distributed.from_main(lambda: key_of_whole_folder(folder, PRETRAINED)) == key:
+        say(f"{config.name} pretraining: done already, nothing has changed")
+    else:
+        _train(stage, exam, workdir, key)
+    return Pretrained(key, folder)
+
+
+def stage_settings(config: RankerConfig, settings: PretrainingSettings) -> RankerConfig:
+    """The ranker's settings with those of the pretraining in the place of the folds' own."""
+    training = config.training.model_copy(
+        update={
+            "epochs": settings.epochs,
+            "learning_rate": settings.learning_rate or config.training.learning_rate,
+            # There is no fold to watch.
+            "evaluations_per_epoch": 0,
+            "keep": "last",
+            "patience": None,
+            "awp": None,
+        }
+    )
+    return config.model_copy(update={"training": training, "pretraining": None})
+
+
+def hidden_sources(questions: Questions, settings: PretrainingSettings, seed: int) -> list[str] | None:
+    """For each question the document to hide from its search, or ""; None where none is hidden.
+
+    Raises:
+        UserError: documents are to be hidden, and the file does not name them.
+    """
+    if settings.hide_source == 0:
+        return None
+    if SOURCE not in questions.extra:
+        raise UserError(
+            f"the questions of the pretraining, {settings.questions}, have no column `{SOURCE}` that names the "
+            "document each was made from, so that this cannot be hidden: add the column, or set "
+            "pretraining.hide_source to 0"
+        )
+    drawn = np.random.default_rng([seed, 11]).random(len(questions)) < settings.hide_source
+    return [cell_text(source) if hide else "" for source, hide in zip(questions.extra[SOURCE], drawn, strict=True)]
+
+
+def _train(stage: RankerConfig, exam: Exam, workdir: Workdir, key: str) -> None:
+    """Train, and write the weights whole or not at all."""
+    name = stage.name
+    checkpoint, logs = workdir.pretraining_checkpoint(name), workdir.pretraining_logs(name)
+    free_memory()
+    ranker = make_ranker(stage, workdir.cache)
+    facts = ranker.fit(exam, exam.subset([]), checkpoint, logs)
+    if distributed.rank() == 0:
+        with atomic_folder(workdir.pretrained(name)) as temporary:
+            ranker.save(temporary)
+            shutil.copyfile(logs / LOG, temporary / LOG)
+            write_metrics(temporary, {"questions": len(exam), **facts})
+            close_folder(temporary, key, PRETRAINED)
+        drop_checkpoint(checkpoint)
+        drop_log(logs)
+    distributed.from_main(lambda: None)  # the other processes read what the first has written
+    losses = facts["loss"][-20:]
+    say(
+        f"{name} pretraining: {len(exam)} questions, {facts['steps']} steps, {facts['train_seconds']:.0f} s, loss "
+        f"{sum(losses) / len(losses):.3f} at the end"
+    )
+
+
+def start_from(ranker: object, weights: Pretrained | None) -> None:
+    """Have the training of a fold go on from pretrained weights."""
+    if weights is not None:
+        assert isinstance(ranker, NeuralRanker)
+        ranker.start = weights.folder
