@@ -98,6 +98,19 @@ def resolve_model(spec: str, cache: Path, revision: str | None = None) -> str:
     return str(place)
 
 
+def ready_model(spec: str, cache: Path, revision: str | None = None) -> str | None:
+    """What `resolve_model` gives; None for a model that it would have to fetch or to convert first.
+
+    Raises:
+        UserError: see `locate_model`.
+    """
+    place = locate_model(spec, revision)
+    if isinstance(place, str):
+        return place if _is_cached(place, revision) else None
+    folder = _converted(place, cache) if place.suffix == ".gguf" else place
+    return str(folder) if folder.is_dir() else None
+
+
 def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from solution.doctor import folder, machine
+from solution.doctor import folder, machine, options
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, Report, failure, guarded
 from solution.doctor.submission import submission
@@ -39,6 +39,7 @@ def examine(
         ("settings", folder.settings),
         ("exam", folder.exam),
         ("models", folder.models),
+        ("models", options.read_alike),
         ("index", folder.indexes),
         ("weights and OOF", folder.weights),
         ("weights and OOF", folder.oof_files),

@@ -124,6 +124,7 @@ class Answering:
         except Exception as error:  # noqa: BLE001 - as in worker.main
             raise Fault(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}") from error
         self.answers.add(name, rows, table)
+        turn.alike |= model.alike
         turn.work.done += len(rows)
         turn.work.seconds += time.monotonic() - started
         turn.work.load_seconds = 0.0
@@ -160,7 +161,10 @@ class Answering:
             self.answers.add(name, batch.rows, table)
         except Fault:  # no probabilities: the ranker is asked once more
             return False
-        self.answers.turns[name].from_journal += len(batch.rows)
+        turn = self.answers.turns[name]
+        turn.from_journal += len(batch.rows)
+        noted = self.journal.note(batch.key)
+        turn.alike |= noted if isinstance(noted, dict) else {}
         return True
 
     # --- time ---
@@ -324,6 +328,9 @@ class _Listener:
         numbers = np.frombuffer(base64.b64decode(event["table"]), dtype="<f4")
         table = numbers.reshape(len(batch.rows), self._answers.exists.shape[1])
         self._answers.add(self._name, batch.rows, table)
+        self._turn.alike |= event["alike"]
+        if event["alike"]:
+            self._answering.journal.write_note(batch.key, event["alike"])
         self._answering.journal.write(batch.key, table)
         work.done += len(batch.rows)
         work.seconds += event["seconds"]

@@ -23,6 +23,7 @@ from solution.tables import file_format, write_csv
 
 Ended = Literal["finished", "deadline", "terminated", "interrupted"]
 _WRITE_SECONDS = 60.0
+_EXAMPLES = 10  # questions that the report names
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ def _ranker_record(name: str, turn: Turn, lost_folds: Sequence[str]) -> dict[str
         "folds": passes,
         "lost_folds": list(lost_folds),
         "from_journal": turn.from_journal,
+        "options_read_alike": {"questions": len(turn.alike), "first": dict(list(turn.alike.items())[:_EXAMPLES])},
         "computed_on": work.computed_on,
         "load_seconds": _rounded(work.load_seconds),
         "seconds": round(work.seconds, 3),

@@ -34,6 +34,7 @@ from solution.inference.turns import Answers
 from solution.metrics import bootstrap_interval, credit_at_k
 from solution.progress import say
 from solution.questions import Questions
+from solution.rankers.alike import described
 from solution.weights import read_record, record_path, trained_folders
 from solution.workdir import Workdir
 
@@ -260,6 +261,9 @@ class _Submission:
         say(f"{self.outputs.submission}: {len(questions)} questions answered by {by}{when.get(ended, '')}")
         for line in answers.shortfalls():
             say(f"WARNING: {line}")
+        for name, turn in answers.turns.items():
+            if turn.alike:
+                say(f"note: {name} {described(turn.alike, int(turn.answered.sum()))}")
         if (questions.answers >= 0).all():
             credits = credit_at_k(blended, questions.answers)
             low, high = bootstrap_interval(credits)

@@ -17,6 +17,7 @@ from solution.inference.timeline import Timeline
 from solution.probabilities import masked_softmax
 from solution.progress import say
 from solution.questions import Questions
+from solution.rankers.alike import Alike
 from solution.rankers.untrained import longest_options
 
 State = Literal["waiting", "finished", "partial", "failed", "skipped", "unused", "imported"]
@@ -55,6 +56,7 @@ class Turn:
         reason: why it is in a state other than finished.
         from_journal: questions times folds that an earlier run had answered.
         plan: of its memory.
+        alike: the options that it could not tell apart.
     """
 
     total: np.ndarray
@@ -66,6 +68,7 @@ class Turn:
     reason: str = ""
     from_journal: int = 0
     plan: MemoryPlan | None = None
+    alike: Alike = field(default_factory=dict)
     work: Work = field(default_factory=Work)
 
     @classmethod

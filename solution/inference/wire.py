@@ -10,6 +10,7 @@ import numpy as np
 from solution.config import ContextView
 from solution.exam import ContextPassage, Exam, is_question
 from solution.questions import Questions
+from solution.rankers.alike import Alike
 from solution.retrieval.corpus import FileHash
 
 # --- questions and exams -------------------------------------------------------------------
@@ -194,7 +195,11 @@ class LoadedEvent(TypedDict):
 
 
 class PartEvent(TypedDict):
-    """A batch is answered. `number`: which of the job's; `table`: little-endian float32 [rows, width] in base 64."""
+    """A batch is answered.
+
+    `number`: which of the job's; `table`: little-endian float32 [rows, width] in base 64; `alike`: the options that the
+    ranker could not tell apart.
+    """
 
     event: Literal["part"]
     number: int
@@ -202,6 +207,7 @@ class PartEvent(TypedDict):
     seconds: float
     model_seconds: float
     peak_mib: int | None
+    alike: Alike
 
 
 class GivenBackEvent(TypedDict):

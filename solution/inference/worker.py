@@ -114,6 +114,7 @@ def _answer_batches(job: AnswerJob, model: Ranker, exams: Sequence[Exam], watch:
                 "seconds": time.monotonic() - started,
                 "model_seconds": getattr(model, "model_seconds", 0.0) - in_model,
                 "peak_mib": watch.peak.mib(),
+                "alike": model.alike,
             }
         )
 

@@ -12,6 +12,7 @@ from solution.config import RankerConfig
 from solution.exam import Exam
 from solution.probabilities import merge
 from solution.questions import Questions
+from solution.rankers.alike import Alike
 
 
 def predict_contexts(ranker: Ranker, exams: Sequence[Exam]) -> np.ndarray:
@@ -31,6 +32,8 @@ class Ranker(Protocol):
     """A model that gives each option of a question a probability."""
 
     config: RankerConfig
+    alike: Alike
+    """The options that it could not tell apart when it was last asked."""
 
     def fit(self, train: Exam, valid: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
         """Train on `train`; `valid` is only watched. Killed and called again, goes on from `checkpoint`.

@@ -49,6 +49,10 @@ class EncodedOptions:
     options: list[list[int]]
     positions: list[int]
 
+    @property
+    def option_ids(self) -> list[list[int]]:
+        return self.options
+
 
 @dataclass(frozen=True)
 class Example:
@@ -245,6 +249,12 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
                 question = shorten(tokenizer, question, excess)
             else:
                 longest, counts = max(1, limit - len(prefix)), [limit] * len(counts)
+
+    def read_options(self, exam: Exam, row: int, encoded: EncodedOptions) -> list[list[int]]:
+        """See `NeuralRanker.read_options`; where letters are scored, of the lines that list the options."""
+        if self.config.head != "letters":
+            return encoded.options
+        return token_ids(self.tokenizer, [f". {exam.questions.options[row][i]}" for i in encoded.positions])
 
     def _tokenize(self, prefix: str, options: list[str]) -> tuple[list[int], list[list[int]]]:
         """Each option as it is tokenized behind the prefix; alone where the two would merge."""

@@ -15,6 +15,10 @@ class Encoded(Protocol):
     def positions(self) -> list[int]:
         """The option position of each encoded option, in the order in which they are scored."""
 
+    @property
+    def option_ids(self) -> list[list[int]]:
+        """Token ids for each position; options of which they are the same get the same score."""
+
 
 def rotations(order: list[int], count: int) -> list[list[int]]:
     """`count` rotations of an order (at most one an option), evenly spread, the order itself first."""

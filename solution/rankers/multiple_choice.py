@@ -37,6 +37,10 @@ class EncodedChoices:
     context_ends: list[int]
     positions: list[int]
 
+    @property
+    def option_ids(self) -> list[list[int]]:
+        return self.sequences
+
 
 class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
     """Each option stands in a sequence of its own, and the model's head gives that sequence a score."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,13 +25,16 @@ from solution.metrics import map_at_k
 from solution.models import MERGED, load_pretrained, resolve_model
 from solution.probabilities import masked_softmax
 from solution.progress import progress_bar, say
+from solution.rankers.alike import Alike, Groups, alike_options, by_letters, settle
 from solution.rankers.layout import Encoded, rotations, spread
+from solution.rankers.prompts import token_ids
 from solution.rankers.scoring import BatchScoring
 from solution.tokenization import load_tokenizer
 
 HEAD = "head.safetensors"
 PRIOR = "prior.safetensors"
 WHOLE_WEIGHTS = "model.safetensors"
+_BEGINNING = 32  # tokens of an option
 
 
 class RetrievalPrior(nn.Module):
@@ -90,6 +93,8 @@ class NeuralRanker(Generic[E]):
         """Time that loading the base model took."""
         self.model_seconds = 0.0
         """Time in the model, of all `predict` calls together."""
+        self.alike: Alike = {}
+        """The options that were read alike in the last `predict` call."""
         self._train_exam: Exam | None = None
         self._train_priors: np.ndarray | None = None
         self.start: Path | None = None
@@ -400,7 +405,37 @@ class NeuralRanker(Generic[E]):
         # Rotations of a question are averaged as log-probabilities.
         table = np.zeros(exists.shape)
         np.add.at(table, rows, log_softmax(np.where(exists[rows], scores, -np.inf), axis=1))
-        return masked_softmax(table / np.bincount(rows, minlength=len(table))[:, None], exists)
+        probabilities = masked_softmax(table / np.bincount(rows, minlength=len(table))[:, None], exists)
+
+        encoded = {row: item.encoded for row, item in zip(reversed(rows), reversed(items), strict=True)}
+        groups = self._read_alike(exam, encoded)
+        self.alike = by_letters(exam.questions, groups)
+        return settle(probabilities, exam, groups, self.config)
+
+    def read_options(self, exam: Exam, row: int, encoded: E) -> list[list[int]]:
+        """The token ids by which the ranker knows each option of an encoded question, in the order of `positions`."""
+        return encoded.option_ids
+
+    def find_alike(self, exam: Exam) -> Groups:
+        """The options that a built ranker cannot tell apart, without scoring; contexts are not read."""
+        options = exam.questions.options
+        there = [(row, i) for row, texts in enumerate(options) for i, text in enumerate(texts) if text]
+        begins: dict[int, dict[int, tuple[int, ...]]] = {}
+        for (row, i), ids in zip(there, token_ids(self.tokenizer, [options[row][i] for row, i in there]), strict=True):
+            begins.setdefault(row, {})[i] = tuple(ids[:_BEGINNING])
+        # A large exam is encoded as it is read only where options begin with the same tokens.
+        rows = [row for row, tokens in begins.items() if alike_options(options[row], tokens)]
+        return self._read_alike(exam, {row: self.encode_question(exam, row, 0, list(begins[row])) for row in rows})
+
+    def _read_alike(self, exam: Exam, questions: Mapping[int, E]) -> Groups:
+        """The options that are the same tokens, see `alike`; `questions`: row -> the encoded question."""
+        groups: Groups = {}
+        for row, encoded in questions.items():
+            ids = map(tuple, self.read_options(exam, row, encoded))
+            found = alike_options(exam.questions.options[row], dict(zip(encoded.positions, ids, strict=True)))
+            if found:
+                groups[row] = found
+        return groups
 
     def save(self, folder: Path) -> None:
         """See `Ranker.save`."""

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from solution.rankers.alike import Alike
 from solution.report.charts import Forest, Mark
 from solution.report.figures import VALUES, Figures
 from solution.report.material import Read
@@ -64,6 +65,31 @@ def option_counts(figures: Figures) -> Section:
         return Section(anchor, title, missing=f"every question has {values[0]} options")
     groups = [(f"{value} options", counts == value) for value in values]
     return Section(anchor, title, (), (figures.by_groups("by_options", title, "options", groups),))
+
+
+def read_alike(figures: Figures) -> list[Section]:
+    """MAP@3 where a ranker cannot tell options apart; no section where every ranker can."""
+    title = "Options that a ranker cannot tell apart"
+    ids, groups = figures.oof.ids, []
+    examples = []
+    for name in figures.material.everyone:
+        alike: Alike = {}
+        for fold in figures.material.facts.get(name, []):
+            alike |= fold.get("options_read_alike", {})
+        rows = np.array([id_ in alike for id_ in ids])
+        if rows.any():
+            groups.append((name, rows))
+            first = ids[int(np.argmax(rows))]
+            examples.append(f"{name}: question {first}, options {', '.join(alike[first][0])}")
+    if not groups:
+        return []
+    chart = figures.by_groups("options_read_alike", f"MAP@3 by {title.lower()}", "questions of", groups)
+    line = (
+        "In these questions different options are the same tokens to a ranker, as AA and Aa are to an uncased "
+        "tokenizer. It orders them by retrieval's option scores, by the passages that hold an option as it is written, "
+        f"then by length. The first of each ranker: {'; '.join(examples)}."
+    )
+    return [Section("alike", title, (line,), (chart,))]
 
 
 def retrieval(figures: Figures) -> Section:

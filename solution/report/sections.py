@@ -20,6 +20,7 @@ SECTIONS: tuple[Callable[[Figures], Section | list[Section]], ...] = (
     groups.folds,
     groups.subjects,
     groups.option_counts,
+    groups.read_alike,
     blend.cascade,
     groups.retrieval,
     worst.worst,

@@ -26,6 +26,7 @@ from solution.metrics import bootstrap_interval, credit_at_k, expected_random_ma
 from solution.probabilities import widen
 from solution.progress import say
 from solution.questions import Questions
+from solution.rankers.alike import Alike, described
 from solution.rankers.base import Ranker, predict_contexts
 from solution.rankers.families import check_models, make_ranker
 from solution.retrieval.contexts.build import build_views
@@ -81,12 +82,22 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
     prepared = distributed.main_first(lambda: prepare(run, questions, workdir))
     for config in run.rankers:
         start = pretrained(config, run.retrieval, workdir)
+        alike: Alike = {}
+        scored = 0
         for fold in folds:
-            train_fold(config, run, replace(prepared, start=start), workdir, fold)
+            found = train_fold(config, run, replace(prepared, start=start), workdir, fold)
+            if found is not None:
+                alike |= found
+                scored += int((prepared.folds == fold).sum())
+        if alike and distributed.rank() == 0:
+            say(f"note: {config.name} {described(alike, scored)}")
 
 
-def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir, fold: int) -> None:
+def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir, fold: int) -> Alike | None:
     """Train one ranker on all folds but `fold` and write its weights, metrics and OOF part of `fold`.
+
+    Returns:
+        The options of the fold's questions that it could not tell apart; None where the fold was trained before.
 
     Raises:
         UserError: another process has other inputs, or the ranker cannot be trained (see `Ranker.fit`).
@@ -102,7 +113,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     _require_same_inputs(key)
     if distributed.from_main(lambda: _is_finished(place, about, key)):
         say(f"{config.name} fold {fold}: already trained, nothing has changed")
-        return
+        return None
 
     # The ranker learns from the other folds and answers this one, whose answers are hidden from it.
     inside = prepared.folds == fold  # bool [n]
@@ -120,7 +131,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
 
     # One process writes: first the weights, then the OOF part, so that neither is there without the other for long.
     if distributed.rank() > 0:
-        return
+        return ranker.alike
     scored = questions.subset(inside)
     metrics = _metrics(probabilities, scored, clock, ranker) | facts
     retrieval = run.retrieval.model_dump(mode="json") if reads else None
@@ -134,6 +145,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
         f"{config.name} fold {fold}: MAP@3 {metrics['map3']:.3f} [{low:.3f}, {high:.3f}] on {len(scored)} questions "
         f"(random {metrics['random_map3']:.3f}), {metrics['seconds']:.0f} s"
     )
+    return ranker.alike
 
 
 @dataclass(frozen=True)
@@ -237,6 +249,7 @@ def _metrics(probabilities: np.ndarray, scored: Questions, clock: _Clock, ranker
         "score_seconds_per_question": round(clock.scoring_seconds / len(scored), 4),
         "load_seconds": round(getattr(ranker, "load_seconds", 0.0), 2),
         "peak_memory_mib": clock.peak.mib(),
+        "options_read_alike": ranker.alike,
     }
 
 
