@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from solution.files import read_manifest, write_json, write_manifest
 from solution.kaggle.base_models import hub_folder, model_files
 from solution.kaggle.check import check_bundle
 from solution.kaggle.kernel import BUNDLE, COMPETITION, ROOT, find_place
-from solution.kaggle.wheels import platform_tags
+from solution.kaggle.wheels import Wheels, lacking_packages, needed_packages, platform_tags, torch_build
 from solution.packages import closure, requirements
 
 MAKE = ("bundle", "--no-wheels", "--name", "my-bundle", "--user", "me", "--output")
@@ -93,6 +94,9 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(finished: Path, tmp_path: Pa
         (("--output", "b", "--no-wheels", "--name", "short"), "6 to 50"),
         (("--output", "b", "--no-wheels", "--user", "a/b"), "--user"),
         (("--output", "b", "--no-wheels", "--skip", "torch"), "neither"),
+        (("--output", "b", "--no-wheels", "--with-torch"), "neither"),
+        (("--output", "b", "--skip", "Torch", "--with-torch"), "contradict"),
+        (("--output", "b", "--no-wheels", "--public-test", "nowhere.csv"), "nowhere.csv"),
         (("--output", "b", "--skip", "no-such-package"), "no-such-package"),
         (("--output", "b", "--python", "3"), "--python"),
         (("--output", "b", "--wheels", "configs"), "no wheel"),
@@ -206,6 +210,48 @@ def test_what_is_skipped_takes_what_only_it_needs_along() -> None:
     assert {"torch", "sympy", "mpmath"} <= fewer.skipped  # sympy is torch's alone
     assert "numpy" in fewer.pins and set(fewer.pins) | fewer.skipped == set(every.pins)
     assert f"numpy=={every.pins['numpy']}" in fewer.lines()
+
+
+def wheel(folder: Path, name: str, version_text: str = "") -> None:
+    with zipfile.ZipFile(folder / name, "w") as archive:
+        archive.writestr("torch/version.py", version_text)
+
+
+def test_torch_is_left_to_the_kernel_unless_it_is_asked_for() -> None:
+    assert Wheels().left_to_kernel == ["torch"] and Wheels(skip=("scipy",)).left_to_kernel == ["scipy", "torch"]
+    assert Wheels(with_torch=True).left_to_kernel == []
+    pins = needed_packages(Wheels()).pins
+    assert {"sentencepiece", "protobuf", "faiss-cpu", "transformers"} <= set(pins)
+    assert not {"torch", "triton", "sympy"} & set(pins) and not [name for name in pins if name.startswith("nvidia")]
+    assert "torch" in needed_packages(Wheels(with_torch=True)).pins
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("cuda: Optional[str] = '13.0'\n", "CUDA 13.0, which needs an NVIDIA driver of version 580 or newer"),
+        ('cuda = "12.6"\n', "CUDA 12.6, which needs an NVIDIA driver of version 525 or newer"),
+        ("cuda: Optional[str] = '99.1'\n", "CUDA 99.1"),
+    ],
+)
+def test_the_cuda_of_a_torch_among_the_wheels_is_told(tmp_path: Path, text: str, told: str) -> None:
+    wheel(tmp_path, "torchvision-0.9-cp312-cp312-manylinux_2_28_x86_64.whl")
+    assert torch_build(tmp_path) is None
+    name = "torch-2.13.0-cp312-cp312-manylinux_2_28_x86_64.whl"
+    wheel(tmp_path, name, "__version__ = '2.13.0'\ncuda: Optional[str] = None\n")
+    assert torch_build(tmp_path) is None
+    (tmp_path / name).unlink()
+    wheel(tmp_path, name, f"__version__ = '2.13.0'\n{text}hip: Optional[str] = None\n")
+    assert str(torch_build(tmp_path)) == f"torch 2.13.0 is built for {told}"
+
+
+def test_a_folder_of_wheels_is_compared_with_what_is_needed(tmp_path: Path) -> None:
+    wheel(tmp_path, "protobuf-6.0-cp310-abi3-manylinux2014_x86_64.whl")
+    wheel(tmp_path, "sentencepiece-0.2-cp313-cp313-manylinux_2_28_x86_64.whl")  # of another Python
+    wheel(tmp_path, "scipy-1.17.1-cp312-cp312-win_amd64.whl")
+    wheel(tmp_path, "typer-0.20-py3-none-any.whl")
+    lacking = lacking_packages(tmp_path, Wheels(folder=tmp_path))
+    assert {"sentencepiece", "scipy", "torch"} <= set(lacking) and not {"protobuf", "typer"} & set(lacking)
 
 
 def test_requirements_are_those_of_setup_cfg() -> None:

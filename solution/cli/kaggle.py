@@ -18,6 +18,7 @@ from solution.errors import UserError
 from solution.kaggle.bundle import make_bundle
 from solution.kaggle.check import check_bundle
 from solution.kaggle.kernel import COMPETITION
+from solution.kaggle.public import read_public
 from solution.kaggle.upload import NAME, USER, Address
 from solution.kaggle.wheels import PLATFORM, PYTHON, Wheels
 from solution.workdir import Workdir
@@ -37,8 +38,20 @@ def bundle(
     wheels: Annotated[Path | None, typer.Option(help="A folder with the packages' wheels, in place of pip.")] = None,
     no_wheels: Annotated[bool, typer.Option("--no-wheels", help="The kernel has all packages.")] = False,
     skip: Annotated[
-        str, typer.Option(metavar="NAME,NAME", help="Packages that the kernel has, with what only they need: torch.")
+        str,
+        typer.Option(metavar="NAME,NAME", help="Packages that the kernel has too, with what only they need."),
     ] = "",
+    with_torch: Annotated[
+        bool, typer.Option("--with-torch", help="Put torch and its CUDA in too, in place of those of Kaggle's image.")
+    ] = False,
+    public_test: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The competition's public test.csv: on exactly these questions a kernel only proves every ranker. "
+            "With --check: what the bundle is tried on.",
+        ),
+    ] = None,
     python: Annotated[str, typer.Option(help="The kernel's Python. Default: 3.12, Kaggle's.")] = "",
     platform: Annotated[str, typer.Option(help="The kernel's platform tag. Default: manylinux_2_35_x86_64.")] = "",
     no_models: Annotated[bool, typer.Option("--no-models", help="Leave the base models out.")] = False,
@@ -52,16 +65,20 @@ def bundle(
     if (output is None) == (check is None):
         raise UserError("give either --output DIR (make a bundle) or --check DIR (try one)")
     if check is not None:
-        for step, seconds in check_bundle(check).seconds.items():
+        checked = check_bundle(check, public_test)
+        for step, seconds in checked.seconds.items():
             print(f"{step:24} {seconds:7.1f} s")
-        print(f"{check}: installed without a network, and all questions of its sample answered")
+        for line in checked.remarks:
+            print(line)
+        print(f"{check}: installed without a network, and {checked.questions} questions answered")
         return
     skipped = [part.strip() for part in skip.split(",") if part.strip()]
-    packages = Wheels(wheels, no_wheels, skipped, python or PYTHON, platform or PLATFORM)
+    packages = Wheels(wheels, no_wheels, skipped, with_torch, python or PYTHON, platform or PLATFORM)
+    public = None if public_test is None else read_public(public_test)
     folder = Workdir.existing(workdir)
     assert output is not None
     address = Address(name or NAME, user or USER, competition or COMPETITION)
-    sizes = make_bundle(folder, output, configs, packages, address, with_models=not no_models)
+    sizes = make_bundle(folder, output, configs, packages, address, not no_models, public)
     for part, size in sizes.items():
         if size:
             print(f"{part:10} {size / 1e6:12,.1f} MB")

@@ -17,6 +17,7 @@ from solution.inference.limits import Limits, parse_duration
 from solution.inference.outputs import Outputs
 from solution.inference.submit import run_submission
 from solution.kaggle.kernel import find_place
+from solution.kaggle.public import sample_to_prove
 from solution.memory import parse_memory
 
 submit_app = typer.Typer(**APP_SETTINGS)  # type: ignore[arg-type]
@@ -60,6 +61,10 @@ def submit(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not compare weights and index with their hashes.")
     ] = False,
+    full_run: Annotated[
+        bool,
+        typer.Option("--full-run", help="In a kernel: answer the competition's public questions whole, not a sample."),
+    ] = False,
     workdir: Annotated[
         Path | None,
         typer.Option(
@@ -89,4 +94,5 @@ def submit(
             raise UserError(f"{path} is the question file; give another output")
     added = {name: Path(file) for name, file in named_values(add, "--add", "NAME=FILE").items()}
     with without_hashing() if no_verify else contextlib.nullcontext():
-        run_submission(folder, exam, outputs, place.overrides, added, limits)
+        sample = None if full_run else sample_to_prove(exam, place.public_hash)
+        run_submission(folder, exam, outputs, place.overrides, added, limits, sample)

@@ -46,7 +46,8 @@ class Engine:
                     elif state != "imported":
                         # What a ranker that is left out would have read, the next one reads.
                         self._mark_open_questions(stage, before)
-                    before = stage
+                    # In a run on a sample every ranker reads it, however sure the others are.
+                    before = stage if self.answers.sample is None else None
                     self.answering.file.store(force=True)
             for turn in self.answers.turns.values():
                 if turn.state == "waiting":
@@ -84,6 +85,8 @@ class Engine:
         turns, turn = self.answers.turns, self.answers.turns[stage.ranker]
         exists, blend = self.answers.exists, self.answers.blended()
         opened = ~turn.planned
+        if self.answers.sample is not None and not self._costs_nothing(stage.ranker):
+            opened &= self.answers.sample
         if before is not None:
             # Of the questions of its forerunner it reads those that are unsure, and those that nobody has answered.
             answered = self.answers.any_answer()
@@ -95,3 +98,8 @@ class Engine:
         turn.planned |= opened
         rows = np.flatnonzero(opened)
         return rows[np.argsort(-doubt(blend, exists, stage.by)[rows], kind="stable")] if before else rows
+
+    def _costs_nothing(self, name: str) -> bool:
+        """Whether a ranker that can be asked has no model."""
+        ranker = self.answering.rankers.get(name)
+        return ranker is not None and not ranker.has_model

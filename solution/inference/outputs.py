@@ -133,12 +133,32 @@ def submission_report(
         "seconds": round(limits.elapsed(), 2),
         "deadline_seconds": limits.deadline,
         "gpu_problem": answers.timeline.gpu_problem,
+        "public_run": None if answers.sample is None else _public_run(answers, answers.sample),
+        "warnings": _shortcomings(answers, lost_folds),
         "retrieval_seconds": round(retrieval.seconds, 2),
         "retrieval_model_seconds": round(retrieval.model_seconds, 2),
         "rankers": [_ranker_record(name, turn, lost_folds.get(name, [])) for name, turn in answers.turns.items()],
         "recipes": sorted(recipes, key=lambda each: -each["questions"]),
         "timeline": [{"second": second, "event": text} for second, text in answers.timeline.notes],
     }
+
+
+def _public_run(answers: Answers, sample: np.ndarray) -> dict[str, Any]:
+    return {
+        "sample": int(sample.sum()),
+        "answered_by_all_rankers": answers.answered_by_all(),
+        "text": answers.public_run(),
+    }
+
+
+def _shortcomings(answers: Answers, lost_folds: Mapping[str, Sequence[str]]) -> list[str]:
+    """What made the answer lesser than it could be, a line for each."""
+    problem = answers.timeline.gpu_problem
+    lines = [f"the rankers computed on the CPU: {problem}"] if problem else []
+    failed = {name: turn.reason for name, turn in answers.turns.items() if turn.state == "failed"}
+    lines += [f"the ranker {name} was left out: {reason}" for name, reason in failed.items()]
+    lines += [f"{name} went on without one of its folds: {why}" for name, lost in lost_folds.items() for why in lost]
+    return lines + answers.shortfalls()
 
 
 def _ranker_record(name: str, turn: Turn, lost_folds: Sequence[str]) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def run_submission(
     overrides: Sequence[str] = (),
     added: Mapping[str, Path] | None = None,
     limits: Limits | None = None,
+    sample: np.ndarray | None = None,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Answer `questions` and write the files asked for.
 
@@ -57,6 +58,7 @@ def run_submission(
         overrides: settings, `key.path=value`; a key begins with a ranker's name or `retrieval`.
         added: imported ranker -> the file of its answers to these questions, see `imported.read_answers`.
         limits: deadline and what to do with a ranker that fails; its time is already running.
+        sample: bool [n], the only questions that rankers with a model read; None: all of them.
 
     Returns:
         The blended probabilities, float32 [n, max_options], and those of each ranker that answered everything.
@@ -72,7 +74,7 @@ def run_submission(
     outputs.check()
     members = _read_members(workdir, questions, overrides, added or {})
     outputs.check_writable()
-    submission = _Submission.prepare(workdir, questions, members, outputs, limits)
+    submission = _Submission.prepare(workdir, questions, members, outputs, limits, sample)
     _note_known_questions(workdir, questions)
     # From here on a signal does not end the command before the best answer is written.
     with _terminable():
@@ -147,13 +149,19 @@ class _Submission:
 
     @classmethod
     def prepare(
-        cls, workdir: Workdir, questions: Questions, members: _Members, outputs: Outputs, limits: Limits
+        cls,
+        workdir: Workdir,
+        questions: Questions,
+        members: _Members,
+        outputs: Outputs,
+        limits: Limits,
+        sample: np.ndarray | None = None,
     ) -> _Submission:
         """A submission that has done nothing yet."""
         schedule = Schedule.read(workdir, members.ensemble)
         folds = {ranker.name: len(ranker.asked_folders) for ranker in members.trained}
         asked_folds = {stage.ranker: folds.get(stage.ranker, 1) for stage in schedule.whole}
-        answers = Answers(questions, schedule.recipes(), asked_folds, Timeline(limits))
+        answers = Answers(questions, schedule.recipes(), asked_folds, Timeline(limits), sample)
         journal = AnswerJournal(workdir.cache / "submission" / questions.content_hash(with_answers=False))
         return cls(workdir, members, outputs, schedule, answers, journal, Retrieving(workdir, answers))
 
@@ -178,6 +186,12 @@ class _Submission:
     def _begin(self) -> None:
         """Write an answer that needs no ranker, and take what is known before any runs."""
         answers, timeline = self.answers, self.answers.timeline
+        if answers.sample is not None:
+            say(
+                f"public run: these are the competition's public questions, so the rankers with a model read only "
+                f"{answers.sample.sum()} of {len(answers.questions)}; any other file is answered whole "
+                "(submit.py --full-run: this one too)"
+            )
         write_submission(self.outputs.submission, answers.questions, answers.baseline)
         timeline.note(f"baseline: {answers.baseline_kind}")
         answers.add_imported(self.members.imported)
@@ -231,7 +245,10 @@ class _Submission:
         file.store(force=True)
         cache = self.workdir.cache.resolve()
         engine = Engine(answers, Answering(answers, rankers, self.journal, file, cache))
-        engine.run(*self.schedule.choose(len(answers.questions), self.journal, answers.timeline))
+        if answers.sample is None:
+            engine.run(*self.schedule.choose(len(answers.questions), self.journal, answers.timeline))
+        else:
+            engine.run(self.schedule.whole)
 
     # --- the end ---
 
@@ -240,6 +257,8 @@ class _Submission:
         blended = self.answers.blended()
         self.outputs.write(self.answers.questions, blended)
         self.answers.timeline.note("answer written")
+        if self.answers.sample is not None:
+            self.answers.timeline.note(self.answers.public_run())
         lost_folds = {ranker.name: ranker.lost for ranker in self.members.trained}
         report = submission_report(self.answers, lost_folds, self.retrieving.time_taken, ended, self.outputs.submission)
         try:
@@ -261,6 +280,8 @@ class _Submission:
         say(f"{self.outputs.submission}: {len(questions)} questions answered by {by}{when.get(ended, '')}")
         for line in answers.shortfalls():
             say(f"WARNING: {line}")
+        if answers.sample is not None:
+            say(answers.public_run())
         for name, turn in answers.turns.items():
             if turn.alike:
                 say(f"note: {name} {described(turn.alike, int(turn.answered.sum()))}")

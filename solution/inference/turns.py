@@ -127,13 +127,21 @@ class Answers:
         turns: name -> its turn, in the order of the rankers, cheapest first.
         baseline: float32 [n, width], the answer where no ranker has given one, of the kind `baseline_kind`.
         timeline: takes what happens to the rankers.
+        sample: bool [n], the only questions that rankers with a model read; None: all of them.
 
     Args:
         asked_folds: name -> how many folds it is asked for, in the order of the rankers.
     """
 
-    def __init__(self, questions: Questions, recipes: Recipes, asked_folds: Mapping[str, int], timeline: Timeline):
-        self.questions, self.recipes, self.timeline = questions, recipes, timeline
+    def __init__(
+        self,
+        questions: Questions,
+        recipes: Recipes,
+        asked_folds: Mapping[str, int],
+        timeline: Timeline,
+        sample: np.ndarray | None = None,
+    ):
+        self.questions, self.recipes, self.timeline, self.sample = questions, recipes, timeline, sample
         self.exists = questions.exists()
         self.turns = {name: Turn.waiting(self.exists, folds) for name, folds in asked_folds.items()}
         self.baseline, self.baseline_kind = longest_options(questions), "the longest option"
@@ -207,6 +215,14 @@ class Answers:
         """What the rankers that were cut short have not answered, a line for each."""
         cut = {name: turn for name, turn in self.turns.items() if turn.state in ("partial", "skipped")}
         return [f"{name} {turn.shortfall()}" for name, turn in cut.items()]
+
+    def answered_by_all(self) -> int:
+        """The number of questions that every ranker has answered."""
+        return int(np.all([turn.answered for turn in self.turns.values()], axis=0).sum())
+
+    def public_run(self) -> str:
+        """What a run on a sample has proven, in words."""
+        return f"public run: {self.answered_by_all()} of {len(self.questions)} questions answered by all rankers"
 
     # --- the best answer so far ---
 

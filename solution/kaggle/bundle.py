@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import solution
@@ -15,9 +15,20 @@ from solution.inference.trained import TrainedRanker, imported_rankers, read_ran
 from solution.kaggle.base_models import Models, base_models
 from solution.kaggle.items import Item, folder_items
 from solution.kaggle.kernel import BUNDLE, is_bundle
-from solution.kaggle.upload import SUBMIT, USER, Address, dataset_metadata, kernel_metadata, notebook, readme
-from solution.kaggle.wheels import Wheels, download, needed_packages, wheel_files
-from solution.packages import faiss_extra, requirements
+from solution.kaggle.public import public_hash
+from solution.kaggle.upload import (
+    ANSWER,
+    SUBMIT,
+    USER,
+    Address,
+    Contents,
+    dataset_metadata,
+    kernel_metadata,
+    notebook,
+    readme,
+)
+from solution.kaggle.wheels import Wheels, download, lacking_packages, needed_packages, torch_build, wheel_files
+from solution.packages import Closure, requirements
 from solution.progress import say
 from solution.questions import Questions, read_questions, write_questions
 from solution.retrieval.places import find_embedder, locate_all
@@ -38,6 +49,7 @@ def make_bundle(
     wheels: Wheels,
     address: Address,
     with_models: bool = True,
+    public: Questions | None = None,
 ) -> dict[str, int]:
     """Write the bundle of the ensemble in `workdir`, whole or not at all.
 
@@ -45,6 +57,7 @@ def make_bundle(
         output: the folder to write; a bundle that is there is replaced.
         configs: its YAML files are put in, when it is there (what a kernel runs was stored when it was trained).
         with_models: False: the base models are left out, and come to the kernel on another way.
+        public: the competition's public questions, on which a kernel only proves every ranker; None: not known.
 
     Returns:
         The bytes of each part.
@@ -75,15 +88,17 @@ def make_bundle(
             download(packages, wheels, folder / "wheels")
         write_questions(folder / "sample.csv", _sample(workdir))
         write_text(folder / "submit.py", SUBMIT)
-        write_text(folder / "requirements.txt", "".join(f"{line}\n" for line in requirements(faiss_extra())))
-        write_text(folder / "README.md", readme(output.name, address, models, wheels))
+        write_text(folder / "answer.py", ANSWER)
+        write_text(folder / "requirements.txt", "".join(f"{line}\n" for line in requirements(wheels.faiss)))
+        contents = _contents(folder, wheels, models, packages, public)
+        write_text(folder / "README.md", readme(output.name, address, contents))
         write_json(folder / "submission.ipynb", notebook())
-        _write_manifest(folder, address, wheels, models, packages.skipped if packages else ())
+        _write_manifest(folder, address, contents)
         # Kaggle's tool reads these two and uploads neither, so the manifest does not list them.
         write_json(folder / "dataset-metadata.json", dataset_metadata(address))
         write_json(folder / "kernel-metadata.json", kernel_metadata(address))
         sizes = _sizes(folder)
-    _tell(output, address, models, sum(sizes.values()))
+    _tell(output, address, contents, sum(sizes.values()))
     return sizes
 
 
@@ -104,14 +119,26 @@ def _put(items: Sequence[Item], folder: Path) -> None:
             shutil.copyfile(item.source, target)
 
 
-def _write_manifest(
-    folder: Path, address: Address, wheels: Wheels, models: Models, skipped: Collection[str] = ()
-) -> None:
-    """Write what a kernel reads of its bundle (see `kernel.read_bundle`), and the hash of every file.
+def _contents(
+    folder: Path, wheels: Wheels, models: Models, packages: Closure | None, public: Questions | None
+) -> Contents:
+    """What there is to say of a bundle.
 
     Args:
-        skipped: the packages that the bundle leaves to the kernel.
+        folder: with the wheels in it.
+        packages: those that were downloaded; None: none were.
     """
+    if packages is not None:
+        skipped = sorted(packages.skipped)
+    else:
+        skipped = [] if wheels.left_out else lacking_packages(folder / "wheels", wheels)
+    known = None if public is None else public_hash(public)
+    return Contents(wheels, models, skipped, torch_build(folder / "wheels"), known)
+
+
+def _write_manifest(folder: Path, address: Address, contents: Contents) -> None:
+    """Write what a kernel reads of its bundle (see `kernel.read_bundle`), and the hash of every file."""
+    wheels, models = contents.wheels, contents.models
     write_manifest(
         folder,
         BUNDLE,
@@ -120,20 +147,30 @@ def _write_manifest(
         user=address.user,
         competition=address.competition,
         python=None if wheels.left_out else wheels.python,
-        skipped=sorted(skipped),
+        skipped=contents.skipped,
         models=models.places,
         missing=models.missing,
+        public=contents.public_hash,
     )
 
 
-def _tell(output: Path, address: Address, models: Models, size: int) -> None:
-    """Say what is left to do before the upload.
+def _tell(output: Path, address: Address, contents: Contents, size: int) -> None:
+    """Say what is to be known before the upload.
 
     Args:
         size: bytes of the whole bundle.
     """
-    for place, command in models.missing.items():
+    for place, command in contents.models.missing.items():
         say(f"note: {place} is not in the bundle. Before the upload run, in {output}: {command}")
+    if contents.torch is not None:
+        say(f"note: {contents.torch}; with an older one the kernel computes on the CPU (`nvidia-smi` there shows it)")
+    if contents.wheels.folder is not None and contents.skipped:
+        say(f"note: {contents.wheels.folder} has no wheel of these, so the kernel must: {', '.join(contents.skipped)}")
+    if contents.public_hash is None:
+        say(
+            "note: the competition's public questions are not known, so a kernel answers every file whole. With "
+            '--public-test test.csv "Save and run all" proves every ranker on a sample of them, in minutes'
+        )
     if size > DATASET_BYTES:
         say(
             f"warning: {size / 1e9:.0f} GB, and Kaggle takes {DATASET_BYTES / 1e9:.0f} GB a data set (and for all "

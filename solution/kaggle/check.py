@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -19,9 +18,11 @@ from solution.errors import UserError
 from solution.files import write_text
 from solution.kaggle.items import tail
 from solution.kaggle.kernel import ROOT, TEST, model_settings, read_bundle
+from solution.kaggle.public import read_public
+from solution.kaggle.supervisor import incomplete
 from solution.packages import installed, link_installed
 from solution.progress import say
-from solution.questions import LETTERS, Questions, read_questions
+from solution.questions import write_questions
 
 _RUNNER = """\
 import json, sys, time
@@ -46,18 +47,25 @@ class Checked:
     Attributes:
         seconds: of each step.
         submission: the text of the submission.csv that the bundle wrote.
+        remarks: what the notebook showed at its end beside the answer: a public run, warnings.
+        questions: how many were answered.
     """
 
     seconds: dict[str, float]
     submission: str
+    remarks: list[str]
+    questions: int
 
 
-def check_bundle(bundle: Path) -> Checked:
+def check_bundle(bundle: Path, test: Path | None = None) -> Checked:
     """Run a bundle's notebook as a kernel without a network would, in a new virtual environment, on its sample.
 
     Packages that the bundle leaves to the kernel are this environment's. The bundle is mounted read-only and the
     network cut off by namespaces (`unshare`) where the system allows it; else a proxy that is not there stands in the
     network's way, and it is seen afterwards whether the bundle was written to.
+
+    Args:
+        test: the questions to answer; None: those of the bundle's sample.
 
     Raises:
         UserError: a file is missing or changed, a model is missing, another Python than the bundle's, a step fails, the
@@ -86,16 +94,19 @@ def check_bundle(bundle: Path) -> Checked:
         for name in ("working", "temp"):
             (root / name).mkdir()
         questions = root / "input" / "competitions" / manifest["competition"] / TEST
-        shutil.copyfile(bundle / "sample.csv", questions)
+        exam = read_public(test or bundle / "sample.csv")
+        write_questions(questions, exam)
         attached = root / "input" / "datasets" / manifest["user"] / manifest["name"]
-        seconds["install"], seconds["submission"] = _run_notebook(python, bundle, attached, root, folder)
+        (seconds["install"], seconds["submission"]), output = _run_notebook(python, bundle, attached, root, folder)
         submission = root / "working" / "submission.csv"
-        _check_answers(submission, read_questions(questions))
+        if lacking := incomplete(submission, questions):
+            raise UserError(f"the submission made from the bundle is not complete: {lacking}")
         text = submission.read_text(encoding="utf-8")
     changed = sorted(set(before.items()) ^ set(_listing(bundle).items()))
     if changed:
         raise UserError(f"the submission wrote into the bundle, which is read-only in a kernel: {changed[0][0]}")
-    return Checked(seconds, text)
+    remarks = [line for line in output.splitlines() if line.startswith(("WARNING: ", "public run: "))]
+    return Checked(seconds, text, list(dict.fromkeys(remarks)), len(exam))
 
 
 def _listing(folder: Path) -> dict[str, tuple[int, int]]:
@@ -138,8 +149,8 @@ def _environment(folder: Path, manifest: Mapping[str, Any]) -> Path:
     return folder / "bin" / "python"
 
 
-def _run_notebook(python: Path, bundle: Path, attached: Path, root: Path, folder: Path) -> list[float]:
-    """Run the bundle's notebook without a network; give the seconds of each of its cells.
+def _run_notebook(python: Path, bundle: Path, attached: Path, root: Path, folder: Path) -> tuple[list[float], str]:
+    """Run the bundle's notebook without a network; give the seconds of each of its cells, and its output.
 
     Args:
         attached: where the kernel in `root` sees the bundle.
@@ -163,16 +174,4 @@ def _run_notebook(python: Path, bundle: Path, attached: Path, root: Path, folder
     )
     if done.returncode:
         raise UserError(f"the bundle's notebook fails in a new environment:\n{tail(done.stdout, 12)}")
-    return json.loads(times.read_text())
-
-
-def _check_answers(path: Path, questions: Questions) -> None:
-    """Raise `UserError` unless a submission has three different options (or all of fewer) of every question."""
-    with open(path, newline="", encoding="utf-8") as stream:
-        answers = {row["id"]: row["prediction"].split() for row in csv.DictReader(stream)}
-    exists = questions.exists(len(LETTERS))
-    for row, id_ in enumerate(questions.ids):
-        letters = {letter for letter, there in zip(LETTERS, exists[row], strict=True) if there}
-        given = answers.get(id_, [])
-        if not set(given) <= letters or len(set(given)) != min(3, len(letters)):
-            raise UserError(f"the submission made from the bundle is not complete: question {id_} has {given}")
+    return json.loads(times.read_text()), done.stdout

@@ -86,12 +86,14 @@ class Place:
     Attributes:
         questions: None: the one that was asked for, or WORKDIR/test.csv.
         overrides: `key.path=value` texts, the bundle's own before those asked for.
+        public_hash: in a kernel, `public.public_hash` of the competition's public questions; None: not known.
     """
 
     workdir: Workdir
     questions: Path | None
     output: Path
     overrides: list[str]
+    public_hash: str | None = None
 
 
 def find_place(workdir: Path | None, questions: Path | None, output: Path | None, overrides: Sequence[str]) -> Place:
@@ -119,7 +121,11 @@ def find_place(workdir: Path | None, questions: Path | None, output: Path | None
         questions = bundle / "sample.csv"
     scratch = root / "temp" if root is not None else Path(tempfile.gettempdir()) / f"llm-science-exam-{os.getuid()}"
     return Place(
-        writable_workdir(bundle, scratch), questions, output or Path("submission.csv"), [*settings, *overrides]
+        writable_workdir(bundle, scratch),
+        questions,
+        output or Path("submission.csv"),
+        [*settings, *overrides],
+        manifest.get("public") if root is not None else None,
     )
 
 
@@ -137,6 +143,8 @@ def read_bundle(bundle: Path, verify: bool = True) -> dict[str, Any]:
         whole = whole and all(map(_inside, [*manifest["models"].values(), *manifest["missing"]]))
         whole = whole and re.fullmatch(r"3\.\d+", manifest["python"] or "3.0") is not None
         whole = whole and all(isinstance(name, str) for name in manifest["skipped"])
+        # An older version of this program kept none.
+        whole = whole and re.fullmatch(r"[0-9a-f]{16}", manifest.get("public") or "0" * 16) is not None
     except (KeyError, TypeError, AttributeError):
         whole = False
     if not whole:

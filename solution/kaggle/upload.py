@@ -7,13 +7,15 @@ docs/kernels_metadata.md).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from solution.errors import UserError
 from solution.kaggle.base_models import Models
 from solution.kaggle.kernel import COMPETITION, ROOT
-from solution.kaggle.wheels import Wheels
+from solution.kaggle.public import PROVEN
+from solution.kaggle.wheels import TorchBuild, Wheels
 
 NAME, USER = "science-exam-bundle", "your-kaggle-name"
 _SLUG = re.compile(r"[a-z0-9](-?[a-z0-9])*")
@@ -64,12 +66,32 @@ if __name__ == "__main__":
 '''
 
 
+ANSWER = '''"""Run submit.py and judge what it left: python answer.py (all settings are submit.py's)"""
+
+import sys
+from pathlib import Path
+
+from solution.errors import UserError
+from solution.kaggle.supervisor import supervise
+
+if __name__ == "__main__":
+    try:
+        sys.exit(supervise(Path(__file__).with_name("submit.py"), sys.argv[1:]))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+'''
+
+
+# The first cell may use nothing but the standard library: nothing else need be there yet.
 _CELLS = (
     f"""\
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 root = Path(os.environ.get("{ROOT}") or "/kaggle")
@@ -83,21 +105,36 @@ bundle = found[0]
 
 def run(*words):
     process = subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in process.stdout:
-        print(line, end="", flush=True)
-    if process.wait():
-        raise SystemExit(f"{{words[0]}} ended with code {{process.returncode}}")
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        raise
 
 
 wanted, here = json.loads((bundle / "manifest.json").read_text())["python"], "%d.%d" % sys.version_info[:2]
 if wanted not in (None, here):
     raise SystemExit(f"the bundle is for Python {{wanted}} and this is {{here}}: make it again with --python {{here}}")
-wheels = ["--no-index", "--find-links", bundle / "wheels"]
-run(sys.executable, "-m", "pip", "install", "--quiet", *wheels, "--requirement", bundle / "requirements.txt")
+pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--find-links", bundle / "wheels"]
+if not list(bundle.glob("wheels/torch-*.whl")) and importlib.util.find_spec("torch"):
+    # The image's torch fits its GPU: no package may bring another one.
+    kept = Path(tempfile.mkdtemp()) / "constraints.txt"
+    kept.write_text(f"torch=={{version('torch')}}\\n")
+    pip += ["--constraint", kept]
+problems = []
+if run(*pip, "--requirement", bundle / "requirements.txt"):
+    problems.append("WARNING: pip could not install the bundle's packages; what it said stands above")
 """,
     """\
 # Settings may follow, as "minilm.predict_tokens_per_batch=8192". The competition's kernels may run for nine hours.
-run(sys.executable, bundle / "submit.py", "--deadline", "8h30m")
+# "--full-run" answers the competition's public questions whole too, and not only a sample of them.
+failed = run(sys.executable, bundle / "answer.py", "--deadline", "8h30m")
+for problem in problems:
+    print(problem)
+if failed:
+    raise SystemExit("there is no complete submission.csv; the reason stands above")
 print((root / "working" / "submission.csv").read_text()[:300])
 """,
 )
@@ -147,7 +184,24 @@ def kernel_metadata(address: Address) -> dict[str, Any]:
     }
 
 
-def readme(folder: str, address: Address, models: Models, wheels: Wheels) -> str:
+@dataclass(frozen=True)
+class Contents:
+    """What there is to say of a bundle's contents.
+
+    Attributes:
+        skipped: the packages that are left to the kernel.
+        torch: what the wheel of torch was built for; None: it has none.
+        public_hash: see `public.public_hash`; None: the public questions are not known.
+    """
+
+    wheels: Wheels
+    models: Models
+    skipped: Sequence[str]
+    torch: TorchBuild | None
+    public_hash: str | None
+
+
+def readme(folder: str, address: Address, contents: Contents) -> str:
     """The text of README.md.
 
     Args:
@@ -166,13 +220,22 @@ def readme(folder: str, address: Address, models: Models, wheels: Wheels) -> str
         "```",
         "",
         "A changed bundle: `kaggle datasets version -m MESSAGE`. Submit the notebook on its page when it is done.",
+        "The notebook fails only where no complete `submission.csv` was written; warnings stand at its end.",
         "",
     ]
-    if models.missing:
+    if contents.public_hash is not None:
+        lines += [
+            f"On the competition's public questions every ranker reads {PROVEN} of them only, which proves that it "
+            "works; any other file is answered whole (`--full-run` in the notebook: the public questions too).",
+            "",
+        ]
+    if contents.models.missing:
         lines += ["Before the upload, in this folder (these models are not in the bundle):", "", "```"]
-        lines += [*models.missing.values(), "```", ""]
-    if wheels.left_out:
+        lines += [*contents.models.missing.values(), "```", ""]
+    if contents.wheels.left_out:
         lines += ["No wheels: the kernel must have every package of `requirements.txt`.", ""]
-    elif wheels.skip:
-        lines += [f"The kernel must have: {', '.join(wheels.skip)}. All else is in `wheels/`.", ""]
+    elif contents.skipped:
+        lines += [f"The kernel must have: {', '.join(contents.skipped)}. All else is in `wheels/`.", ""]
+    if contents.torch is not None:
+        lines += [f"{contents.torch}.", ""]
     return "\n".join(lines)
