@@ -15,6 +15,7 @@ what lies on disk before a step and disturbs that step's command, which runs in 
     readonly   a folder of the exam cannot be written (a read-only mount where one may be made)
     hang       a ranker's process stops for good (where submit has --ranker-timeout)
     deadline   the time is too short (where submit has --deadline)
+    gpu        a GPU that torch cannot use: one that dies at the first operation, or a driver that is too old for torch
 
 Afterwards there must be the answer of an undisturbed run, a complete lesser one whose report names the ranker that was
 left out, or a clear refusal: exit code 2, one message, no traceback. A submission that is there is complete. The same
@@ -36,6 +37,7 @@ import inspect
 import json
 import os
 import random
+import re
 import resource
 import runpy
 import shutil
@@ -84,6 +86,8 @@ def install(hook: dict[str, Any]) -> Callable[[], dict[str, int]]:
         _clock(random.Random(hook["clock"]))
     if hook.get("file_size") is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hook["file_size"], hook["file_size"]))
+    if hook.get("gpu") is not None:
+        _fake_gpu(hook["gpu"])
     seen = {"all": 0, "models": 0}
     act = hook.get("act")
     if act is None:
@@ -119,6 +123,20 @@ def _act(act: str) -> None:
         import torch
 
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def _fake_gpu(fault: str) -> None:
+    import torch
+
+    from solution import gpu
+
+    if fault == "p100":
+        # Only for our own code: a build of torch without CUDA lacks functions that others call where a GPU is.
+        torch.cuda.is_available = lambda: sys._getframe(1).f_globals["__name__"].startswith("solution")
+    else:
+        torch.cuda.is_available = lambda: False
+        gpu._DRIVER = Path(__file__)
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
 
 
 def _clock(draw: random.Random) -> None:
@@ -427,6 +445,7 @@ class Case:
         expected: exit codes, beside 0 and 2, that are the fault's own.
         mend: what undoes the fault on disk before the command is started again.
         spoilt: a damaged file; it may stay as it is.
+        line: what the command must say.
     """
 
     step: str
@@ -438,6 +457,7 @@ class Case:
     expected: tuple[int, ...] = ()
     mend: Callable[[], object] = lambda: None
     spoilt: str | None = None
+    line: str = ""
     wanted: Path | None = None
 
 
@@ -583,6 +603,16 @@ def deadline(draw: random.Random, reference: Reference, case: Case) -> Case:
     return case
 
 
+@kind("submit")
+def gpu(draw: random.Random, reference: Reference, case: Case) -> Case:
+    shutil.rmtree(case.folder / "cache" / "submission", ignore_errors=True)  # so that the rankers are asked
+    case.told = draw.choice(["p100", "old driver"])
+    case.hook = {"gpu": case.told, "worker": str(Path(__file__).parent)}
+    why = "cannot compute on this machine's GPU" if case.told == "p100" else "has an NVIDIA driver, and torch"
+    case.line = f"the rankers compute on the CPU: .*{why}"
+    return case
+
+
 def submit_options() -> set[str]:
     """The options of submit.py, by their names in the code."""
     from solution.cli.submit import submit
@@ -694,6 +724,8 @@ def face(case: Case, reference: Reference, runner: Runner, may_mount: bool) -> O
     elif done.code not in case.expected and not (done.code == 1 and done.err.strip().endswith("Aborted!")):
         ended = "other"
         wrong.append(f"exit code {done.code}")
+    if case.line and not re.search(case.line, " ".join(done.err.split())):
+        wrong.append(f"it did not say {case.line!r}")
     broken = incomplete(case.folder)
     wrong += [broken] if broken else []
     case.mend()

@@ -8,7 +8,15 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something in the user's files, settings or machine is wrong; the message says what to do."""
+    """Something in the user's files, settings or machine is wrong; the message says what to do.
+
+    Attributes:
+        problems: the texts of all problems, so that they can be joined with others.
+    """
+
+    def __init__(self, text: str = "", problems: Iterable[str] | None = None):
+        super().__init__(text)
+        self.problems = [text] if problems is None else list(problems)
 
     @classmethod
     def join(cls, problems: Iterable[str], title: str, most: int | None = None) -> UserError:
@@ -18,7 +26,7 @@ class UserError(Exception):
             return cls(problems[0])
         listed = problems[:most]
         more = [f"... and {len(problems) - len(listed)} more"] if len(problems) > len(listed) else []
-        return cls(f"{title} ({len(problems)} problems):\n" + "\n".join(f"  - {p}" for p in listed + more))
+        return cls(f"{title} ({len(problems)} problems):\n" + "\n".join(f"  - {p}" for p in listed + more), problems)
 
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")

@@ -8,7 +8,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -243,11 +243,7 @@ def _read_folds(path: Path, settings: FoldsSettings) -> tuple[dict[str, int], di
     Raises:
         UserError: the file is corrupt or was made with other settings.
     """
-    remedy = _remedy(path)
-    corrupt = UserError(f"the folds file is corrupt: {path}. {remedy}")
-    stored = read_json(path, "the folds file", remedy)
-    if not isinstance(stored, dict) or not all(isinstance(stored.get(part), dict) for part in _PARTS):
-        raise corrupt
+    stored = whole_folds_file(path)
     if stored["settings"] != settings:
         differences = ", ".join(
             f"{name} {stored['settings'].get(name)!r} there and {value!r} now"
@@ -256,12 +252,27 @@ def _read_folds(path: Path, settings: FoldsSettings) -> tuple[dict[str, int], di
         )
         raise UserError(
             f"{path} was made with other settings: {differences}. Give the --configs and settings that it was made "
-            f"with. Or begin anew: {remedy}"
+            f"with. Or begin anew: {_remedy(path)}"
         )
-    folds_there = all(isinstance(fold, int) and 0 <= fold < settings["folds"] for fold in stored["fold"].values())
-    if not folds_there or stored.get("hash") != content_hash(stored["fold"], stored["print"]):
-        raise corrupt
     return stored["fold"], stored["print"]
+
+
+def whole_folds_file(path: Path) -> dict[str, Any]:
+    """The content of a folds file: `settings`, and the `fold` and `print` (see `question_prints`) of each id.
+
+    Raises:
+        UserError: it is missing or corrupt.
+    """
+    stored = read_json(path, "the folds file", _remedy(path))
+    whole = isinstance(stored, dict) and all(isinstance(stored.get(part), dict) for part in _PARTS)
+    if whole:
+        folds = stored["settings"].get("folds")
+        whole = isinstance(folds, int) and all(
+            isinstance(fold, int) and 0 <= fold < folds for fold in stored["fold"].values()
+        )
+    if not whole or stored.get("hash") != content_hash(stored["fold"], stored["print"]):
+        raise UserError(f"the folds file is corrupt: {path}. {_remedy(path)}")
+    return dict(stored)
 
 
 def _changed_questions(prints: dict[str, str], print_by_id: dict[str, str], path: Path) -> list[str]:

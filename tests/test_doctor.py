@@ -137,6 +137,14 @@ def alter(name: str, **values: object) -> Change:
     return change
 
 
+def other_folds(folder: Path) -> None:
+    """One question in another fold, as a bit that turned would have it; the hash is that of before."""
+    path = folder / "oof" / "folds.json"
+    stored = json.loads(path.read_text())
+    stored["fold"]["q1"] = (stored["fold"]["q1"] + 1) % 3
+    path.write_text(json.dumps(stored))
+
+
 def shrink_ranker(folder: Path) -> None:
     """A file that is whole by its manifest and does not hold what it must."""
     from solution.files import read_json, write_json, write_manifest
@@ -194,7 +202,8 @@ BROKEN: dict[str, tuple[Change, str, str, str]] = {
         "warning",
         "parts 0 of the 1",
     ),
-    "folds": (put("oof/folds.json", "{}"), "weights and OOF", "error", "folds file is corrupt"),
+    "folds": (put("oof/folds.json", "{}"), "exam", "error", "folds file is corrupt"),
+    "folds moved": (other_folds, "exam", "error", "folds file is corrupt"),
     "no questions to answer": (drop("test.csv"), "exam", "warning", "is not there"),
     "model": (alter("configs/tiny.yaml", model="./nowhere"), "models", "error", "./nowhere"),
     "model not cached": (

@@ -12,6 +12,11 @@ from pathlib import Path
 import pytest
 from pipeline import HEADER, LONGEST, ROWS, run, write_configs
 
+from solution.errors import UserError
+from solution.inference.trained import read_ensemble, training_command
+from solution.suggestions import running_command
+from solution.workdir import Workdir
+
 Change = Callable[[Path], object]
 
 
@@ -295,6 +300,25 @@ def test_refused_with_nothing_lost(finished: Path, tmp_path: Path, name: str) ->
     before = (folder / "submission.csv").read_bytes()
     refused(run(*command.split(), cwd=folder), expected)
     assert (folder / "submission.csv").read_bytes() == before
+
+
+def test_all_wrong_settings_of_a_submission_are_told_together(finished: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        read_ensemble(Workdir(finished), ["bogus.x=1", "other.y=2", "tiny.max_tokens=few", "retrieval.top_k=0", "z"])
+    told = str(caught.value)
+    assert "(4 problems)" in told and told.count("retrieval.top_k") == 1
+    assert all(text in told for text in ("bogus.x, other.y", "tiny.max_tokens", "'z' is not a setting"))
+
+
+def test_the_command_that_trains_again_names_exam_and_corpus(finished: Path, tmp_path: Path) -> None:
+    known = "python train_fold.py --all-folds --ranker tiny --corpus corpus.csv"
+    assert training_command(Workdir(finished), "tiny") == known
+    shutil.copytree(finished / "weights" / "tiny", tmp_path / "weights" / "tiny")
+    assert training_command(Workdir(tmp_path), "tiny") == known.replace("--corpus", "--questions FILE --corpus")
+    (tmp_path / "questions.csv").touch()
+    with running_command("doctor", {"corpus": "other.csv", "configs": "mine"}):
+        wanted = "python train_fold.py --all-folds --ranker tiny --configs mine --corpus other.csv"
+        assert training_command(Workdir(tmp_path), "tiny") == wanted
 
 
 LEFT_OUT_CASES: dict[str, tuple[Change, str]] = {

@@ -1,4 +1,7 @@
-"""A few faults of `benchmarks/faults.py`, for real: nothing corrupt is left, and a second start ends the same."""
+"""Faults for real: nothing corrupt is left, and a complete answer is there.
+
+A few of `benchmarks/faults.py`, and a Kaggle kernel whose GPU cannot be used, on the public and on hidden questions.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import forked
 from pipeline import ROOT
+from test_kaggle import PUBLIC, bundle  # noqa: F401
+
+from solution.kaggle.kernel import COMPETITION
+from solution.kaggle.kernel import ROOT as KERNEL
+from solution.kaggle.supervisor import incomplete
 
 
 def test_a_few_faults_break_no_rule(tmp_path: Path) -> None:
@@ -20,3 +30,61 @@ def test_a_few_faults_break_no_rule(tmp_path: Path) -> None:
     facts = json.loads(done.stdout.splitlines()[-1])
     assert facts["violations"] == [] and facts["kinds"]["all"]["runs"] == facts["kinds"]["all"]["resumed"] == 6
     assert list(tmp_path.iterdir()) == []
+
+
+# --- in a kernel ---------------------------------------------------------------------------
+
+# `benchmarks/faults.py` puts the fault into this process, and the processes of the rankers are forks of it.
+SUBMIT = """
+import json, sys
+import faults
+from solution.cli.submit import submit_app
+faults.install(json.loads(sys.argv.pop(1)))
+submit_app()
+"""
+
+
+class Ended:
+    """A submission in a kernel: how it ended, what it said, and the files that it wrote."""
+
+    def __init__(self, folder: Path, bundle: Path, questions: str, hook: dict[str, Any]):  # noqa: F811
+        root = folder / "kaggle"
+        for name in ("working", "temp", "input/datasets/me", f"input/competitions/{COMPETITION}"):
+            (root / name).mkdir(parents=True)
+        (root / "input/datasets/me/my-bundle").symlink_to(bundle, target_is_directory=True)
+        exam = root / "input/competitions" / COMPETITION / "test.csv"
+        exam.write_bytes(questions.encode())
+        script = folder / "submit.py"
+        script.write_text(f"import sys\nsys.path.append({str(ROOT / 'benchmarks')!r})\n{SUBMIT}")
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", KERNEL: str(root)}
+        done = forked.run([str(script), json.dumps(hook)], root / "working", environment, 300)
+        self.code, self.log = done.returncode, " ".join(done.stderr.split())
+        answer = root / "working" / "submission.csv"
+        self.lacking = incomplete(answer, exam)
+        self.report = json.loads(answer.with_name("submission.report.json").read_text())
+        self.ranker = {each["ranker"]: each for each in self.report["rankers"]}
+
+
+def test_the_public_file_and_a_gpu_that_dies_at_the_first_operation(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+    """Every ranker reads a sample, on the CPU. The file is written otherwise than the one that the bundle was given."""
+    header, *rows = PUBLIC.splitlines()
+    ended = Ended(tmp_path, bundle, "\r\n".join([header, *reversed(rows)]) + "\r\n", {"gpu": "p100"})
+    assert ended.code == 0 and ended.lacking is None, ended.log
+    assert "the rankers with a model read only 20 of 24" in ended.log and "--full-run" in ended.log
+    assert "public run: 20 of 24 questions answered by all rankers" in ended.log
+    assert "WARNING: the rankers compute on the CPU: torch" in ended.log
+    assert ended.report["public_run"]["answered_by_all_rankers"] == 20
+    assert ended.ranker["tiny"]["answered"] == ended.ranker["tiny"]["asked"] == 20
+    assert ended.ranker["similarity"]["answered"] == 24
+    assert "cannot compute on this machine's GPU" in ended.report["warnings"][0]
+    assert ended.ranker["tiny"]["computed_on"].startswith("cpu in ")
+
+
+def test_a_hidden_file_and_a_driver_that_is_too_old(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+    """As many questions as in the public file, one character of them another: every ranker reads all."""
+    ended = Ended(tmp_path, bundle, PUBLIC.replace("moon of 7", "moon on 7"), {"gpu": "old driver"})
+    assert ended.code == 0 and ended.lacking is None, ended.log
+    assert "public run" not in ended.log and ended.report["public_run"] is None
+    assert "WARNING: the rankers compute on the CPU: this machine has an NVIDIA driver, and torch" in ended.log
+    assert [each["answered"] for each in ended.report["rankers"]] == [24, 24]
+    assert "has an NVIDIA driver" in ended.report["warnings"][0] and len(ended.report["warnings"]) == 1

@@ -20,14 +20,20 @@ from solution.kaggle.kernel import BUNDLE, COMPETITION, ROOT, find_place
 from solution.kaggle.wheels import Wheels, lacking_packages, needed_packages, platform_tags, torch_build
 from solution.packages import closure, requirements
 
+PUBLIC = HEADER.replace(",answer", "") + "".join(
+    f"{row},Which body is number {row} from the Sun?,planet {row},moon of {row},star near {row}\n" for row in range(24)
+)
 MAKE = ("bundle", "--no-wheels", "--name", "my-bundle", "--user", "me", "--output")
 
 
 @pytest.fixture(scope="session")
 def bundle(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "made"
-    done = run(*MAKE, str(folder), cwd=finished)
+    public = folder.with_name("public.csv")
+    public.write_text(PUBLIC)
+    done = run(*MAKE, str(folder), "--public-test", str(public), cwd=finished)
     assert done.returncode == 0, done.stderr
+    assert "public questions are not known" not in done.stderr
     return folder
 
 
@@ -164,6 +170,7 @@ def test_models_may_be_left_out(finished: Path, tmp_path: Path, kernel: Path) ->
     assert not (tmp_path / "b" / "models").exists()
     assert manifest["missing"]["models/bert"].startswith("cp -rL") and manifest["missing"]["models/bert"] in done.stderr
     assert set(manifest["missing"]) == set(manifest["models"].values())
+    assert manifest["public"] is None and "public questions are not known" in done.stderr
     settings = [f"{key}=/else/where" for key in manifest["models"]]
     assert find_place(tmp_path / "b", Path("q.csv"), None, settings).overrides == settings
     with pytest.raises(UserError, match="cp -rL"):
@@ -370,4 +377,5 @@ def test_the_notebook_runs_in_a_new_environment(bundle: Path, finished: Path) ->
     checked = check_bundle(bundle)
     assert set(checked.seconds) == {"hashes of all files", "virtual environment", "install", "submission"}
     assert checked.submission == (finished / "submission.csv").read_text()
+    assert checked.questions == 9 and not [line for line in checked.remarks if "public run" in line]
     assert not list(bundle.glob("cache/contexts-*"))

@@ -13,11 +13,13 @@ from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, guarded
 from solution.errors import UserError
 from solution.exam import context_key
-from solution.files import read_json, read_manifest
-from solution.folds import already_parted, exam_with_folds_hash
+from solution.files import read_manifest
+from solution.folds import already_parted, exam_with_folds_hash, whole_folds_file
+from solution.inference.trained import training_command
 from solution.kaggle.base_models import hub_folder
 from solution.models import locate_model
 from solution.oof import load_oof, part_hash
+from solution.questions import Questions
 from solution.retrieval.contexts.build import contexts_key
 from solution.retrieval.corpus import look_at_corpus
 from solution.retrieval.places import locate_all
@@ -61,15 +63,7 @@ def _exam_to_train_on(examined: Examined) -> Iterator[Finding]:
             "Fill the column 'answer', or leave those rows out." if lacking else "",
         )
         if folds.exists():
-            known = already_parted(exam, folds)
-            new = len(exam) - known
-            yield Finding(
-                "exam",
-                str(folds),
-                "warning" if new else "ok",
-                f"parts {known} of the {len(exam)} questions",
-                f"{new} are new or have changed: training adds them, and trains again" if new else "",
-            )
+            yield from guarded("exam", str(folds), functools.partial(_folds_file, exam, folds))
     else:
         done = examined.workdir.ensemble.exists()
         yield Finding(
@@ -79,6 +73,19 @@ def _exam_to_train_on(examined: Examined) -> Iterator[Finding]:
             "is not there; it is needed to train, not to submit",
             "" if done else "To train, put it there, or name another: --questions",
         )
+
+
+def _folds_file(exam: Questions, path: Path) -> Iterator[Finding]:
+    whole_folds_file(path)
+    known = already_parted(exam, path)
+    new = len(exam) - known
+    yield Finding(
+        "exam",
+        str(path),
+        "warning" if new else "ok",
+        f"parts {known} of the {len(exam)} questions",
+        f"{new} are new or have changed: training adds them, and trains again" if new else "",
+    )
 
 
 def _questions_to_answer(examined: Examined) -> Iterator[Finding]:
@@ -162,7 +169,7 @@ def weights(examined: Examined) -> Iterator[Finding]:
 
 def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
     """Weights and OOF files of one ranker: all there, whole, made together, and with the settings of today."""
-    again = suggest("train_fold", "--all-folds", "--ranker", name)
+    again = training_command(workdir, name)
     config = next((ranker for ranker in run.rankers if ranker.name == name), None) if run is not None else None
     if run is not None and config is not None:
         wanted = list(range(run.ensemble.folds))
@@ -248,10 +255,10 @@ def oof_files(examined: Examined) -> Iterator[Finding]:
     )
     if exam is None or not workdir.folds.exists():
         return
-    stored = read_json(workdir.folds, "the folds file", "")
-    fold_of = stored.get("fold") if isinstance(stored, dict) else None
-    if not isinstance(fold_of, dict):
-        raise UserError(f"the folds file is corrupt: {workdir.folds}. Delete it (and the OOF files beside it).")
+    try:
+        fold_of = whole_folds_file(workdir.folds)["fold"]
+    except UserError:
+        return  # the exam's check tells it
     trained_on = next(iter(table.about.values()))["questions"]
     if all(id_ in fold_of for id_ in exam.ids):
         folds = np.array([fold_of[id_] for id_ in exam.ids], dtype=np.int64)
@@ -291,7 +298,7 @@ def contexts(examined: Examined) -> Iterator[Finding]:
             "of questions.csv they are those it was trained with"
             if same
             else f"were {trained} in training and are {now} now: another index, exam or retrieval setting",
-            "" if same else f"Set it back, or train again: {suggest('train_fold', '--all-folds', '--ranker', name)}",
+            "" if same else f"Set it back, or train again: {training_command(workdir, name)}",
         )
 
 

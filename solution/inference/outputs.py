@@ -77,7 +77,10 @@ class Outputs:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 tempfile.TemporaryFile(dir=path.parent).close()
             except OSError as error:
-                raise UserError(f"{path} cannot be written ({error.strerror}); give another output") from None
+                raise UserError(
+                    f"{path} cannot be written: no file can be put into its folder ({error.strerror}); give another "
+                    "output, in a folder that you may write to"
+                ) from None
 
     def write(self, questions: Questions, probabilities: np.ndarray) -> None:
         """Write the answers in every form that is wanted.

@@ -222,7 +222,10 @@ class _Submission:
     def _retrieve_for_baseline(self) -> None:
         """Rank the options as the retrieval of the rankers left out does: no usable ranker reads contexts."""
         changes = settings_of(parse_overrides(self.members.overrides), "retrieval")
-        for folder in [folder for name in self.members.faults for folder in trained_folders(self.workdir, name)]:
+        # Where nothing of them is left, the retrieval of any other ranker that was trained here.
+        for folder in [
+            folder for name in [*self.members.faults, "*"] for folder in trained_folders(self.workdir, name)
+        ]:
             try:
                 values = read_record(folder, "")["retrieval"]
                 if values is None:

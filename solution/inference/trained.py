@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,11 @@ from solution.models import check_model
 from solution.oof import IMPORTED
 from solution.questions import Questions
 from solution.retrieval.reranker.trained import Reranker
-from solution.suggestions import suggest
-from solution.weights import FoldRecord, check_folder, read_record, record_path
+from solution.suggestions import running_arguments, suggest
+from solution.weights import FoldRecord, check_folder, read_record, record_path, trained_folders
 from solution.workdir import Workdir
+
+_WRONG = "the settings are wrong"
 
 
 class WeightsError(UserError):
@@ -62,7 +65,7 @@ class TrainedRanker:
             WeightsError: its folders are not usable, or its model is not there.
             UserError: an override is wrong.
         """
-        again = suggest("train_fold", "--all-folds", "--ranker", name)
+        again = training_command(workdir, name)
         remedy = f"Train it again, with the exam, corpus and settings that it was trained with: {again}"
         folders, records, lost = [], [], []
         for fold in range(int(about["folds"])):
@@ -77,11 +80,8 @@ class TrainedRanker:
         if not records:
             raise WeightsError(lost[0])
         first, source = records[0], record_path(folders[0])
-        config = check_settings(RankerConfig, first["config"], source, name, settings_of(overrides, name))
-        retrieval = None
-        if first["retrieval"] is not None:
-            changes = settings_of(overrides, "retrieval")
-            retrieval = check_settings(RetrievalConfig, first["retrieval"], source, "retrieval", changes)
+        config, retrieval = _changed_settings(name, first, source, overrides)
+        if retrieval is not None:
             _check_reranker(workdir, name, retrieval, first["about"].get("reranker"), remedy)
         if config.has_model:
             try:
@@ -89,6 +89,51 @@ class TrainedRanker:
             except UserError as error:
                 raise WeightsError(str(error)) from None
         return cls(name, config, folders, retrieval, lost)
+
+
+def training_command(workdir: Workdir, ranker: str) -> str:
+    """The command that trains a ranker's folds again, with the exam and the corpus as far as they are known."""
+    given, more = running_arguments(), []
+    if not workdir.questions.exists() and given.get("questions") is None:
+        more += ["--questions", "FILE"]
+    if given.get("corpus") is None and (corpus := _trained_corpus(workdir, ranker)):
+        more += ["--corpus", corpus]
+    return suggest("train_fold", "--all-folds", "--ranker", ranker, *more)
+
+
+def _trained_corpus(workdir: Workdir, ranker: str) -> str | None:
+    """The corpus that a ranker was trained with; None where it read none or no fold tells."""
+    for folder in trained_folders(workdir, ranker):
+        with contextlib.suppress(UserError, OSError, KeyError, TypeError, AttributeError):
+            retrieval = read_record(folder, "")["retrieval"] or {}
+            if retrieval.get("source") == "index":
+                return str(retrieval.get("corpus") or "") or None
+    return None
+
+
+def _changed_settings(
+    name: str, record: FoldRecord, source: Path, overrides: Overrides
+) -> tuple[RankerConfig, RetrievalConfig | None]:
+    """A ranker's stored settings and those of its retrieval, with those of the command line put on top.
+
+    Raises:
+        UserError: every problem of both.
+    """
+    problems: list[str] = []
+    config = retrieval = None
+    try:
+        config = check_settings(RankerConfig, record["config"], source, name, settings_of(overrides, name))
+    except UserError as error:
+        problems += error.problems
+    try:
+        if record["retrieval"] is not None:
+            changes = settings_of(overrides, "retrieval")
+            retrieval = check_settings(RetrievalConfig, record["retrieval"], source, "retrieval", changes)
+    except UserError as error:
+        problems += error.problems
+    if config is None or problems:
+        raise UserError.join(problems, _WRONG)
+    return config, retrieval
 
 
 def _checked_record(folder: Path, about: RankerAbout, remedy: str) -> FoldRecord:
@@ -167,13 +212,14 @@ def read_rankers(
     faults: dict[str, str] | None = None,
 ) -> list[TrainedRanker]:
     """The rankers of positive weight of an ensemble that `load_ensemble` returned; see `read_ensemble`."""
-    changes = parse_overrides(overrides)
+    problems: list[str] = []
+    changes = parse_overrides(overrides, problems)
     used, imported = used_rankers(ensemble), imported_rankers(ensemble)
     unknown = [".".join(path) for path, _ in changes if path[0] not in (*used, "retrieval") or len(path) < 2]
     if unknown:
-        raise UserError(
-            f"unknown setting {unknown[0]}; here a setting begins with retrieval. or a ranker's name "
-            f"({', '.join(used)}), as in {used[0]}.predict_tokens_per_batch=8192"
+        problems.append(
+            f"the command line: unknown setting {', '.join(unknown)}; here a setting begins with retrieval. or a "
+            f"ranker's name ({', '.join(used)}), as in {used[0]}.predict_tokens_per_batch=8192"
         )
     lacking = [name for name in imported if name not in added]
     if lacking:
@@ -196,6 +242,10 @@ def read_rankers(
             if faults is None:
                 raise
             faults[name] = str(error)
+        except UserError as error:  # of the command line: those of the other rankers' settings are told with it
+            problems += error.problems
+    if problems:
+        raise UserError.join(dict.fromkeys(problems), _WRONG)
     return trained
 
 

@@ -19,7 +19,7 @@ from solution.files import write_text
 from solution.kaggle.items import tail
 from solution.kaggle.kernel import ROOT, TEST, model_settings, read_bundle
 from solution.kaggle.public import read_public
-from solution.kaggle.supervisor import incomplete
+from solution.kaggle.supervisor import BAR, REMARKS, incomplete
 from solution.packages import installed, link_installed
 from solution.progress import say
 from solution.questions import write_questions
@@ -105,8 +105,9 @@ def check_bundle(bundle: Path, test: Path | None = None) -> Checked:
     changed = sorted(set(before.items()) ^ set(_listing(bundle).items()))
     if changed:
         raise UserError(f"the submission wrote into the bundle, which is read-only in a kernel: {changed[0][0]}")
-    remarks = [line for line in output.splitlines() if line.startswith(("WARNING: ", "public run: "))]
-    return Checked(seconds, text, list(dict.fromkeys(remarks)), len(exam))
+    # The block that `supervisor` shows at the end, and what follows it.
+    remarks = "".join(output.split(BAR)[-2:]).splitlines()
+    return Checked(seconds, text, [line for line in remarks if line.startswith(REMARKS)], len(exam))
 
 
 def _listing(folder: Path) -> dict[str, tuple[int, int]]:

@@ -28,7 +28,10 @@ from solution.questions import LETTERS, Questions, read_questions
 
 GRACE = 600.0
 """Seconds behind its deadline after which a submission is ended, and a tenth of it later killed."""
-_WIDTH = 100
+BAR = "=" * 100
+"""The line above and below what is shown at the end."""
+REMARKS = ("WARNING: ", "public run: ")
+"""The beginnings of the lines between them."""
 
 
 def supervise(script: Path, arguments: Sequence[str]) -> int:
@@ -220,5 +223,4 @@ def _lines(code: int, error: str, late: bool, report: dict[str, Any] | None) -> 
 
 
 def _show(title: str, lines: Sequence[str]) -> None:
-    bar = "=" * _WIDTH
-    print("\n".join(["", bar, title, *lines, bar]), flush=True)
+    print("\n".join(["", BAR, title, *lines, BAR]), flush=True)
