@@ -216,8 +216,43 @@ def _settings(source: str, revision: str | None) -> Any:
     return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
+ATTENTION_LAYERS = frozenset({"sliding_attention", "full_attention"})
+"""The kinds of layers in which a mask keeps the options of a question apart, as transformers names them."""
+
+
+def other_layers(config: Any) -> list[str]:
+    """The kinds of a model's layers that no mask reaches (recurrent states, convolutions), by its settings."""
+    return sorted(set(getattr(config.get_text_config(decoder=True), "layer_types", None) or ()) - ATTENTION_LAYERS)
+
+
+def layers_without_masks(source: str, revision: str | None = None) -> list[str]:
+    """`other_layers` of the model in a folder or on the hub; empty where its settings are not here or unreadable."""
+    with contextlib.suppress(OSError, ValueError):
+        return other_layers(_settings(source, revision))
+    return []
+
+
+def _text_settings(config: Any, kind: Any) -> Any | None:
+    """The settings of the decoder inside a model that reads pictures too; None where there is no such decoder.
+
+    Gemma 3 from 4B on, Qwen3.5 and others are stored as one model of a vision tower and a decoder. An auto
+    class of decoders (`kind`) gives the whole of it, with other names of modules than the decoder alone.
+    """
+    text = config.get_text_config(decoder=True)
+    if text is config or config.is_encoder_decoder or not kind.__name__.endswith("ForCausalLM"):
+        return None
+    return text if type(text) in kind._model_mapping else None
+
+
+# The decoder's tensors in the checkpoint of a model that reads pictures too -> their names in the decoder alone.
+_TEXT_TENSORS = {
+    r"^(?:model\.)?language_model\.(?:model\.)?(?!lm_head)": "model.",
+    r"^language_model\.lm_head": "lm_head",
+}
+
+
 def load_pretrained(kind: Any, source: str, device: str, **options: Any) -> Any:
-    """The model of a transformers auto class with its weights.
+    """The model of a transformers auto class with its weights; the decoder alone where it is part of a larger model.
 
     On a CPU, weights that are converted or quantized are read one after the other. Mapped into memory, as
     transformers does it, the whole checkpoint would count as this process's memory until it is loaded.
@@ -225,11 +260,23 @@ def load_pretrained(kind: Any, source: str, device: str, **options: Any) -> Any:
     Args:
         device: "cuda" or "cpu".
         options: of `from_pretrained`.
+
+    Raises:
+        UserError: the checkpoint lacks weights of the decoder alone.
     """
-    stored = getattr(_settings(source, options.get("revision")), "dtype", None)
-    converts = "quantization_config" in options or stored != options["dtype"]
+    config = _settings(source, options.get("revision"))
+    text = _text_settings(config, kind)
+    converts = "quantization_config" in options or getattr(config, "dtype", None) != options["dtype"]
     with _not_mapped() if device == "cpu" and converts else contextlib.nullcontext():
-        return kind.from_pretrained(source, **options)
+        if text is None:
+            return kind.from_pretrained(source, **options)
+        options |= {"config": text, "key_mapping": _TEXT_TENSORS, "output_loading_info": True}
+        model, loaded = kind.from_pretrained(source, **options)
+    if loaded["missing_keys"]:
+        raise UserError(
+            f"the decoder of {source} cannot be read alone: its checkpoint lacks {sorted(loaded['missing_keys'])[0]}"
+        )
+    return model
 
 
 @contextlib.contextmanager
@@ -265,6 +312,7 @@ def empty_model(kind: Any, source: str, **options: Any) -> Any:
     from accelerate import init_empty_weights
 
     config = _settings(source, options.get("revision"))
+    config = _text_settings(config, kind) or config
     with init_empty_weights(include_buffers=False):
         model = kind.from_config(config, dtype=options["dtype"], trust_remote_code=False)
     model.tie_weights()  # undone by `init_empty_weights`

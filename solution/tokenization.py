@@ -3,7 +3,7 @@
 A sentencepiece model stores how text is normalised before it is cut (`nmt_nfkc`: superscripts, ligatures and full-width
 letters become plain ones, zero-width characters go). transformers 5 builds the tokenizer of DeBERTa-v2 and -v3 without
 this map, from `spm.model` and from `tokenizer.json` alike, so that `10³`, `µ` and `ﬁ` hold unknown tokens and HSO₄⁻
-equals HSO₃⁻. The map is put back here.
+equals HSO₃⁻. The map is put back here. In the same way it builds the tokenizer of Llama 2 anew.
 """
 
 from __future__ import annotations
@@ -51,9 +51,24 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
         normalizer = _stored_normalizer(source, revision)
         if normalizer is not None:
             backend.normalizer = normalizer
+    if getattr(backend.model, "byte_fallback", False):
+        _take_stored_cutting(backend, source, revision)
     if type(backend.model).__name__ == "Unigram":
         _part_special_tokens(backend, special_names(tokenizer))
     return tokenizer
+
+
+def _take_stored_cutting(backend: Any, source: str, revision: str | None) -> None:
+    """Have the text of a sentencepiece BPE (Llama 2) put into pieces as the authors' tokenizer.json does it.
+
+    transformers 5 builds the Llama tokenizer anew, and drops the first of the spaces that a text begins with.
+    """
+    from tokenizers import Tokenizer
+
+    path = _file(source, revision, _TOKENIZER)
+    if path is not None:
+        stored = Tokenizer.from_file(str(path))
+        backend.normalizer, backend.pre_tokenizer = stored.normalizer, stored.pre_tokenizer
 
 
 def special_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:

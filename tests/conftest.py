@@ -56,8 +56,8 @@ SLOW = {
 }
 # The longest files first, so that with two processes neither works alone at the end.
 LONGEST = """
-    memory shards submission passes retrieval qlora readme submit training rerank distributed errors rankers ensemble
-    merge streamed kaggle
+    memory shards hub_decoders submission passes retrieval qlora readme submit training rerank distributed errors
+    rankers ensemble merge streamed kaggle
 """.split()
 
 

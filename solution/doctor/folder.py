@@ -17,7 +17,7 @@ from solution.files import read_manifest
 from solution.folds import already_parted, exam_with_folds_hash, whole_folds_file
 from solution.inference.trained import training_command
 from solution.kaggle.base_models import hub_folder
-from solution.models import locate_model
+from solution.models import layers_without_masks, locate_model
 from solution.oof import load_oof, part_hash
 from solution.questions import Questions
 from solution.retrieval.contexts.build import contexts_key
@@ -114,6 +114,23 @@ def models(examined: Examined) -> Iterator[Finding]:
                 wanted.setdefault((retrieval.reranker.model, retrieval.reranker.revision), {})["reranker"] = None
     for (spec, revision), users in wanted.items():
         yield from guarded("models", spec, functools.partial(_model, spec, revision, ", ".join(users)))
+    for config in {config.name: config for config, _ in examined.pairs if config.family == "causal"}.values():
+        yield from guarded("models", config.model, functools.partial(_layers, config))
+
+
+def _layers(config: RankerConfig) -> Iterator[Finding]:
+    """Tell that a decoder's options cannot share one prefix, where its settings are on this machine."""
+    place = locate_model(config.model, config.revision)
+    if isinstance(place, Path) and place.is_file():
+        return  # a GGUF file: Llama's architecture
+    folder = place if isinstance(place, Path) else hub_folder(config.model, config.revision)
+    kinds = [] if folder is None else layers_without_masks(str(folder))
+    if kinds:
+        found = f"has layers that are not attention ({', '.join(kinds)}): {config.name} reads each option by itself"
+        advice = "About the number of options times the time of a decoder of attention layers only."
+        if config.stream:
+            advice = f"stream works with attention layers only: {config.name}.stream=false"
+        yield Finding("models", config.model, "error" if config.stream else "warning", found, advice)
 
 
 def _model(spec: str, revision: str | None, users: str) -> Iterator[Finding]:

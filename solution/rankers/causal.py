@@ -4,22 +4,51 @@ All options of a question are packed behind their prefix in a single sequence. A
 mask lets an option see the prefix and itself only, and its positions restart behind the prefix, so
 each option is scored exactly as if it stood alone, and the prefix is computed once, forward and
 backward.
+
+A mask keeps options apart in attention only. A model with other layers (recurrent states, convolutions) reads
+each option as a sequence of its own, and the prefix once for every option.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from solution.errors import UserError
+from solution.exam import Exam
 from solution.learning import distributed
+from solution.models import other_layers
+from solution.progress import say
 from solution.rankers.attention import causal_tokens, use_shared_prefix
 from solution.rankers.generative import EncodedOptions, GenerativeRanker, ScoreHead
 from solution.rankers.layout import flat_places, pad_rows, spread, table_width
+from solution.rankers.neural import Item
 
-SLIDING, FULL_ATTENTION = "sliding_attention", "full_attention"
+SLIDING = "sliding_attention"
+_ROUNDING = {True: 0.01, False: 0.2}  # the share by which the same states may differ, in float32 and in half precision
+SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+
+
+class OptionPlace(NamedTuple):
+    """The place of an option's tokens in a batch.
+
+    Attributes:
+        row: the row of the batch.
+        start: the column of the option's first token.
+        before: the column of the prefix's last token, in the same row.
+        length: tokens of the option.
+        question: number of its question in the batch.
+    """
+
+    row: int
+    start: int
+    before: int
+    length: int
+    question: int
 
 
 class CausalRanker(GenerativeRanker):
@@ -32,7 +61,18 @@ class CausalRanker(GenerativeRanker):
         return model
 
     def encoded_length(self, encoded: EncodedOptions) -> int:
-        return len(encoded.prefix) + sum(map(len, encoded.options))
+        times = 1 if self.packs else len(encoded.options)
+        return times * len(encoded.prefix) + sum(map(len, encoded.options))
+
+    def parts(self, item: Item[EncodedOptions]) -> list[Item[EncodedOptions]]:
+        """See `NeuralRanker.parts`: every option alone where it is a sequence of its own."""
+        if self.packs or self.config.head_others:
+            return [item]
+        encoded = item.encoded
+        return [
+            Item(EncodedOptions(encoded.prefix, [option], [position]), item.prior[i : i + 1])
+            for i, (option, position) in enumerate(zip(encoded.options, encoded.positions, strict=True))
+        ]
 
     def encoded_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
         batches, places = self._passes(items)
@@ -65,12 +105,27 @@ class CausalRanker(GenerativeRanker):
     @property
     def backbone(self) -> Any:
         """The decoder without its output layer."""
-        return getattr(self.bare_model, self.bare_model.base_model_prefix)
+        return decoder_of(self.bare_model)
 
     def _option_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
         """float32 [sum of options], in the order of items and options."""
-        inputs = self._packed(items)
+        inputs = self._packed(items) if self.packs else self._unpacked(items)
         return self._head_scores(items, inputs["input_ids"], self.backbone(**inputs).last_hidden_state)
+
+    @property
+    def packs(self) -> bool:
+        """True where options are packed behind one prefix; False where each of them is a sequence of its own."""
+        return unpacked_reason(self.bare_model) is None
+
+    def _unpacked(self, items: Sequence[EncodedOptions]) -> dict[str, Any]:
+        """The arguments of the backbone: every option behind its prefix in a row of its own, padded on the right."""
+        rows = [[*item.prefix, *option] for item in items for option in item.options]
+        ids = pad_rows(rows, self.tokenizer.pad_token_id, self.device.torch)
+        inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
+        if "attention_mask" in inspect.signature(self.backbone.forward).parameters:
+            lengths = torch.tensor([len(row) for row in rows], device=ids.device)
+            inputs["attention_mask"] = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
+        return inputs
 
     def _packed(self, items: Sequence[EncodedOptions]) -> dict[str, Any]:
         """The arguments of the backbone: every option of a question behind its prefix, kept apart by the mask."""
@@ -98,46 +153,75 @@ class CausalRanker(GenerativeRanker):
         }
 
     def _head_scores(self, items: Sequence[EncodedOptions], ids: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        """float32 [sum of options] from the backbone's last states, [b, tokens, hidden]."""
-        rows, ends = [], []
-        for row, item in enumerate(items):
-            end = len(item.prefix)
-            for option in item.options:
-                end += len(option)
-                rows.append(row)
-                ends.append(end - 1)  # the option's last token
+        """float32 [sum of options] from the backbone's last states, [rows, tokens, hidden]."""
+        places = option_places(items, self.packs)
         head = self.head
         assert isinstance(head, ScoreHead)
-        likelihood = self._likelihood(states, ids, items) if head.needs_likelihood else None
-        return head(states[rows, ends], likelihood, torch.tensor(rows, device=states.device))
+        likelihood = self._likelihood(states, ids, places) if head.needs_likelihood else None
+        questions = torch.tensor([place.question for place in places], device=states.device)
+        return head(last_states(states, places), likelihood, questions)
 
-    def _likelihood(self, states: torch.Tensor, ids: torch.Tensor, items: Sequence[EncodedOptions]) -> torch.Tensor:
+    def _likelihood(self, states: torch.Tensor, ids: torch.Tensor, places: Sequence[OptionPlace]) -> torch.Tensor:
         """Mean log-likelihood of each option's tokens, float32 [options]; logits are made only where needed."""
-        causal_lm = self.bare_model
         rows, sources, targets, owners = [], [], [], []
-        owner = 0
-        for row, item in enumerate(items):
-            start = len(item.prefix)
-            for option in item.options:
-                # A token is predicted by the one before it, the first of an option by the last of the prefix.
-                places = range(start, start + len(option))
-                rows += [row] * len(option)
-                sources += [len(item.prefix) - 1, *places[:-1]]
-                targets += list(places)
-                owners += [owner] * len(option)
-                owner += 1
-                start += len(option)
-        logits = causal_lm.get_output_embeddings()(states[rows, sources]).float()
-        # Gemma, Cohere and Granite cap or scale their logits behind the output layer.
-        if cap := getattr(causal_lm.config, "final_logit_softcapping", None):
-            logits = torch.tanh(logits / cap) * cap
-        factor = getattr(causal_lm.config, "logit_scale", 1.0) / getattr(causal_lm.config, "logits_scaling", 1.0)
-        if factor != 1.0:  # a whole pass over tokens x vocabulary
-            logits = logits * factor
+        for owner, place in enumerate(places):
+            # A token is predicted by the one before it, the first of an option by the last of the prefix.
+            columns = range(place.start, place.start + place.length)
+            rows += [place.row] * place.length
+            sources += [place.before, *columns[:-1]]
+            targets += list(columns)
+            owners += [owner] * place.length
+        logits = scaled_logits(self.bare_model, states[rows, sources])
         picked = logits.gather(1, ids[rows, targets][:, None])[:, 0] - logits.logsumexp(dim=1)
         owners_tensor = torch.tensor(owners, device=states.device)
-        sums = torch.zeros(owner, dtype=torch.float32, device=states.device).index_add(0, owners_tensor, picked)
-        return sums / torch.bincount(owners_tensor, minlength=owner)
+        sums = torch.zeros(len(places), dtype=torch.float32, device=states.device)
+        sums = sums.index_add(0, owners_tensor, picked)
+        return sums / torch.bincount(owners_tensor, minlength=len(places))
+
+    def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
+        """See `Ranker.fit`."""
+        facts = super().fit(train_exam, valid_exam, checkpoint, logs)
+        if not self.config.trains and not self.streaming:
+            self._check_before_training(train_exam)
+        return facts
+
+    def _check_before_training(self, exam: Exam) -> None:
+        """Refuse an architecture that this family reads otherwise than the model's own code does.
+
+        Two options of a question are scored as the ranker does it, and as two sequences that the whole model reads.
+        The bounds leave room for rounding; a mask or an output layer that is not understood is off by far more.
+        """
+        head = self.head
+        assert isinstance(head, ScoreHead)
+        if distributed.shards():
+            return  # one pass more of the whole model would have to be gathered otherwise
+        order = [i for i, option in enumerate(exam.questions.options[0]) if option][:2]
+        items = [self.encode_question(exam, 0, 0, order)]  # without passages: it costs next to nothing
+        if len(self._passes(items)[0]) > 1:  # LongRoPE tells the two apart
+            items = [self.encode_question(exam, 0, 0, order[:1])]
+        packed, places = option_places(items, self.packs), option_places(items, packed=False)
+        with torch.no_grad(), self.device.autocast():
+            inputs = self._packed(items) if self.packs else self._unpacked(items)
+            states = self.backbone(**inputs).last_hidden_state
+            plain = self._unpacked(items)
+            wanted = self.backbone(**plain).last_hidden_state
+            pairs = [(last_states(states, packed), last_states(wanted, places))]
+            if head.needs_likelihood:
+                logits = self.bare_model(**plain).logits.float()
+                rows, columns = zip(*((place.row, place.before) for place in places), strict=True)
+                pairs.append((scaled_logits(self.bare_model, wanted[rows, columns]), logits[rows, columns]))
+        share = _ROUNDING[self.bare_model.dtype.itemsize == 4 and self.device.compute == torch.float32]
+        for got, right in pairs:
+            if not torch.isfinite(torch.cat([got, right])).all():
+                return  # training and scoring say what to do about that
+            difference = float((got - right).float().norm() / right.float().norm().clamp(min=1e-9))
+            if difference > share:
+                raise UserError(
+                    f"{self.config.name}: {self.config.model} (architecture {self.bare_model.config.model_type}) does "
+                    "more between its last layer and its answer, or between its tokens, than a causal ranker knows of "
+                    f"(its {'states' if got is pairs[0][0] else 'logits'} differ by {difference:.0%}). Such a model "
+                    "cannot be used; choose another architecture"
+                )
 
     def build(self) -> None:
         super().build()
@@ -153,13 +237,65 @@ class CausalRanker(GenerativeRanker):
                 f"{self.config.name}: with FSDP, max_tokens may be {limit} at most for {self.config.model}: longer "
                 "sequences take passes of their own, and the processes would no longer keep step"
             )
-        kinds = set(getattr(self.model.config, "layer_types", None) or ()) - {SLIDING, FULL_ATTENTION}
-        if kinds or getattr(self.model, "_is_stateful", False):
-            raise UserError(
-                f"{self.config.name}: {self.config.model} has layers that are not attention "
-                f"({', '.join(sorted(kinds)) or 'a recurrent state'}); options behind one prefix cannot be kept "
-                "apart in them. Use a model of attention layers only."
+        reason = unpacked_reason(self.bare_model)
+        if reason is not None and self.device.kind != "meta":  # on the meta device a plan is made, and nothing is read
+            say(
+                f"{self.config.name}: {self.config.model} {reason}: each option is read as a sequence of its own, and "
+                "the context again for every option. With five options this takes about five times the time"
             )
+
+
+def unpacked_reason(model: Any) -> str | None:
+    """The reason why a decoder's options cannot share one prefix, as the end of a sentence; None where they can."""
+    others, told = other_layers(model.config), getattr(model.config, "layer_types", None)
+    if others or (not told and getattr(model, "_is_stateful", False)):
+        return f"has layers that are not attention ({', '.join(others) or 'a recurrent state'})"
+    takes_positions = "position_ids" in inspect.signature(decoder_of(model).forward).parameters
+    if not takes_positions or getattr(model.config, "alibi", False):
+        return "counts positions along the whole row"
+    return None
+
+
+def decoder_of(model: Any) -> Any:
+    """A causal language model's decoder, without the output layer."""
+    # Llama 4's class names another prefix than the decoder has in it.
+    return getattr(model, model.base_model_prefix, None) or model.model
+
+
+def last_states(states: torch.Tensor, places: Sequence[OptionPlace]) -> torch.Tensor:
+    """The state of each option's last token, [options, hidden]."""
+    return states[[place.row for place in places], [place.start + place.length - 1 for place in places]]
+
+
+def option_places(items: Sequence[EncodedOptions], packed: bool) -> list[OptionPlace]:
+    """Where each option of the questions lies in their batch, in the order of items and options."""
+    places: list[OptionPlace] = []
+    for question, item in enumerate(items):
+        before = len(item.prefix) - 1
+        start = before + 1
+        for option in item.options:
+            row = question if packed else len(places)
+            places.append(OptionPlace(row, start, before, len(option), question))
+            start += len(option) if packed else 0
+    return places
+
+
+def scaled_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
+    """The logits of a decoder from its backbone's last states, float32 [tokens, vocabulary].
+
+    Some models cap or scale their logits behind the output layer: Gemma, Cohere, Granite, Falcon-H1.
+    """
+    logits = model.get_output_embeddings()(states).float()
+    config = model.config
+    cap = next((value for name in SOFT_CAPS if (value := getattr(config, name, None))), None)
+    if cap:
+        logits = torch.tanh(logits / cap) * cap
+    factor = getattr(config, "logit_scale", None) or 1.0
+    factor *= getattr(config, "lm_head_multiplier", None) or 1.0
+    factor /= getattr(config, "logits_scaling", None) or 1.0
+    if factor != 1.0:  # a whole pass over tokens x vocabulary
+        logits = logits * factor
+    return logits
 
 
 def longrope_limit(config: Any) -> int | None:

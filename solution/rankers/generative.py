@@ -33,6 +33,9 @@ from solution.tokenization import part_names, special_names
 EXAMPLES = "examples.json"
 BETWEEN = "\n\n"  # between an example and what follows
 MIN_ROOM = 8  # tokens that question and option need at the very least
+# Variables of published chat templates. Qwen3: the option is the reply itself, without thinking before it. Llama 3.2
+# writes today's date where it is given none: the answers of a ranker must not hang on the day.
+CHAT_SWITCHES: dict[str, Any] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,7 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
             turns.append({"role": "user", "content": plain(asked)})
             turns.append({"role": "assistant", "content": plain(answer.strip())})
         turns.append({"role": "user", "content": plain(text)})
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **CHAT_SWITCHES)
 
     def encode_question(self, exam: Exam, row: int, passages: int, option_order: Sequence[int]) -> EncodedOptions:
         tokenizer, limit, prompt = self.tokenizer, self.config.max_tokens, self.config.prompt

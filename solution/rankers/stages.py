@@ -103,8 +103,11 @@ class Stages:
         prefix = f"{self._model.base_model_prefix}."
         for slot in self.slots:
             shape = tuple(slot.empty.shape)
-            # The checkpoint of a model without output layer names its tensors from below.
-            names = [*slot.names, *(name.removeprefix(prefix) for name in slot.names)]
+            # The checkpoint of a model without output layer names its tensors from below; that of a model which reads
+            # pictures too, as those of its language model.
+            below = [name.removeprefix(prefix) for name in slot.names]
+            inside = [f"{part}{name}" for part in ("model.language_model.", "language_model.") for name in below]
+            names = [*slot.names, *below, *inside, *(f"language_model.{name}" for name in slot.names)]
             stored = next((name for name in names if name in weights.shapes), None)
             if stored is None or weights.shapes[stored] != shape:
                 what = "lacks" if stored is None else f"has another shape ({list(weights.shapes[stored])}) of"

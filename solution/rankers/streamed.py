@@ -21,7 +21,7 @@ from solution.errors import UserError
 from solution.exam import Exam
 from solution.models import empty_model, stored_quantized
 from solution.rankers.attention import use_shared_prefix
-from solution.rankers.causal import CausalRanker
+from solution.rankers.causal import CausalRanker, unpacked_reason
 from solution.rankers.generative import EncodedOptions, ScoreHead
 from solution.rankers.layout import spread
 from solution.rankers.neural import Item
@@ -93,6 +93,11 @@ class StreamedCausalRanker(CausalRanker):
                 "set stream to false"
             )
         model = empty_model(AutoModelForCausalLM, source, **options)
+        if (reason := unpacked_reason(model)) is not None:
+            raise UserError(
+                f"{self.config.name}: {self.config.model} {reason}, and stream passes options packed behind one "
+                "prefix from layer to layer; set stream to false"
+            )
         use_shared_prefix(model)
         self.stages = Stages(model, self.config, self.device, options["dtype"])
         self.stages.attach(Weights.of_model(source, options.get("revision")))
