@@ -20,6 +20,7 @@ Language = Literal[
     "spanish", "swedish", "turkish",
 ]  # fmt: skip
 ContextView = Literal["fused", "dense", "lexical"]
+AnswerWith = Literal["folds", "full"]
 if TYPE_CHECKING:
     FamilyName = str
 else:
@@ -236,6 +237,10 @@ class RankerConfig(Settings):
     training: TrainingSettings = TrainingSettings()
     pretraining: PretrainingSettings | None = None
     """Train on other questions first; null: the folds start from the base model."""
+    answer_with: AnswerWith = "folds"
+    """Which weights answer in a submission, as `tune` writes it into ensemble.json. `folds`: all folds, their
+    probabilities averaged, for as many times the cost; `full`: those that `train_fold.py --full` trained on all
+    questions, averaged over its seeds. OOF scores and the blend's weights come from the folds all the same."""
     predict_tokens_per_batch: int = Field(16384, ge=64)
     stream: bool = False
     """Score with a causal model that is larger than the memory: layer by layer from its safetensors files, all
@@ -322,6 +327,7 @@ class RankerConfig(Settings):
     # They change how a result is made or watched, never the result: changing one must not train anything again. The
     # questions of the pretraining count by their content, see `training.pretraining`.
     _NOT_HASHED: ClassVar[dict[str, Any]] = {
+        "answer_with": True,
         "attention": True,
         "predict_tokens_per_batch": True,
         "pretraining": {"questions"},

@@ -13,7 +13,7 @@ from solution.ensemble.blend import blend
 from solution.ensemble.record import EnsembleRecord
 from solution.ensemble.rows import Scorer, ScoreRow, random_row
 from solution.ensemble.table import print_table
-from solution.ensemble.tune import run_tune
+from solution.ensemble.tune import deployment_of, run_tune
 from solution.exam import Exam
 from solution.inference.memory import watched
 from solution.inference.outputs import Outputs
@@ -55,7 +55,8 @@ def run_demo(run: Run, workdir: Workdir, configs: str | None = None) -> None:
         train_folds(run.model_copy(update={"rankers": [config]}), train, workdir, range(run.ensemble.folds))
     step("tuning the weights on the OOF files")
     names = [config.name for config in run.rankers]
-    record = run_tune(workdir, run.ensemble.tune, names, run.ensemble.groups, configs=configs)
+    deployment = deployment_of(run, configs)
+    record = run_tune(workdir, run.ensemble.tune, names, run.ensemble.groups, deployment=deployment)
     print("\nOut of fold, on the training part")
     print_table(record["table"])
     print(record["reason"])

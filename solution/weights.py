@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from solution.config import AnswerWith
 from solution.errors import UserError
 from solution.files import MANIFEST, read_json, read_manifest, sweep_leftovers, write_json, write_manifest
 from solution.learning.log import LOG
@@ -42,6 +43,21 @@ class FoldRecord(TypedDict):
 def trained_folders(workdir: Workdir, ranker: str) -> list[Path]:
     """The folders of a ranker's folds that have a record, in the order of their names."""
     return [path.parent for path in sorted((workdir.weights / ranker).glob(f"fold_*/{_RECORD}"))]
+
+
+def full_folders(workdir: Workdir, ranker: str) -> list[Path]:
+    """The folders of a ranker that was trained on all questions: of its first seed, its second, ..."""
+    folders: list[Path] = []
+    while (folder := workdir.full_weights(ranker, len(folders))).is_dir():
+        folders.append(folder)
+    return folders
+
+
+def answering_folders(workdir: Workdir, ranker: str, answer_with: AnswerWith, folds: int) -> list[Path]:
+    """The folders of the weights that answer in a submission, whether they are there or not (see `AnswerWith`)."""
+    if answer_with == "full":
+        return full_folders(workdir, ranker) or [workdir.full_weights(ranker, 0)]
+    return [workdir.fold_weights(ranker, fold) for fold in range(folds)]
 
 
 def record_path(folder: Path) -> Path:

@@ -88,6 +88,16 @@ class Workdir:
     def checkpoint(self, ranker: str, fold: int) -> Path:
         return self.cache / "checkpoints" / ranker / f"fold_{fold}"
 
+    def full_weights(self, ranker: str, number: int) -> Path:
+        """Of a ranker that was trained on all questions, the weights of its `number`-th seed."""
+        return self.weights / ranker / f"full_{number}"
+
+    def full_checkpoint(self, ranker: str, number: int) -> Path:
+        return self.cache / "checkpoints" / ranker / f"full_{number}"
+
+    def full_logs(self, ranker: str, number: int) -> Path:
+        return self.root / "logs" / ranker / f"full_{number}"
+
     def pretrained(self, ranker: str) -> Path:
         """What the folds of a ranker start from, see `training.pretraining`."""
         return self.weights / ranker / "pretrained"

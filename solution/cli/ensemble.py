@@ -23,7 +23,7 @@ from solution.cli.options import (
 from solution.command import command
 from solution.ensemble.imported import import_oof as import_answers
 from solution.ensemble.table import print_cascade, print_rankers, print_search, print_table
-from solution.ensemble.tune import rankers_with_oof, run_tune
+from solution.ensemble.tune import deployment_of, rankers_with_oof, run_tune
 from solution.errors import UserError
 from solution.folds import exam_folds, taken_back_when_refused
 from solution.metrics import bootstrap_interval, credit_at_k
@@ -106,7 +106,7 @@ def tune(
     }
     names = rankers_with_oof(folder, run)
     tuning, groups = run.ensemble.tune, run.ensemble.groups
-    record = run_tune(folder, tuning, names, groups, speeds, seconds_per_question, str(configs))
+    record = run_tune(folder, tuning, names, groups, speeds, seconds_per_question, deployment_of(run, configs))
     print_table(record["table"])
     print_rankers(record)
     print_cascade(record)

@@ -23,6 +23,7 @@ from solution.command import command
 from solution.errors import UserError
 from solution.folds import taken_back_when_refused
 from solution.learning import distributed
+from solution.training.full import train_full
 from solution.training.run import train_folds
 from solution.workdir import Workdir
 
@@ -35,6 +36,10 @@ train_fold_app = typer.Typer(**APP_SETTINGS)  # type: ignore[arg-type]
 def train_fold(
     overrides: OverridesArgument = None,
     fold: Annotated[int | None, typer.Option(help="Which fold is left out and scored, from 0.")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="On all questions, for `answer_with: full`: no fold is left out or scored.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="With --full: train so many times, and average.")] = 1,
     all_folds: Annotated[bool, typer.Option("--all-folds", help="Every fold in turn.")] = False,
     ranker: Annotated[
         str | None, typer.Option(help="Only this ranker: the name of its file in the configs folder.")
@@ -45,20 +50,25 @@ def train_fold(
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
 ) -> None:
-    """Train rankers on all folds but one and write weights, metrics and OOF probabilities.
+    """Train rankers on all folds but one and write weights, metrics and OOF probabilities (or on all, with --full).
 
     What is finished is not done again; a run that was killed goes on from its last checkpoint.
 
     On several GPUs or machines: accelerate launch train_fold.py ..., or torchrun.
     """
     distributed.start()
-    if all_folds == (fold is not None):
-        raise UserError("give either --fold K or --all-folds")
+    if [all_folds, fold is not None, full].count(True) != 1:
+        raise UserError("give either --fold K, --all-folds or --full")
+    if seeds > 1 and not full:
+        raise UserError("--seeds is for --full: folds are trained with the seed of the ranker's settings")
     if ranker is not None and config is not None:
         raise UserError("give either --ranker NAME or --config FILE, not both")
     run = read_settings(configs, overrides, corpus, ranker, config)
     exam = read_exam(questions, Workdir.at(workdir))
     folder = Workdir.open(workdir)
     with taken_back_when_refused(folder):
-        train_folds(run, exam, folder, range(run.ensemble.folds) if fold is None else [fold])
+        if full:
+            train_full(run, exam, folder, seeds)
+        else:
+            train_folds(run, exam, folder, range(run.ensemble.folds) if fold is None else [fold])
     distributed.finish()

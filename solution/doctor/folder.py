@@ -24,7 +24,7 @@ from solution.retrieval.contexts.build import contexts_key
 from solution.retrieval.corpus import look_at_corpus
 from solution.retrieval.places import locate_all
 from solution.suggestions import suggest
-from solution.weights import FoldRecord, check_folder, read_record, record_path
+from solution.weights import FoldRecord, check_folder, full_folders, read_record, record_path
 from solution.workdir import Workdir
 
 
@@ -196,6 +196,7 @@ def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
     if not trained:
         yield Finding("weights and OOF", name, "warning", "not trained yet", again)
         return
+    yield from _full_weights(workdir, run, config, name)
     files: dict[str, None] = {}
     folds_by_difference: dict[str, list[int]] = {}
     for fold in trained:
@@ -217,6 +218,34 @@ def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
         f"{workdir.weights / name}",
         "" if complete else again,
     )
+
+
+def _full_weights(workdir: Workdir, run: Run | None, config: RankerConfig | None, name: str) -> Iterator[Finding]:
+    """Check what a ranker learnt from all questions: whole, and with the settings of today."""
+    folders = full_folders(workdir, name)
+    again = training_command(workdir, name, "full")
+    if len(folders) > 1:
+        again += f" --seeds {len(folders)}"
+    answers = config is not None and config.folds_differ and config.answer_with == "full"
+    if not folders:
+        if answers:
+            yield Finding(
+                "weights and OOF", name, "warning", "answer_with is full, and there are no such weights", again
+            )
+        return
+    differences = []
+    for folder in folders:
+        remedy = f"Train it again: {again}"
+        check_folder(folder, remedy)
+        record = read_record(folder, remedy)
+        if run is not None and config is not None:
+            differences.append(_difference(record, config, run.retrieval))
+    found = f"trained on all questions from {len(folders)} seeds, hashes checked"
+    if any(differences):
+        found += f"; with other settings than those of now: {next(filter(None, differences))}"
+    elif config is not None and not answers:
+        found += "; the folds answer (answer_with: folds)"
+    yield Finding("weights and OOF", name, "warning" if any(differences) else "ok", found, again * any(differences))
 
 
 def _oof_part(workdir: Workdir, name: str, fold: int, record: FoldRecord, again: str) -> Iterator[Finding]:

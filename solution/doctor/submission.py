@@ -66,7 +66,7 @@ def _ranker(ranker: TrainedRanker, weight: float, share: float) -> tuple[dict[st
         "share": share,
     }
     time = remark if seconds is None else f"{max(seconds, 0.001):.3g} s a question{remark}"
-    turns = f"{len(folders)} folds in turn, " if len(folders) > 1 else ""
+    turns = f"{ranker.asked_text} in turn, " if len(folders) > 1 else ""
     found = f"weight {weight:.2f}, {record['model']}, {turns}{time}"
     if share < 1:
         found += f"; the cascade asks it {f'about {share:.0%} of the questions' if share else 'nothing'}"

@@ -10,7 +10,7 @@ from solution.config import RankerConfig
 from solution.errors import UserError
 from solution.families import FAMILIES
 from solution.oof import IMPORTED
-from solution.weights import read_metrics, read_record
+from solution.weights import answering_folders, read_metrics, read_record
 from solution.workdir import Workdir
 
 
@@ -19,7 +19,8 @@ class Cost:
     """The time of a ranker in a submission.
 
     Attributes:
-        seconds_per_question: of all folds together; None where it was not measured.
+        seconds_per_question: of all weights that answer (all folds, or all seeds of the training on all questions);
+            None where it was not measured.
         load_seconds: until its first fold is loaded.
         by_option: whether a question with half of its options costs half.
         fold_seconds: seconds a question of one fold.
@@ -35,7 +36,7 @@ def measured_cost(workdir: Workdir, name: str, about: Mapping[str, Any]) -> Cost
     """The cost that training measured, from `metrics.json` of a ranker's folds; an imported ranker costs nothing.
 
     Args:
-        about: of its OOF files.
+        about: of its OOF files, with `answer_with` as in `RankerAbout`.
     """
     if about.get("family") == IMPORTED:
         return Cost(0.0, fold_seconds=0.0)
@@ -57,6 +58,7 @@ def measured_cost(workdir: Workdir, name: str, about: Mapping[str, Any]) -> Cost
         differ = RankerConfig.model_validate(record["config"]).folds_differ
     except (UserError, OSError, KeyError, TypeError, ValueError):
         pass
-    passes = int(about["folds"]) if differ else 1
+    folders = answering_folders(workdir, name, about.get("answer_with", "folds"), int(about["folds"]))
+    passes = len(folders) if differ else 1
     family = FAMILIES.get(str(about.get("family")))
     return Cost(mean * passes, max(loads), family is not None and family.by_option, mean)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic refuses that of `typing` up to Python 3.11
 
-from solution.config import MAX_FOLDS, CandidateName, RankerName
+from solution.config import MAX_FOLDS, AnswerWith, CandidateName, RankerName
 from solution.ensemble.blend import Blend, Recipe, Stacker
 from solution.ensemble.cascade import By, CascadePlan, Point, Stage
 from solution.ensemble.nested import AddedValue
@@ -28,6 +28,8 @@ class RankerAbout(TypedDict):
     folds: Annotated[int, Field(ge=1, le=MAX_FOLDS)]
     contexts: str
     config: str
+    answer_with: NotRequired[AnswerWith]
+    """Absent: `folds`."""
     family: NotRequired[Any]
     """A name of `families.FAMILIES`, or `oof.IMPORTED`."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from solution import metrics
-from solution.config import CandidateName, Run, TuneSettings
+from solution.config import AnswerWith, CandidateName, Run, TuneSettings
 from solution.ensemble.blend import Recipe
 from solution.ensemble.candidates import Candidate, Fit, Problem, Searches, candidates, oof_problem, search_key
 from solution.ensemble.cascade import CascadePlan
@@ -44,7 +44,22 @@ from solution.files import SCHEMA, write_json
 from solution.oof import Oof, load_oof, read_about
 from solution.progress import progress_bar, say
 from solution.suggestions import suggest
+from solution.weights import full_folders
 from solution.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The part of ensemble.json that is not tuned.
+
+    Attributes:
+        deployment: goes into the record as it is; it decides costs too.
+        answer_with: ranker -> which weights answer in a submission, see `RankerConfig.answer_with`; of rankers that
+            are not named the folds do.
+    """
+
+    configs: str | None = None
+    answer_with: Mapping[str, AnswerWith] = field(default_factory=dict)
 
 
 def run_tune(
@@ -54,7 +69,7 @@ def run_tune(
     groups: Mapping[str, Sequence[str]] | None = None,
     seconds: Mapping[str, float] | None = None,
     limit: float | None = None,
-    configs: str | None = None,
+    deployment: Deployment = Deployment(),  # noqa: B008 - it cannot be changed
 ) -> EnsembleRecord:
     """Fit and choose the blend from the OOF store, and write `weights/ensemble.json`.
 
@@ -80,7 +95,8 @@ def run_tune(
             f"{', '.join(oof.baselines)}: only baselines have OOF files in {workdir.oof}, and a baseline is never "
             f"blended. Train a ranker: {suggest('train_fold', '--all-folds')}"
         )
-    costs = _costs(workdir, oof, seconds or {})
+    about = _about(workdir, oof, deployment)
+    costs = _costs(workdir, oof, about, seconds or {})
     problem = oof_problem(oof, (groups or {}).values())
 
     # Every blend that competes, fitted on all questions and, for each fold, on the others.
@@ -93,8 +109,9 @@ def run_tune(
     plan = _plan(tuned, costs, limit)
 
     record = _ensemble_record(tuned, plan, searches.scores)
-    if configs is not None:
-        record["configs"] = configs
+    record["about"] = cast(dict[str, RankerAbout], about)
+    if deployment.configs is not None:
+        record["configs"] = deployment.configs
     record["hash"] = record_hash(record)
     write_json(workdir.ensemble, record)
     return record
@@ -127,12 +144,33 @@ def nested_answers(workdir: Workdir, record: EnsembleRecord, oof: Oof) -> np.nda
 # --- the steps of run_tune -----------------------------------------------------------------
 
 
-def _costs(workdir: Workdir, oof: Oof, seconds: Mapping[str, float]) -> dict[str, Cost]:
+def _about(workdir: Workdir, oof: Oof, deployment: Deployment) -> dict[str, dict[str, Any]]:
+    """The `about` of each ranker's OOF files, with the weights that answer where these are not the folds.
+
+    Raises:
+        UserError: a ranker is to answer with weights that are not trained.
+    """
+    about = dict(oof.about)
+    for name, answer_with in deployment.answer_with.items():
+        if answer_with == "folds" or name not in oof.rankers:
+            continue
+        if not full_folders(workdir, name):
+            raise UserError(
+                f"{name}.answer_with is {answer_with}, and it has not been trained on all questions: "
+                f"{suggest('train_fold', '--full', '--ranker', name)}"
+            )
+        about[name] = {**about[name], "answer_with": answer_with}
+    return about
+
+
+def _costs(
+    workdir: Workdir, oof: Oof, about: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float]
+) -> dict[str, Cost]:
     """The cost of each ranker as training measured it, but for the seconds a question that were given."""
     strange = sorted(set(seconds) - set(oof.rankers))
     if strange:
         raise UserError(f"--seconds {strange[0]}: no such ranker among those tuned ({', '.join(oof.rankers)})")
-    costs = {name: measured_cost(workdir, name, oof.about[name]) for name in oof.rankers}
+    costs = {name: measured_cost(workdir, name, about[name]) for name in oof.rankers}
     return {
         name: replace(cost, seconds_per_question=seconds[name]) if name in seconds else cost
         for name, cost in costs.items()
@@ -285,7 +323,7 @@ def _ensemble_record(tuned: _Tuned, plan: CascadePlan | None, searches: dict[str
         "search": searches,
         "oof_files": tuned.oof.files,
         "questions": tuned.oof.about[problem.names[0]]["questions"],
-        "about": cast(dict[str, RankerAbout], tuned.oof.about),
+        "about": {},  # see `run_tune`
         "tune": settings.model_dump(mode="json"),
     }
 
@@ -329,6 +367,12 @@ def _candidate_record(rival: Candidate, recipe: Recipe, row: ScoreRow, in_sample
 
 
 # --- what is tuned -------------------------------------------------------------------------
+
+
+def deployment_of(run: Run, configs: Path | str | None) -> Deployment:
+    """Which weights of each ranker answer, by the settings of now; a ranker whose folds are all alike has no others."""
+    answer_with = {config.name: config.answer_with for config in run.rankers if config.folds_differ}
+    return Deployment(None if configs is None else str(configs), answer_with)
 
 
 def rankers_with_oof(folder: Workdir, run: Run) -> list[str] | None:

@@ -195,7 +195,7 @@ class Answering:
             units = sum(len(batch.rows) for batch in batches)
             minutes = (units * ranker.fold_seconds + load_seconds + START_SECONDS) / 60
             expected = f", about {minutes:.1f} min"
-        say(f"{name}: {questions} questions, {len(ranker.trained.asked_folders)} folds{expected}")
+        say(f"{name}: {questions} questions, {ranker.trained.asked_text}{expected}")
 
     # --- the process ---
 

@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
-from solution.config import ContextView, RankerConfig, RetrievalConfig
+from solution.config import AnswerWith, ContextView, RankerConfig, RetrievalConfig
 from solution.config_files import Overrides, check_settings, parse_overrides
 from solution.ensemble.record import EnsembleRecord, RankerAbout, load_ensemble
 from solution.errors import UserError
@@ -17,7 +18,14 @@ from solution.oof import IMPORTED
 from solution.questions import Questions
 from solution.retrieval.reranker.trained import Reranker
 from solution.suggestions import running_arguments, suggest
-from solution.weights import FoldRecord, check_folder, read_record, record_path, trained_folders
+from solution.weights import (
+    FoldRecord,
+    answering_folders,
+    check_folder,
+    read_record,
+    record_path,
+    trained_folders,
+)
 from solution.workdir import Workdir
 
 _WRONG = "the settings are wrong"
@@ -34,9 +42,9 @@ class TrainedRanker:
     Attributes:
         name: of the ranker and of its folder.
         config: the settings it was trained with, and those of the command line.
-        folders: of its usable folds, at least one.
+        folders: of its usable weights, at least one: of its folds, or those trained on all questions.
         retrieval: what its contexts are made by; None: it reads none.
-        lost: a message for each fold that is not usable.
+        lost: a message for each of its weights that is not usable.
     """
 
     name: str
@@ -47,8 +55,15 @@ class TrainedRanker:
 
     @property
     def asked_folders(self) -> list[Path]:
-        """Of the folds that answer: all of them, or the first where they would all say the same."""
+        """Of the weights that answer: all of them, or the first where they would all say the same."""
         return self.folders if self.config.folds_differ else self.folders[:1]
+
+    @property
+    def asked_text(self) -> str:
+        """ "3 folds", or "1 seed" of a training on all questions."""
+        full = self.folders[0].name.startswith("full_")
+        count = len(self.asked_folders)
+        return f"{count} {'seed' if full else 'fold'}{'s' * (count > 1)}"
 
     @classmethod
     def read(
@@ -59,17 +74,17 @@ class TrainedRanker:
         Args:
             about: what the ensemble file says of the ranker.
             overrides: of the command line, those of other owners among them.
-            partly: whether a ranker some of whose folds are not usable goes on with the others.
+            partly: whether a ranker some of whose weights are not usable goes on with the others.
 
         Raises:
             WeightsError: its folders are not usable, or its model is not there.
             UserError: an override is wrong.
         """
-        again = training_command(workdir, name)
+        answer_with = about.get("answer_with", "folds")
+        again = training_command(workdir, name, answer_with)
         remedy = f"Train it again, with the exam, corpus and settings that it was trained with: {again}"
         folders, records, lost = [], [], []
-        for fold in range(int(about["folds"])):
-            folder = workdir.fold_weights(name, fold)
+        for folder in answering_folders(workdir, name, answer_with, int(about["folds"])):
             try:
                 records.append(_checked_record(folder, about, remedy))
                 folders.append(folder)
@@ -91,14 +106,15 @@ class TrainedRanker:
         return cls(name, config, folders, retrieval, lost)
 
 
-def training_command(workdir: Workdir, ranker: str) -> str:
-    """The command that trains a ranker's folds again, with the exam and the corpus as far as they are known."""
+def training_command(workdir: Workdir, ranker: str, answer_with: AnswerWith = "folds") -> str:
+    """The command that trains a ranker's folds, or it on all questions, again, with the exam and the corpus as far as they are known."""
     given, more = running_arguments(), []
     if not workdir.questions.exists() and given.get("questions") is None:
         more += ["--questions", "FILE"]
     if given.get("corpus") is None and (corpus := _trained_corpus(workdir, ranker)):
         more += ["--corpus", corpus]
-    return suggest("train_fold", "--all-folds", "--ranker", ranker, *more)
+    what = "--full" if answer_with == "full" else "--all-folds"
+    return suggest("train_fold", what, "--ranker", ranker, *more)
 
 
 def _trained_corpus(workdir: Workdir, ranker: str) -> str | None:
@@ -214,6 +230,7 @@ def read_rankers(
     """The rankers of positive weight of an ensemble that `load_ensemble` returned; see `read_ensemble`."""
     problems: list[str] = []
     changes = parse_overrides(overrides, problems)
+    _choose_weights(ensemble, changes)
     used, imported = used_rankers(ensemble), imported_rankers(ensemble)
     unknown = [".".join(path) for path, _ in changes if path[0] not in (*used, "retrieval") or len(path) < 2]
     if unknown:
@@ -247,6 +264,14 @@ def read_rankers(
     if problems:
         raise UserError.join(dict.fromkeys(problems), _WRONG)
     return trained
+
+
+def _choose_weights(ensemble: EnsembleRecord, changes: Overrides) -> None:
+    """Put `NAME.answer_with` of the command line in the place of what the ensemble says, for its costs too."""
+    for path, value in changes:
+        # A value that is none is refused with the ranker's settings.
+        if path[1:] == ["answer_with"] and path[0] in ensemble["about"] and value in get_args(AnswerWith):
+            ensemble["about"][path[0]]["answer_with"] = value
 
 
 @dataclass

@@ -53,6 +53,7 @@ class RunSettings:
         title: its name on the progress bar and in messages.
         key: a hash of all that determines the result; a checkpoint of another run is not used.
         seed: of the order of the questions and of dropout.
+        share: of the steps after which the run ends, in (0, 1]; the learning rate falls as if it went on.
     """
 
     title: str
@@ -60,6 +61,7 @@ class RunSettings:
     training: TrainingSettings
     device: Device
     seed: int
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def train(
         evaluate: gives the validation MAP@3; called `evaluations_per_epoch` times an epoch.
 
     Returns:
-        `loss` (mean of each step), `evaluations` ([step, MAP@3]), `steps`, `train_seconds`; with
+        `loss` (mean of each step), `evaluations` ([step, MAP@3]), `steps`, `planned_steps`, `train_seconds`; with
         `keep: best` also `kept_step`, the step whose parameters are left in the modules; `stopped_step`
         where `patience` has ended the training early; in float16 `skipped_steps`.
 
@@ -106,7 +108,7 @@ def train(
     # Several processes train one model together; the first of them writes.
     logs = files.logs if distributed.rank() == 0 else None
     with (
-        progress_bar(training.total_steps, run.title) as bar,
+        progress_bar(training.last_step, run.title) as bar,
         TrainingLog(logs, progress.log, run.training.tensorboard) as log,
     ):
         bar.advance(progress.step)
@@ -165,6 +167,8 @@ class Training:
 
     Attributes:
         parameters: the trainable ones, in an order that does not change.
+        total_steps: of the schedule of the learning rate.
+        last_step: the step that ends the run.
         progress: counters and curves, kept in the checkpoint.
         best: the parameters at the best evaluation, on the CPU; empty without `keep: best`.
         average: the moving average of the parameters, with `ema_decay`.
@@ -183,6 +187,7 @@ class Training:
         self.scaler = torch.amp.GradScaler(run.device.kind, enabled=run.device.scales_loss)
         self.steps_per_epoch = math.ceil(len(targets.answers) / settings.questions_per_step)
         self.total_steps = self.steps_per_epoch * settings.epochs
+        self.last_step = max(1, round(self.total_steps * run.share))
         self._warmup_steps = int(self.total_steps * settings.warmup_share)
 
         # Resume or begin. Parameters and optimizer are restored in place.
@@ -237,6 +242,8 @@ class Training:
             items = [self.scorer.encode(row, epoch) for row in range(len(self.targets.answers))]
             lengths = [self.scorer.length(item) for item in items]
             for rows in training_steps(lengths, settings.questions_per_step, self.run.seed, epoch)[done_in_epoch:]:
+                if self.progress.step >= self.last_step:
+                    return
                 yield Step(epoch, rows, [items[row] for row in rows], [lengths[row] for row in rows])
             done_in_epoch = 0
 
@@ -384,7 +391,7 @@ class Training:
         """Write a checkpoint every `checkpoint_seconds`; none after the last step, whose result is saved at once."""
         progress, now = self.progress, time.monotonic()
         due = distributed.rank() == 0 and now - self._last_saved >= self.run.training.checkpoint_seconds
-        if not due or progress.step == self.total_steps:
+        if not due or progress.step == self.last_step:
             return
         progress.seconds = self.seconds()
         if self.run.device.scales_loss:
@@ -406,6 +413,7 @@ class Training:
             **{name: step for name, step in ends.items() if step is not None},
             **({"skipped_steps": progress.skipped} if self.run.device.scales_loss else {}),
             "steps": progress.step,
+            "planned_steps": self.total_steps,
             "loss": progress.loss,
             "evaluations": progress.evaluations,
             "train_seconds": round(self.seconds(), 1),

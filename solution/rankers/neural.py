@@ -99,6 +99,8 @@ class NeuralRanker(Generic[E]):
         self._train_priors: np.ndarray | None = None
         self.start: Path | None = None
         """The folder of an earlier training (see `save`) that `fit` goes on from; None: from the base model."""
+        self.trained_share = 1.0
+        """The share of the steps after which `fit` ends; the learning rate falls as if it went on."""
         self.token_limit: int | None = None
         """Padded tokens that a batch may have since memory ran out; None: it never has."""
 
@@ -269,7 +271,7 @@ class NeuralRanker(Generic[E]):
             facts = train(
                 self,
                 Targets(train_exam.questions.answers, train_exam.questions.exists().sum(axis=1)),
-                RunSettings(title, key, config.training, self.device, config.seed),
+                RunSettings(title, key, config.training, self.device, config.seed, self.trained_share),
                 RunFiles(checkpoint, logs),
                 evaluate if len(rows) else None,
             )
@@ -291,6 +293,7 @@ class NeuralRanker(Generic[E]):
             None if self._train_priors is None else np.round(self._train_priors, 4).tolist(),
             train_exam.questions.ids,
             valid_exam.questions.content_hash(),
+            *([] if self.trained_share == 1 else [self.trained_share]),
             *([] if self.start is None else [read_json(self.start / MANIFEST, "the pretraining's manifest", "")]),
         )
 

@@ -108,9 +108,9 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     place = _Place.of(workdir, config.name, fold)
 
     # What is trained already, from the same inputs and with the same settings, is kept.
-    about = _about(config, run, prepared, workdir, fold)
+    about = {"fold": fold, **inputs_of(config, run, prepared, workdir)}
     key = content_hash(about)
-    _require_same_inputs(key)
+    require_same_inputs(key)
     if distributed.from_main(lambda: _is_finished(place, about, key)):
         say(f"{config.name} fold {fold}: already trained, nothing has changed")
         return None
@@ -185,8 +185,8 @@ class _Clock:
         return self._scored - self._trained
 
 
-def _about(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir, fold: int) -> dict[str, Any]:
-    """All that a fold's weights and OOF part depend on."""
+def inputs_of(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir) -> dict[str, Any]:
+    """All that a fold's weights and OOF part depend on, beside the number of the fold."""
     questions, contexts, reads = prepared.questions, prepared.contexts, needs_contexts(config, run.retrieval)
     exam = Exam.views(config, questions, contexts if reads else None)[0]
     keys = [contexts[view].key for view in config.contexts] if reads and contexts is not None else ["none"]
@@ -194,7 +194,6 @@ def _about(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir,
         "ranker": config.name,
         "family": config.family,
         "role": config.role,
-        "fold": fold,
         "folds": run.ensemble.folds,
         "questions": exam_with_folds_hash(questions, prepared.folds),
         "contexts": context_key(keys),
@@ -209,7 +208,7 @@ def _about(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir,
     return about
 
 
-def _require_same_inputs(key: str) -> None:
+def require_same_inputs(key: str) -> None:
     """Raise `UserError` where this process would train on other inputs than the first one."""
     if distributed.from_main(lambda: key) != key:
         raise UserError(

@@ -1,0 +1,145 @@
+"""Training on all questions: weights that answer in the place of the folds' (`answer_with: full`)."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import Any
+
+import numpy as np
+
+from solution.config import RankerConfig, Run, needs_contexts
+from solution.device import free_memory
+from solution.exam import Exam
+from solution.files import atomic_folder, content_hash
+from solution.learning import distributed
+from solution.learning.checkpoint import drop_checkpoint
+from solution.learning.log import LOG, drop_log
+from solution.memory import PeakMemory
+from solution.progress import say
+from solution.questions import Questions
+from solution.rankers.base import Ranker, predict_contexts
+from solution.rankers.families import check_models, make_ranker
+from solution.rankers.neural import NeuralRanker
+from solution.suggestions import suggest
+from solution.training.pretraining import check_pretraining, pretrained, start_from
+from solution.training.run import Prepared, inputs_of, prepare, require_same_inputs
+from solution.weights import FoldRecord, close_folder, key_of_whole_folder, read_metrics, write_metrics, write_record
+from solution.workdir import Workdir
+
+_TIMED = 32
+"""Questions that are scored after the training: for the seconds that they take, and to see that they can be."""
+
+
+def train_full(run: Run, questions: Questions, workdir: Workdir, seeds: int = 1) -> None:
+    """Train every ranker of the run on all questions, `seeds` times, each time from another seed.
+
+    A ranker whose folds are all alike (one that is not trained) is left out: its first fold answers.
+
+    Raises:
+        UserError: see `training.run.prepare` and `Ranker.fit`; or `keep: best` has no folds to tell the step to end at.
+    """
+    check_models(run.rankers)
+    check_pretraining(run.rankers, run.retrieval)
+    prepared = distributed.main_first(lambda: prepare(run, questions, workdir))
+    for config in run.rankers:
+        if not config.folds_differ:
+            say(f"{config.name}: is not trained, and answers alike with or without --full")
+            continue
+        prepared.start = pretrained(config, run.retrieval, workdir)
+        share = trained_share(config, run.ensemble.folds, workdir)
+        for number in range(seeds):
+            _train(config, run, prepared, workdir, number, share)
+
+
+def trained_share(config: RankerConfig, folds: int, workdir: Workdir) -> float:
+    """The share of the steps that the ranker is trained for, in (0, 1].
+
+    With `keep: best` it is the mean, over the folds, of the share at which the best MAP@3 was reached: there is
+    no fold here to watch.
+
+    Raises:
+        UserError: a fold that is needed has not been trained.
+    """
+    if not config.trains or config.training.keep != "best":
+        return 1.0
+    again = suggest("train_fold", "--all-folds", "--ranker", config.name)
+    remedy = f"With keep: best, the folds tell when to stop. Train them first: {again}"
+    shares = []
+    for fold in range(folds):
+        facts = read_metrics(workdir.fold_weights(config.name, fold), remedy)
+        # Written since this setting is known; a fold that went through all its steps has done as many as planned.
+        planned = facts.get("planned_steps", facts["steps"])
+        shares.append(facts.get("kept_step", planned) / max(planned, 1))
+    return round(float(np.mean(shares)), 4)
+
+
+def full_settings(config: RankerConfig, number: int) -> RankerConfig:
+    """The settings of the ranker's `number`-th training on all questions."""
+    # There is no fold to watch, and each time the draws are others.
+    training = config.training.model_copy(update={"evaluations_per_epoch": 0, "keep": "last", "patience": None})
+    return config.model_copy(update={"training": training, "seed": config.seed + 1000 * number})
+
+
+def _train(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir, number: int, share: float) -> None:
+    """Train one ranker from one seed, and write its weights whole or not at all."""
+    name, settings = config.name, full_settings(config, number)
+    reads = needs_contexts(config, run.retrieval)
+    exams = Exam.views(config, prepared.questions, prepared.contexts if reads else None)
+    folder, checkpoint = workdir.full_weights(name, number), workdir.full_checkpoint(name, number)
+    logs = workdir.full_logs(name, number)
+
+    # What is trained already, from the same inputs and with the same settings, is kept.
+    about = {**inputs_of(config, run, prepared, workdir), "seed": settings.seed, "share": share}
+    key = content_hash("full", about)
+    require_same_inputs(key)
+    if distributed.from_main(lambda: key_of_whole_folder(folder)) == key:
+        say(f"{name} on all questions, seed {settings.seed}: already trained, nothing has changed")
+        return
+
+    free_memory()
+    peak, started = PeakMemory(), time.monotonic()
+    ranker = make_ranker(settings, workdir.cache)
+    start_from(ranker, prepared.start)
+    if isinstance(ranker, NeuralRanker):
+        ranker.trained_share = share
+    facts = ranker.fit(exams[0], exams[0].subset([]), checkpoint, logs)
+    seconds = _seconds_per_question(ranker, exams)
+    if distributed.rank() > 0:
+        return
+    metrics = {
+        "questions": len(prepared.questions),
+        "seconds": round(time.monotonic() - started, 1),
+        "score_seconds_per_question": seconds,
+        "load_seconds": round(getattr(ranker, "load_seconds", 0.0), 2),
+        "peak_memory_mib": peak.mib(),
+        **facts,
+    }
+    retrieval = run.retrieval.model_dump(mode="json") if reads else None
+    record: FoldRecord = {"about": about, "config": config.model_dump(mode="json"), "retrieval": retrieval}
+    with atomic_folder(folder) as temporary:
+        ranker.save(temporary)
+        if config.trains:
+            shutil.copyfile(logs / LOG, temporary / LOG)
+        write_metrics(temporary, metrics)
+        write_record(temporary, record)
+        close_folder(temporary, key)
+    drop_checkpoint(checkpoint)
+    drop_log(logs)
+    say(_told(name, settings.seed, metrics))
+
+
+def _seconds_per_question(ranker: Ranker, exams: list[Exam]) -> float:
+    """Seconds that the trained ranker takes for a question, measured on the first ones."""
+    part = [exam.subset(range(min(_TIMED, len(exam)))).hidden() for exam in exams]
+    started = time.monotonic()
+    predict_contexts(ranker, part)
+    return round((time.monotonic() - started) / len(part[0]), 4)
+
+
+def _told(name: str, seed: int, metrics: dict[str, Any]) -> str:
+    text = f"{name} on all {metrics['questions']} questions, seed {seed}: {metrics['seconds']:.0f} s"
+    if metrics.get("loss"):
+        losses = metrics["loss"][-20:]
+        text += f", {metrics['steps']} steps, loss {sum(losses) / len(losses):.3f} at the end"
+    return text
