@@ -107,7 +107,7 @@ class TrainedRanker:
 
 
 def training_command(workdir: Workdir, ranker: str, answer_with: AnswerWith = "folds") -> str:
-    """The command that trains a ranker's folds, or it on all questions, again, with the exam and the corpus as far as they are known."""
+    """The command that trains a ranker's answering weights again, with exam and corpus as far as they are known."""
     given, more = running_arguments(), []
     if not workdir.questions.exists() and given.get("questions") is None:
         more += ["--questions", "FILE"]
