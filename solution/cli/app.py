@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from solution import __version__
-from solution.cli import demo, doctor, ensemble, kaggle, merge, retrieval
+from solution.cli import demo, doctor, ensemble, generate, kaggle, merge, retrieval
 from solution.cli.options import APP_SETTINGS
 
 _HELP = """LLM Science Exam: rank the options of science questions.
@@ -77,6 +77,7 @@ def _a_group_of_one_verb() -> None:
 
 app.command("index")(retrieval.index)
 app.command(INDEX_TUNE, short_help="Try the kinds of dense index on this corpus.")(retrieval.index_tune)
+app.command("generate", short_help="Make an exam from the passages of a corpus.")(generate.generate)
 app.command("contexts")(retrieval.contexts)
 app.command("folds")(ensemble.folds)
 app.command("tune", short_help="Find the ensemble's weights from the OOF files.")(ensemble.tune)

@@ -78,7 +78,12 @@ def _is_whole_phrase(before: str, behind: str) -> bool:
     """True between function words or marks, and not in an enumeration or apposition, where many terms fit."""
     if before in _NOT_BEFORE or behind in _NOT_BEHIND:
         return False
-    if before and is_word(before) and before not in FUNCTION_WORDS or before in BEFORE_ADJECTIVES - {"is", "are", "was", "were"}:
+    if (
+        before
+        and is_word(before)
+        and before not in FUNCTION_WORDS
+        or before in BEFORE_ADJECTIVES - {"is", "are", "was", "were"}
+    ):
         return False
     return not (behind and is_word(behind) and (behind not in FUNCTION_WORDS or behind in ARTICLES))
 

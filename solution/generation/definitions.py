@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from solution.generation.english import ARTICLES, NOT_OF_NOUNS, glossary_entry, is_a_sentence, lowered
@@ -12,7 +12,9 @@ _WORDS = range(4, 41)
 _IS_A_WORDS = range(7, 36)
 _MOST_ENTRIES_OF_A_TERM = 4
 _FIRST_SENTENCES = 2
-_POINTERS = frozenset("see above below figure table this these those equation chapter section http https www = ≈ * # →".split())
+_POINTERS = frozenset(
+    "see above below figure table this these those equation chapter section http https www = ≈ * # →".split()
+)
 
 
 @dataclass(frozen=True)

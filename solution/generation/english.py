@@ -10,36 +10,42 @@ TOKEN = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*|[^\w\s]")
 BLANK = "_____"
 
 ARTICLES = frozenset("a an the".split())
-DETERMINERS = ARTICLES | frozenset("each every its their his her our your my another any some no these those this that".split())
+DETERMINERS = ARTICLES | frozenset(
+    "each every its their his her our your my another any some no these those this that".split()
+)
 _PREPOSITIONS = frozenset(
-    "about above across after against along among around as at before behind below beneath beside between beyond by "
-    "despite down during except for from in inside into like near of off on onto out outside over per since than "
-    "through throughout to toward towards under unlike until up upon versus via with within without".split()
+    "about above across after against along among around as at before behind below beneath beside between "
+    "beyond by despite down during except for from in inside into like near of off on onto out outside over per "
+    "since than through throughout to toward towards under unlike until up upon versus via with within without".split()
 )
 _PRONOUNS = frozenset(
-    "i he she it we you they me him them us who whom whose which what itself themselves himself herself ourselves "
-    "one ones both either neither all most many much more few fewer less least several others other such same own "
-    "something anything nothing everything someone".split()
+    "i he she it we you they me him them us who whom whose which what itself themselves himself herself "
+    "ourselves one ones both either neither all most many much more few fewer less least several others other "
+    "such same own something anything nothing everything someone".split()
 )
 _AUXILIARIES = frozenset(
-    "am is are was were be been being has have had having do does did doing done can could may might must shall should "
-    "will would become becomes became called known named termed".split()
+    "am is are was were be been being has have had having do does did doing done can could may might must shall "
+    "should will would become becomes became called known named termed".split()
 )
 _OTHERS = frozenset(
-    "and or but nor so yet if then else when while where why how because although though whether unless whereas not only "
-    "also very too just even still often usually generally typically commonly always never sometimes again once here "
-    "there now thus therefore hence however moreover furthermore instead rather quite almost about well even ever "
-    "already perhaps e g i eg ie etc first second third last next two three four five six seven eight nine ten".split()
+    "and or but nor so yet if then else when while where why how because although though whether unless whereas "
+    "not only also very too just even still often usually generally typically commonly always never sometimes "
+    "again once here there now thus therefore hence however moreover furthermore instead rather quite almost "
+    "about well even ever already perhaps e g i eg ie etc first second third last next two three four five six "
+    "seven eight nine ten".split()
 )
 FUNCTION_WORDS = DETERMINERS | _PREPOSITIONS | _PRONOUNS | _AUXILIARIES | _OTHERS
-BEFORE_VERBS = frozenset("to can could may might must shall should will would which that they we you it who not".split())
+BEFORE_VERBS = frozenset(
+    "to can could may might must shall should will would which that they we you it who not".split()
+)
 BEFORE_ADJECTIVES = frozenset("is are was were be been being very more most less so too quite become becomes".split())
 _NO_ANSWERS = frozenset(
-    "example number way type kind part amount form case use result addition order term word name thing person people "
-    "time day year figure table section chapter introduction summary problem question answer equation value fact "
-    "point end top bottom side one two three group set series variety range role lot rest use study work process "
-    "percent degree degrees unit units key important different similar large small glossary concepts preface exercise "
-    "image photo credit author authors page book video website student students we you".split()
+    "example number way type kind part amount form case use result addition order term word name thing person "
+    "people time day year figure table section chapter introduction summary problem question answer equation "
+    "value fact point end top bottom side one two three group set series variety range role lot rest use study "
+    "work process percent degree degrees unit units key important different similar large small glossary "
+    "concepts preface exercise image photo credit author authors page book video website student students we "
+    "you".split()
 )
 """Words that say too little to be asked for alone."""
 
@@ -49,30 +55,34 @@ _LEANS = re.compile(
     r"(?:It|Its|This|That|These|Those|They|Their|Theirs|He|She|His|Her|Hers|We|Our|You|Your|I|My|Here|There|Such|Both|"
     r"Another|Others?|Also|And|But|Or|So|Yet|Thus|Hence|Therefore|However|Moreover|Furthermore|Instead|Similarly|"
     r"Likewise|Then|Next|Again|Finally|Afterwards?|Later|Consequently|Accordingly|Nevertheless|Nonetheless|Conversely|"
-    r"Alternatively|Additionally|Meanwhile|Otherwise|Still|Indeed|Let|Note|Recall|Notice|Consider|Suppose|See|Remember|"
-    r"Imagine|Assume|Control|Use|Find|Calculate|Review|Explain|Describe|Discuss|Compare|Draw|Determine|Identify|List|"
-    r"Define|Think|Try|Look|Take|Put|Place|Click|Visit|Watch|Explore|Check|Ask|Have|Point|Show|Give|Write|Read|Make|Start|"
-    r"Begin|Remind|Tell|Emphasize|Encourage|Demonstrate|Students?|Teachers?|Remarkably|Interestingly|Unfortunately|Fortunately|Overall|Some|Many|Several|Most|Each|Either|"
-    r"Neither|One|Two|Three|Four|Five|First|Second|Third|Now|Today|Even|Only|Rather|What|Which|Who|How|Why|When|Where|"
-    r"Because of (?:this|that|these)|For (?:this|that|these|example|instance)|In (?:this|that|these|addition|contrast|"
-    r"other|each|both|such|fact|short|general|summary|turn|all|some|our|particular)|As (?:a result|we|you|this|such|with "
-    r"the|it|they)|On the (?:other|one)|At (?:this|that|these)|From (?:this|that|these)|By (?:this|that|these|contrast)|"
-    r"With (?:this|that|these)|Like (?:this|that|these|other)|Unlike (?:this|that|these|other)|To (?:this|these|do this)|"
-    r"The (?:latter|former|first|second|third|fourth|last|next|other|others|two|three|four|five|same|following|previous|"
-    r"above|result|results|process|method|model|resulting|new|term|name|word|reason|answer|example|idea|only|book|study|"
-    r"image|figure|graph|table|equation|problem|solution|following|remaining|rest|final|phrase|question|device|effect|"
-    r"opposite|quantity|object|objects|value|system|force|disease|patient|infection|condition|procedure))\b"
+    r"Alternatively|Additionally|Meanwhile|Otherwise|Still|Indeed|Overall|Some|Many|Several|Most|Each|Either|Neither|"
+    r"One|Two|Three|Four|Five|First|Second|Third|Now|Today|Even|Only|Rather|What|Which|Who|How|Why|When|Where|"
+    r"Remarkably|Interestingly|Unfortunately|Fortunately|"
+    r"Let|Note|Recall|Notice|Consider|Suppose|See|Remember|Imagine|Assume|Control|Use|Find|Calculate|Review|Explain|"
+    r"Describe|Discuss|Compare|Draw|Determine|Identify|List|Define|Think|Try|Look|Take|Put|Place|Click|Visit|Watch|"
+    r"Explore|Check|Ask|Have|Point|Show|Give|Write|Read|Make|Start|Begin|Remind|Tell|Emphasize|Encourage|Demonstrate|"
+    r"Students?|Teachers?|"
+    r"(?:Because of|At|From|By|With|Like|Unlike|In|For) (?:this|that|these|those|other|others|such|each|both|all|some)|"
+    r"For (?:example|instance)|In (?:addition|contrast|fact|short|general|summary|turn|our|particular)|By contrast|"
+    r"As (?:a result|we|you|this|such|with the|it|they)|On the (?:other|one)|To (?:this|these|do this)|"
+    r"The (?:latter|former|first|second|third|fourth|last|next|others?|two|three|four|five|same|following|previous|"
+    r"above|results?|process|method|model|resulting|new|term|name|word|reason|answer|example|idea|only|book|study|"
+    r"image|figure|graph|table|equation|problem|solution|remaining|rest|final|phrase|question|device|effect|opposite|"
+    r"quantity|objects?|value|system|force|disease|patient|infection|condition|procedure))\b"
 )
 """Beginnings that point to a sentence before."""
 _POINTERS = frozenset(
-    "figure figures fig table tables equation equations eq eqs example examples chapter chapters section sections exercise "
-    "exercises module modules appendix below above shown discussed described mentioned previous previously following "
-    "earlier later aforementioned respectively this these those we us our ours you your i me my let's he she him her his "
-    "here see latter former illustrate illustrates illustrated depict depicts photo credit image graph diagram animation "
-    "video textbook learn recall introduced".split()
+    "figure figures fig table tables equation equations eq eqs example examples chapter chapters section "
+    "sections exercise exercises module modules appendix below above shown discussed described mentioned "
+    "previous previously following earlier later aforementioned respectively this these those we us our ours "
+    "you your i me my let's he she him her his here see latter former illustrate illustrates illustrated depict "
+    "depicts photo credit image graph diagram animation video textbook learn recall introduced".split()
 )
 """Words that point outside the sentence."""
-_HOLES = re.compile(r"\(\s*\)|\(\s*[a-z]\s*\)|\s[.,;:)]|\b(?:in|see|and|from|by|of|to|at)\s*[.,;)]|\.\.|[.!?] [a-z]|[=≈<>≤≥→∝√∑∫\[\]{}|\\*#]")
+_HOLES = re.compile(
+    r"\(\s*\)|\(\s*[a-z]\s*\)|\s[.,;:)]|\b(?:in|see|and|from|by|of|to|at)\s*[.,;)]|\.\.|[.!?] [a-z]|"
+    r"[=≈<>≤≥→∝√∑∫\[\]{}|\\*#]"
+)
 """What a figure's number or a formula leaves behind when it is taken out, and formulas."""
 _LOOSE = re.compile(
     r"\b(?:such as|for example|for instance|e\.g|including|includes?|some|examples?|sometimes|may|might|could|among|"
@@ -80,8 +90,10 @@ _LOOSE = re.compile(
     re.IGNORECASE,
 )
 """Words of statements that are true of other things too."""
-_PINS = re.compile(r"\b(?:is|are|was|were) (?:called|known as|termed|named|defined as|referred to as|an?|the)\b", re.IGNORECASE)
-_ABBREVIATION_END = re.compile(r"(?:\b[A-Z][a-z]{0,2}|\bvs|\bNo|\bca)\.$")
+_PINS = re.compile(
+    r"\b(?:is|are|was|were) (?:called|known as|termed|named|defined as|referred to as|an?|the)\b", re.IGNORECASE
+)
+_ABBREVIATION_END = re.compile(r"\b(?:[A-Z]|Dr|Mr|Mrs|Ms|St|Jr|Sr|Mt|Prof|Fig|No|vs|ca|al|approx)\.$")
 WORDS_OF_SENTENCE = range(8, 41)
 _LETTERS_SHARE = 0.7
 
@@ -116,8 +128,10 @@ def looseness(sentence: str) -> int:
 
 # --- definitions ---------------------------------------------------------------------------
 
-_ENTRY = re.compile(r"(?P<term>[^\W_][^:;.?!\n]{1,60}?)\s*(?:\((?P<alias>[^()]{1,30})\)\s*)?(?::|\s[–—])\s+(?P<text>[^\n]+)")
-_ASIDE = re.compile(r"^\((?:also|or|abbreviated)[,:]?\s*(?:called|known as)?\s*(?P<alias>[^()]+)\)[,;]?\s*")
+_ENTRY = re.compile(
+    r"(?P<term>[^\W_][^:;.?!\n]{1,60}?)\s*(?:\((?P<alias>[^()]{1,30})\)\s*)?(?::|\s[–—])\s+(?P<text>[^\n]+)"
+)
+_ASIDE = re.compile(r"^\((?:(?:also|or|abbreviated)[,:]?\s*(?:called|known as)?\s*)?(?P<alias>[^()]{1,40})\)[,;]?\s*")
 _SUBJECT = re.compile(
     r"(?:(?:The|An?)\s)?(?P<term>[^\W_][^.;:?!()]{1,60}?)(?:,? (?:also|or)\b[^.;:?!()]{1,60},)?"
     r"(?:\s?\((?:[^()]|\([^()]*\))*\))?,? (?P<verb>is|are|was|were) (?P<text>(?:an?|the) [^\n]+)\.$"
@@ -148,8 +162,8 @@ def is_a_sentence(sentence: str) -> tuple[str, str, str] | None:
 
 
 NOT_OF_NOUNS = frozenset(
-    "describes describe describing described refers referring relating related pertaining having being able to of in on "
-    "not when where with toward towards if containing consisting capable lacking occurring".split()
+    "describes describe describing described refers referring relating related pertaining having being able to "
+    "of in on not when where with toward towards if containing consisting capable lacking occurring".split()
 )
 """First words of definitions of adjectives and verbs."""
 
@@ -170,7 +184,18 @@ def definition_head(tokens: list[str]) -> list[str]:
 # --- words ---------------------------------------------------------------------------------
 
 _NOT_PLURAL = ("ss", "us", "is", "ics", "’s", "'s", "sis", "as", "os")
-_LATIN_PLURALS = ("ae", "bacteria", "mitochondria", "phenomena", "nuclei", "fungi", "alveoli", "cocci", "bacilli", "data")
+_LATIN_PLURALS = (
+    "ae",
+    "bacteria",
+    "mitochondria",
+    "phenomena",
+    "nuclei",
+    "fungi",
+    "alveoli",
+    "cocci",
+    "bacilli",
+    "data",
+)
 
 
 def looks_plural(word: str) -> bool:
@@ -201,7 +226,9 @@ def can_be_asked(words: list[str]) -> bool:
     if not all(is_word(word) or word in "-'" for word in words):
         return False
     last = words[-1]
-    if len(words) == 1 and (last in _NO_ANSWERS or last.removesuffix("s") in _NO_ANSWERS or len(last) < 3 or last.endswith("ly")):
+    if len(words) == 1 and (
+        last in _NO_ANSWERS or last.removesuffix("s") in _NO_ANSWERS or len(last) < 3 or last.endswith("ly")
+    ):
         return False
     if any(word.replace("-", "").isdigit() for word in words):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from solution.generation.drafts import KINDS, Draft, Kind
 from solution.generation.material import Material
 from solution.generation.meaning import definition_drafts
 from solution.generation.options import Chooser
+from solution.progress import say
 from solution.questions import Questions
 from solution.retrieval.corpus import Document
 
@@ -52,17 +54,21 @@ def generate_exam(documents: Iterable[Document], wish: Wish) -> Questions:
     The same corpus, wish and version of the package give the same exam.
     """
     material = Material.read(documents, wish.seed)
+    sample = material.sample
+    part = "" if sample.whole else ", a sample of the corpus"
+    say(
+        f"{len(sample.passages)} passages{part}: {len(material.terms.terms)} key terms, "
+        f"{len(material.glossary.definitions)} definitions"
+    )
     rng = random.Random(wish.seed)
     queues = _drafts_by_kind(material, wish.kinds, rng)
     askable = {kind: {draft.term for draft in drafts} for kind, drafts in queues.items()}
     chooser = Chooser(material, {kind: sorted(numbers) for kind, numbers in askable.items()}, wish.options, rng)
-    made = (
-        _Made(draft, wrong) for draft in _in_turn(queues) if (wrong := chooser.choose(draft)) is not None
-    )
+    made = (_Made(draft, wrong) for draft in _in_turn(queues) if (wrong := chooser.choose(draft)) is not None)
     accepted: list[_Made] = []
     while len(accepted) < wish.count:
         missing = wish.count - len(accepted)
-        new = [question for question, _ in zip(made, range(int(missing * _SPARE) + 1))]
+        new = list(itertools.islice(made, int(missing * _SPARE) + 1))
         if not new:
             break
         accepted = _distinct([*accepted, *new], wish.without)

@@ -19,9 +19,25 @@ _ARTICLE_DISTANCE = 0.4
 _SAME_MEANING, _CONTAINED = 0.5, 0.75
 _LEAST_LIKENESS = 0.1
 _COUNT_WEIGHT = 0.02
-_ALIAS_SIGNS = (("(",), ("or",), (",", "or"), (",", "also", "called"), (",", "also", "known", "as"), ("(", "or"),
-                ("(", "also", "called"), ("also", "called"), ("also", "known", "as"), (",", "called"), ("is", "called"),
-                ("are", "called"), ("are", "also", "called"), ("is", "also", "called"), ("is", "a"), ("is", "an"), ("are",))
+_ALIAS_SIGNS = (
+    ("(",),
+    ("or",),
+    (",", "or"),
+    (",", "also", "called"),
+    (",", "also", "known", "as"),
+    ("(", "or"),
+    ("(", "also", "called"),
+    ("also", "called"),
+    ("also", "known", "as"),
+    (",", "called"),
+    ("is", "called"),
+    ("are", "called"),
+    ("are", "also", "called"),
+    ("is", "also", "called"),
+    ("is", "a"),
+    ("is", "an"),
+    ("are",),
+)
 """What stands between two terms of which one is another name, a kind or an explanation of the other."""
 
 
@@ -85,7 +101,11 @@ class Kin:
     def same_thing(self, one: int, other: int) -> bool:
         """True where two terms may mean the same, or one a kind or part of the other."""
         left, right = self._terms[one], self._terms[other]
-        if left.roots <= right.roots or right.roots <= left.roots or (min(one, other), max(one, other)) in self._aliases:
+        if (
+            left.roots <= right.roots
+            or right.roots <= left.roots
+            or (min(one, other), max(one, other)) in self._aliases
+        ):
             return True
         if _initials(left, right) or _initials(right, left):
             return True
@@ -120,7 +140,7 @@ def _initials(short: Term, long: Term) -> bool:
 
 
 def _aliases(sample: Sample, terms: Terms, glossary: Glossary) -> set[tuple[int, int]]:
-    """Pairs of terms, the lower number first, that a glossary or a sentence calls the same, or one a kind of the other."""
+    """Pairs of terms, the lower number first, that are called the same, or one a kind of the other."""
     pairs = set()
     for one, other in glossary.aliases:
         left, right = terms.of(one), terms.of(other)

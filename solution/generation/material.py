@@ -9,8 +9,8 @@ from solution.generation.counts import Counts
 from solution.generation.definitions import Glossary, read_definitions
 from solution.generation.kin import Kin
 from solution.generation.sample import SAMPLE_CHARACTERS, Sample, draw_sample
-from solution.generation.terms import Terms, find_terms
 from solution.generation.stems import Stems
+from solution.generation.terms import Terms, find_terms
 from solution.generation.truth import Truth
 from solution.retrieval.corpus import Document
 

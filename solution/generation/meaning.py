@@ -29,5 +29,7 @@ def definition_drafts(material: Material) -> tuple[list[list[Draft]], list[list[
             prompt = f"Which term means “{definition.text}”?"
         of_term[term].append(Draft("term", prompt, name, term, definition.passage, stems, definition=number))
         prompt = f"Which description fits “{name}”?"
-        of_meaning[term].append(Draft("definition", prompt, definition.text, term, definition.passage, stems, definition=number))
+        of_meaning[term].append(
+            Draft("definition", prompt, definition.text, term, definition.passage, stems, definition=number)
+        )
     return [of_term[term] for term in sorted(of_term)], [of_meaning[term] for term in sorted(of_meaning)]

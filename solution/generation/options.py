@@ -23,6 +23,8 @@ _LEAST_COUNT = 3
 _MOST_WITH_ARTICLE = 0.5
 _USE_WEIGHT = 0.05
 """The cosine that a term loses in the choice each time that it was an option before."""
+_USES_OF_ANSWER = 4
+"""What being an answer counts: a term is asked for once, so a term that was an answer would be known as wrong."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Chooser:
         if chosen is None:
             return None
         self._uses.update(option.term for option in chosen)
+        self._uses[draft.term] += _USES_OF_ANSWER
         return [option.text for option in chosen]
 
     def _pool(self, draft: Draft) -> list[Option]:
@@ -117,8 +120,9 @@ class Chooser:
         option that is most like the others would be the right one.
         """
         wanted = self._options - 1
-        longer = [len(option.text) > len(draft.answer) for option in pool]
-        shorter = [len(option.text) < len(draft.answer) for option in pool]
+        tie = self._rng.choice((-0.5, 0.5))  # options as long as the answer count as longer, or as shorter
+        longer = [len(option.text) + tie > len(draft.answer) for option in pool]
+        shorter = [not is_longer for is_longer in longer]
         possible = [n for n in range(self._options) if n <= sum(longer) and wanted - n <= sum(shorter)]
         if not possible:
             return None

@@ -32,6 +32,8 @@ def term_vectors(sample: Sample, terms: Terms, counts: Counts, meanings: Sequenc
     from scipy.sparse import csr_matrix, diags, hstack
 
     n = len(terms.terms)
+    if n == 0:
+        return csr_matrix((0, 1))
     places = _first_places(terms)
     at = np.array([place.sentence for place in places], dtype=np.int64)
     of = np.array([place.term for place in places], dtype=np.int64)
@@ -40,7 +42,9 @@ def term_vectors(sample: Sample, terms: Terms, counts: Counts, meanings: Sequenc
     group = np.array([sample.group[sentence.passage] for sentence in sample.sentences], dtype=np.int64)
     groups = max(sample.group, default=-1) + 1
     rows = np.arange(len(group))
-    of_group = csr_matrix((np.ones(len(group), np.float32), (group, rows)), shape=(groups, len(group))) @ counts.sentences
+    of_group = (
+        csr_matrix((np.ones(len(group), np.float32), (group, rows)), shape=(groups, len(group))) @ counts.sentences
+    )
     titles = csr_matrix((ones, (of, group[at])), shape=(n, groups)) @ _heaviest(_weighted(of_group))
     blocks = {
         "around": _weighted(_around(sample, places, n)),

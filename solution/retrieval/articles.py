@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from solution.config import RetrievalConfig
+
 _WIKI_URL = re.compile(r"https?://[\w.-]*\bwik(?:ipedia|ibooks|iversity|isource|tionary|inews|iquote|ivoyage)\.org/")
 _REDIRECT = re.compile(r"\s*#\s*redirect\b", re.IGNORECASE)
 _MAY_REFER = re.compile(
@@ -47,6 +49,11 @@ class ArticleRules:
     stub_words: int = 20
     disambiguations: bool = False
     sections: bool = True
+
+
+def article_rules(config: RetrievalConfig) -> ArticleRules:
+    """The rules that the settings ask for."""
+    return ArticleRules(config.stub_words, config.disambiguations, config.sections)
 
 
 def is_wiki_url(url: Any) -> bool:

@@ -23,7 +23,7 @@ from solution.errors import UserError
 from solution.exam import passage_text
 from solution.files import atomic_file, canonical_json, sweep_leftovers
 from solution.progress import progress_bar, say
-from solution.retrieval.articles import ArticleRules
+from solution.retrieval.articles import article_rules
 from solution.retrieval.corpus import read_corpus
 from solution.retrieval.duplicates import Duplicates
 from solution.retrieval.embedding import Embedder
@@ -71,8 +71,7 @@ def write_passages(config: RetrievalConfig, embedder: Embedder, path: Path) -> N
 
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])
     dropped: Counter[str] = Counter()
-    rules = ArticleRules(config.stub_words, config.disambiguations, config.sections)
-    documents = read_corpus(config.corpus, rules, dropped)
+    documents = read_corpus(config.corpus, article_rules(config), dropped)
     passages = split_passages(documents, embedder.tokenizer, config.passage_tokens, config.passage_overlap)
     waiting: list[Passage] = []
     with (
