@@ -46,6 +46,13 @@ class Device:
 
         return self.compute == torch.float16
 
+    @property
+    def may_overflow(self) -> bool:
+        """float16 ends at 65504; what a model trained in bfloat16 computes may lie beyond."""
+        import torch
+
+        return self.compute == torch.float16
+
     def __str__(self) -> str:
         return f"{self.kind} in {str(self.compute).removeprefix('torch.')}"
 

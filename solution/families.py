@@ -24,6 +24,8 @@ class Family:
             `nothing`: no retrieval is needed.
         by_option: whether a question takes time in proportion to the number of its options.
         attention: whether it has the setting `attention`.
+        float16: whether `precision: auto` takes float16 on a GPU without bfloat16. T5 was trained in bfloat16, and its
+            activations overflow float16, in its own dtype and under autocast: it computes in float32 there.
     """
 
     ranker: str
@@ -33,12 +35,13 @@ class Family:
     reads: str = "passages"
     by_option: bool = False
     attention: bool = False
+    float16: bool = True
 
 
 FAMILIES = {
     "multiple_choice": Family("multiple_choice.MultipleChoiceRanker", by_option=True, attention=True),
     "causal": Family("causal.CausalRanker", streamed="streamed.StreamedCausalRanker", generative=True),
-    "seq2seq": Family("seq2seq.Seq2SeqRanker", generative=True),
+    "seq2seq": Family("seq2seq.Seq2SeqRanker", generative=True, float16=False),
     "similarity": Family("untrained.SimilarityRanker", has_model=False, reads="scores"),
     "longest": Family("untrained.LongestRanker", has_model=False, reads="nothing"),
 }

@@ -9,12 +9,14 @@ from typing import Any
 
 from solution import oof
 from solution.config import ContextView, RankerConfig, RetrievalConfig, Run, needs_contexts
+from solution.device import choose_device
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, guarded
 from solution.errors import UserError
 from solution.exam import context_key
 from solution.files import read_manifest
 from solution.folds import already_parted, exam_with_folds_hash, whole_folds_file
+from solution.inference.bfloat16 import overflow_warning
 from solution.inference.trained import training_command
 from solution.kaggle.base_models import hub_folder
 from solution.models import layers_without_masks, locate_model
@@ -24,7 +26,7 @@ from solution.retrieval.contexts.build import contexts_key
 from solution.retrieval.corpus import look_at_corpus
 from solution.retrieval.places import locate_all
 from solution.suggestions import suggest
-from solution.weights import FoldRecord, check_folder, full_folders, read_record, record_path
+from solution.weights import FoldRecord, check_folder, full_folders, read_record, record_path, trained_folders
 from solution.workdir import Workdir
 
 
@@ -116,6 +118,7 @@ def models(examined: Examined) -> Iterator[Finding]:
         yield from guarded("models", spec, functools.partial(_model, spec, revision, ", ".join(users)))
     for config in {config.name: config for config, _ in examined.pairs if config.family == "causal"}.values():
         yield from guarded("models", config.model, functools.partial(_layers, config))
+    yield from _number_formats(examined)
 
 
 def _layers(config: RankerConfig) -> Iterator[Finding]:
@@ -131,6 +134,16 @@ def _layers(config: RankerConfig) -> Iterator[Finding]:
         if config.stream:
             advice = f"stream works with attention layers only: {config.name}.stream=false"
         yield Finding("models", config.model, "error" if config.stream else "warning", found, advice)
+
+
+def _number_formats(examined: Examined) -> Iterator[Finding]:
+    """Rankers that may overflow in float16: a warning where this machine computes in it, else a line to know."""
+    device = choose_device()
+    here = device.kind == "cuda" and device.may_overflow
+    where = {"where": "this GPU, which has no bfloat16,"} if here else {}
+    for name, (config, _) in examined.by_name.items():
+        if text := overflow_warning(config, trained_folders(examined.workdir, name), **where):
+            yield Finding("models", name, "warning" if here else "ok", text)
 
 
 def _model(spec: str, revision: str | None, users: str) -> Iterator[Finding]:

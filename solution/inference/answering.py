@@ -336,6 +336,9 @@ class _Listener:
         work.seconds += event["seconds"]
         work.model_seconds += event["model_seconds"]
         work.peak_mib = event["peak_mib"]
+        if event["float32_rows"] and not work.float32_rows:
+            self._answers.timeline.note(f"{self._name}: overflows in float16")
+        work.float32_rows |= set(event["float32_rows"])
         self._bar.advance(len(batch.rows))
         self._answering.file.store()
 

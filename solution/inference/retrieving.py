@@ -27,10 +27,15 @@ PATIENCE = 30.0
 
 @dataclass
 class RetrievalTime:
-    """Seconds of all retrieval, of which the embedder's model took `model_seconds`."""
+    """Seconds of all retrieval, of which the embedder's model took `model_seconds`.
+
+    Attributes:
+        float32_passages: see `Reranker.float32_passages`.
+    """
 
     seconds: float = 0.0
     model_seconds: float = 0.0
+    float32_passages: int = 0
 
 
 @dataclass
@@ -93,6 +98,7 @@ class Retrieving:
             if event["event"] == "retrieved":
                 keys.update(event["keys"])
                 self.time_taken.model_seconds += event["model_seconds"]
+                self.time_taken.float32_passages += event["float32_passages"]
                 self._corpus_hashes = event["corpus_hashes"]
 
         job: RetrieveJob = {

@@ -288,6 +288,8 @@ class _Submission:
         for name, turn in answers.turns.items():
             if turn.alike:
                 say(f"note: {name} {described(turn.alike, int(turn.answered.sum()))}")
+        for line in answers.overflows():
+            say(f"note: {line}")
         if (questions.answers >= 0).all():
             credits = credit_at_k(blended, questions.answers)
             low, high = bootstrap_interval(credits)

@@ -32,6 +32,7 @@ class Work:
         load_seconds: until its first fold was loaded; None: it was not.
         peak_mib, used_mib: MiB at the highest, with the libraries of its process and without them.
         computed_on: device and number format, such as "cuda in float16".
+        float32_rows: positions of the questions that overflowed in float16, and were scored again in float32.
     """
 
     done: int = 0
@@ -41,6 +42,7 @@ class Work:
     peak_mib: int | None = None
     used_mib: int | None = None
     computed_on: str | None = None
+    float32_rows: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -223,6 +225,16 @@ class Answers:
     def public_run(self) -> str:
         """What a run on a sample has proven, in words."""
         return f"public run: {self.answered_by_all()} of {len(self.questions)} questions answered by all rankers"
+
+    def overflows(self) -> list[str]:
+        """A line for each ranker some of whose scores overflowed in float16."""
+        counts = {name: (len(turn.work.float32_rows), turn) for name, turn in self.turns.items()}
+        return [
+            f"{name}: {count} of {int(turn.answered.sum())} questions overflowed in float16, and were scored again in "
+            "float32"
+            for name, (count, turn) in counts.items()
+            if count
+        ]
 
     # --- the best answer so far ---
 

@@ -156,12 +156,14 @@ class BeatEvent(TypedDict):
 class RetrievedEvent(TypedDict):
     """The contexts are in the cache.
 
-    `keys`: view -> `Contexts.key`; `model_seconds`: of the embedder; `corpus_hashes`: for the next job.
+    `keys`: view -> `Contexts.key`; `model_seconds`: of the embedder; `float32_passages`: see `Reranker`;
+    `corpus_hashes`: for the next job.
     """
 
     event: Literal["retrieved"]
     keys: dict[ContextView, str]
     model_seconds: float
+    float32_passages: int
     corpus_hashes: list[FileHash]
 
 
@@ -197,8 +199,9 @@ class LoadedEvent(TypedDict):
 class PartEvent(TypedDict):
     """A batch is answered.
 
-    `number`: which of the job's; `table`: little-endian float32 [rows, width] in base 64; `alike`: the options that the
-    ranker could not tell apart.
+    `number`: which of the job's; `table`: little-endian float32 [rows, width] in base 64; `float32_rows`: the positions
+    of the questions that overflowed in float16, and were scored again in float32; `alike`: the options that the ranker
+    could not tell apart.
     """
 
     event: Literal["part"]
@@ -208,6 +211,7 @@ class PartEvent(TypedDict):
     model_seconds: float
     peak_mib: int | None
     alike: Alike
+    float32_rows: list[int]
 
 
 class GivenBackEvent(TypedDict):

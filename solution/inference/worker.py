@@ -33,6 +33,7 @@ from solution.rankers.families import make_ranker
 from solution.retrieval.contexts.build import build_views
 from solution.retrieval.corpus import known_hashes, take_hashes
 from solution.retrieval.embedding import Embedder
+from solution.retrieval.reranker.trained import Reranker
 from solution.suggestions import running_command
 
 Tell = Callable[[Event], None]
@@ -115,8 +116,15 @@ def _answer_batches(job: AnswerJob, model: Ranker, exams: Sequence[Exam], watch:
                 "model_seconds": getattr(model, "model_seconds", 0.0) - in_model,
                 "peak_mib": watch.peak.mib(),
                 "alike": model.alike,
+                "float32_rows": _overflown(model, exams[0], batch["rows"]),
             }
         )
+
+
+def _overflown(model: Ranker, exam: Exam, rows: Sequence[int]) -> list[int]:
+    """Those of the rows whose questions overflowed in float16, and were scored again in float32."""
+    ids = getattr(model, "float32_ids", ())
+    return [row for row in rows if exam.questions.ids[row] in ids]
 
 
 def retrieve(job: RetrieveJob, tell: Tell) -> None:
@@ -127,8 +135,15 @@ def retrieve(job: RetrieveJob, tell: Tell) -> None:
     with contextlib.nullcontext() if job["verify"] else without_hashing():
         views = build_views(questions, config, job["views"], Path(job["workdir"]))
     keys = {view: contexts.key for view, contexts in views.items()}
-    seconds = Embedder.model_seconds
-    tell({"event": "retrieved", "keys": keys, "model_seconds": seconds, "corpus_hashes": known_hashes()})
+    tell(
+        {
+            "event": "retrieved",
+            "keys": keys,
+            "model_seconds": Embedder.model_seconds,
+            "float32_passages": Reranker.float32_passages,
+            "corpus_hashes": known_hashes(),
+        }
+    )
 
 
 _WORK: dict[str, Callable[[Any, Tell], None]] = {"answer": answer, "retrieve": retrieve}

@@ -11,6 +11,7 @@ from solution.demo.exam import EXAM
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.files import atomic_folder, link_or_copy, read_manifest, write_json, write_manifest, write_text
+from solution.inference.bfloat16 import overflow_warning
 from solution.inference.trained import TrainedRanker, imported_rankers, read_rankers
 from solution.kaggle.base_models import Models, base_models
 from solution.kaggle.items import Item, folder_items
@@ -99,6 +100,9 @@ def make_bundle(
         write_json(folder / "kernel-metadata.json", kernel_metadata(address))
         sizes = _sizes(folder)
     _tell(output, address, contents, sum(sizes.values()))
+    for ranker in rankers:
+        if text := overflow_warning(ranker.config, ranker.folders):
+            say(f"note: {ranker.name}: {text}")
     return sizes
 
 

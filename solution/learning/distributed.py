@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from solution.errors import UserError
+from solution.gpu import gpu_works
 from solution.learning.batches import budget_batches
 from solution.progress import console
 
@@ -56,15 +57,16 @@ def start() -> None:
     import torch
     import torch.distributed as dist
 
-    cuda = torch.cuda.is_available()
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
     try:
         store, _, _ = next(dist.rendezvous("env://"))
         _store = dist.PrefixStore("solution", store)
         console.quiet = rank() > 0
-        _check_launch(torch.cuda.device_count() if cuda else None)
-        if cuda:
+        _check_launch(gpus)
+        if gpus is not None:
             # From here on "cuda" means this process's own GPU.
             torch.cuda.set_device(int(environment["LOCAL_RANK"]))
+        cuda = gpu_works()  # asked of that one
         # Else transformers would leave new weights empty on all but one process, for accelerate to send them.
         environment["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         group = dist.PrefixStore("group", store)
@@ -317,7 +319,6 @@ def shard(model: nn.Module) -> None:
     Raises:
         UserError: the model has no list of layers.
     """
-    import torch
     from torch import nn
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -330,7 +331,7 @@ def shard(model: nn.Module) -> None:
             stacks.append(name)
     if not stacks:
         raise UserError("FSDP: the model has no list of layers to shard; launch without --use_fsdp")
-    mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (size(),))
+    mesh = init_device_mesh("cuda" if gpu_works() else "cpu", (size(),))
     for name in stacks:
         layers: Any = model.get_submodule(name)
         for layer in layers:

@@ -142,8 +142,8 @@ class CausalRanker(GenerativeRanker):
             reach = window if kind == SLIDING else None
             first = causal_tokens(causal_lm, [len(item.prefix) for item in items], ids.shape[1], reach)
             mask, positions = packed_layout(items, ids.shape[1], reach, first)
-            bias = torch.zeros(mask.shape, dtype=causal_lm.dtype)
-            biases[kind] = bias.masked_fill_(~mask, torch.finfo(causal_lm.dtype).min)[:, None].to(device)
+            bias = torch.zeros(mask.shape, dtype=self.state_dtype)
+            biases[kind] = bias.masked_fill_(~mask, torch.finfo(bias.dtype).min)[:, None].to(device)
         return {
             "input_ids": ids,
             # Models whose layers differ take one mask a kind.

@@ -132,6 +132,11 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
         return self.device.compute
 
     @property
+    def state_dtype(self) -> torch.dtype:
+        """Of states and masks, which is that of the weights, but float32 where products are in float32."""
+        return torch.float32 if self.device.compute == torch.float32 else self.bare_model.dtype
+
+    @property
     def bare_model(self) -> Any:
         """The model below PEFT's wrapper."""
         return self.model.base_model.model if hasattr(self.model, "peft_config") else self.model

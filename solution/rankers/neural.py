@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -26,9 +27,10 @@ from solution.models import MERGED, load_pretrained, resolve_model
 from solution.probabilities import masked_softmax
 from solution.progress import progress_bar, say
 from solution.rankers.alike import Alike, Groups, alike_options, by_letters, settle
+from solution.rankers.float32 import float32_products
 from solution.rankers.layout import Encoded, rotations, spread
 from solution.rankers.prompts import token_ids
-from solution.rankers.scoring import BatchScoring
+from solution.rankers.scoring import BatchScoring, not_finite
 from solution.tokenization import load_tokenizer
 
 HEAD = "head.safetensors"
@@ -85,6 +87,8 @@ class NeuralRanker(Generic[E]):
         self.title = config.name
         self.cache = cache
         self.device: Device = choose_device(config.precision)
+        if config.precision == "auto" and self.device.may_overflow and not config.traits.float16:
+            self.device = replace(self.device, compute=torch.float32)
         self.model: Any = None
         self.head: nn.Module | None = None
         self.prior: RetrievalPrior | None = None
@@ -95,6 +99,9 @@ class NeuralRanker(Generic[E]):
         """Time in the model, of all `predict` calls together."""
         self.alike: Alike = {}
         """The options that were read alike in the last `predict` call."""
+        self.float32_ids: set[str] = set()
+        """Ids of the questions some of whose scores overflowed in float16, of all `predict` calls since the last
+        `fit`: those were computed again in float32."""
         self._train_exam: Exam | None = None
         self._train_priors: np.ndarray | None = None
         self.start: Path | None = None
@@ -277,6 +284,7 @@ class NeuralRanker(Generic[E]):
             )
         finally:
             self._train_exam = self._train_priors = None
+        self.float32_ids.clear()
         counts = {"trainable_parameters": trainable, "parameters": total}
         return {**facts, **counts, **bits, "computed_on": computed_on}
 
@@ -311,6 +319,21 @@ class NeuralRanker(Generic[E]):
     def length(self, item: Item[E]) -> int:
         """Padded tokens that an item costs."""
         return self.encoded_length(item.encoded)
+
+    def columns(self, item: Item[E]) -> list[int]:
+        """The places of an item's scores in its row."""
+        return item.encoded.positions
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Within the block the model computes in float32, with the same weights."""
+        device = self.device
+        self.device = replace(device, compute=torch.float32)
+        try:
+            with float32_products(self.modules):
+                yield
+        finally:
+            self.device = device
 
     def parts(self, item: Item[E]) -> list[Item[E]]:
         """Pieces of an item that may be scored apart in `predict`, each option in exactly one of them."""
@@ -399,11 +422,9 @@ class NeuralRanker(Generic[E]):
 
         # Each process has scored its own part of the questions, and has zeros for the others.
         scores = distributed.sum_tables(scores)
+        self._note_repeated([rows[parts[i][0]] for i in scoring.repeated], exam)
         if not np.isfinite(scores[exists[rows]]).all():
-            raise UserError(
-                f"the ranker {self.config.name} gave scores that are not finite; try precision=float32 "
-                "(half precision overflows with some models)"
-            )
+            raise UserError(f"the ranker {self.config.name} {not_finite(self.device, 'precision')}")
 
         # Rotations of a question are averaged as log-probabilities.
         table = np.zeros(exists.shape)
@@ -439,6 +460,12 @@ class NeuralRanker(Generic[E]):
             if found:
                 groups[row] = found
         return groups
+
+    def _note_repeated(self, rows: Sequence[int], exam: Exam) -> None:
+        """Take note of the questions, on all processes, that this process has scored again in float32."""
+        repeated = np.zeros((len(exam), 1))
+        repeated[list(rows)] = 1
+        self.float32_ids |= {exam.questions.ids[row] for row in np.flatnonzero(distributed.sum_tables(repeated))}
 
     def save(self, folder: Path) -> None:
         """See `Ranker.save`."""

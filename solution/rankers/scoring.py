@@ -1,15 +1,19 @@
-"""Scoring in batches of a token budget; when memory runs out, what is left goes on in batches of half the size."""
+"""Scoring in batches of a token budget; when memory runs out, what is left goes on in batches of half the size.
+
+What overflows in float16 is computed again in float32.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from solution.config import RankerConfig
-from solution.device import free_memory, out_of_memory
+from solution.device import Device, free_memory, out_of_memory
 from solution.errors import UserError
 from solution.learning import distributed
 from solution.learning.batches import MAX_PADDING, budget_batches
@@ -20,6 +24,7 @@ class BatchModel(Protocol):
     """A model that is scored in batches of items: a ranker with its questions, the reranker with its passages."""
 
     config: RankerConfig
+    device: Device
     title: str
     """The model's name in messages."""
     token_limit: int | None
@@ -31,6 +36,12 @@ class BatchModel(Protocol):
 
     def length(self, item: Any) -> int:
         """Padded tokens that an item costs."""
+
+    def columns(self, item: Any) -> Sequence[int]:
+        """The places of an item's scores in its row; the others of the row are not its own."""
+
+    def in_float32(self) -> AbstractContextManager[None]:
+        """Within the block all is computed in float32, with the same weights."""
 
     def batch_scores(self, batches: Sequence[Sequence[Any]], advance: Callable[[int], None]) -> Iterator[torch.Tensor]:
         """The scores of one batch after the other; `advance` is called with the number of items scored since."""
@@ -46,22 +57,25 @@ class BatchScoring:
 
     Attributes:
         total: items to score, for a progress bar.
+        repeated: positions of the items whose scores were not finite in float16, and were computed again in float32.
     """
 
     def __init__(self, model: BatchModel, items: Sequence[Any]):
         self._model, self._items = model, items
         self._lengths = [model.length(item) for item in items]
-        budget = model.config.predict_tokens_per_batch
-        if model.token_limit is not None:
-            budget = min(budget, model.token_limit)
         # The positions of each batch's items. An idle process has an empty batch, for which it makes a pass all the
         # same: see `distributed.own_batches`.
-        self._batches = distributed.own_batches(self._lengths, budget, MAX_PADDING)
+        self._batches = distributed.own_batches(self._lengths, self._budget, MAX_PADDING)
         self.total = sum(max(len(batch), 1) for batch in self._batches)
+        self.repeated: list[int] = []
         self._did_not_fit: list[int] | None = None  # the batch of one item at which memory ran out
+        self._in_float32 = False
 
     def results(self, advance: Callable[[int], None]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Score, and yield the positions of each batch's items with their scores, float64 [b, width].
+
+        Items whose scores are not finite in float16 come last, computed in float32. The others keep the scores that
+        they have. With FSDP none is repeated: all processes gather each layer together.
 
         Args:
             advance: called with the number of items scored since the last call; negative where a batch has failed.
@@ -69,6 +83,43 @@ class BatchScoring:
         Raises:
             UserError: not even one item fits into the memory, tried twice.
         """
+        if not self._model.device.may_overflow or distributed.shards():
+            yield from self._scored(self._batches, advance)
+            return
+        for batch, values in self._scored(self._batches, advance):
+            finite = [self._is_finite(i, row) for i, row in zip(batch, values, strict=True)]
+            wrong = [i for i, right in zip(batch, finite, strict=True) if not right]
+            if wrong:
+                self.repeated += wrong
+                advance(-len(wrong))
+                batch, values = [i for i in batch if i not in wrong], values[finite]
+            if batch:
+                yield batch, values
+        if not self.repeated:
+            return
+        say(
+            f"{self._model.title}: the scores of {len(self.repeated)} of {len(self._items)} sequences are not finite "
+            "in float16, and are computed again in float32"
+        )
+        self._in_float32, self._did_not_fit = True, None
+        # A number takes twice the memory.
+        batches = budget_batches(self._lengths, max(self._budget // 2, 1), self.repeated, MAX_PADDING)
+        with self._model.in_float32():
+            yield from self._scored(batches, advance)
+
+    def _is_finite(self, position: int, row: np.ndarray) -> bool:
+        return bool(np.isfinite(row[list(self._model.columns(self._items[position]))]).all())
+
+    @property
+    def _budget(self) -> int:
+        """Padded tokens of a batch."""
+        budget, limit = self._model.config.predict_tokens_per_batch, self._model.token_limit
+        return budget if limit is None else min(budget, limit)
+
+    def _scored(
+        self, batches: list[list[int]], advance: Callable[[int], None]
+    ) -> Iterator[tuple[list[int], np.ndarray]]:
+        """`results` of these batches, in the number format that is set."""
         shown = done = 0  # items that the progress bar has counted, and items whose scores are there
 
         def show(count: int) -> None:
@@ -76,7 +127,6 @@ class BatchScoring:
             shown += count
             advance(count)
 
-        batches = self._batches
         while batches:
             finished = 0
             passes = [[self._items[i] for i in batch or [int(np.argmin(self._lengths))]] for batch in batches]
@@ -103,16 +153,26 @@ class BatchScoring:
             # One item cannot be halved. The memory that other work held may be free by now: it is tried once more.
             if batches[0] == self._did_not_fit:
                 tokens = self._lengths[batches[0][0]]
+                why = ", computed in float32 because float16 overflows" if self._in_float32 else ""
                 raise UserError(
                     f"{self._model.title}: the memory is not enough for {self._model.least_batch} "
-                    f"({tokens} tokens). {self._model.memory_advice}"
+                    f"({tokens} tokens{why}). {self._model.memory_advice}"
                 )
             self._did_not_fit = batches[0]
             return batches
         if not batches:
             return []
         widest = max(len(batch) * max(self._lengths[i] for i in batch) for batch in batches)
-        limit = max(min(widest, self._model.token_limit or widest) // 2, 1)
-        self._model.token_limit = limit
+        # The limit is one of the usual number format; what it allows in float32 is half of it.
+        share = 2 if self._in_float32 else 1
+        limit = max(min(widest, (self._model.token_limit or widest * share) // share) // 2, 1)
+        self._model.token_limit = limit * share
         say(f"{self._model.title}: out of memory, going on with batches of {limit} tokens")
         return budget_batches(self._lengths, limit, [i for batch in batches for i in batch], MAX_PADDING)
+
+
+def not_finite(device: Device, setting: str) -> str:
+    """Words on scores that are not finite, to follow the model's name; `setting` is the one of its number format."""
+    if device.compute == torch.float32 or (device.may_overflow and not distributed.shards()):
+        return "gave scores that are not finite in float32: a weight is not finite, or its training has diverged"
+    return f"gave scores that are not finite; try {setting}=float32 (half precision overflows with some models)"

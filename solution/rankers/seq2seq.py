@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from solution.config import RankerConfig
 from solution.rankers.generative import EncodedOptions, GenerativeRanker, ScoreHead
 from solution.rankers.layout import pad_rows, spread
 from solution.rankers.prompts import token_ids
 
 
 class Seq2SeqRanker(GenerativeRanker):
-    def __init__(self, config: RankerConfig, cache: Path):
-        super().__init__(config, cache)
-        if config.precision == "auto" and self.device.compute == torch.float16:
-            # T5's activations overflow float16 (it was trained in bfloat16), in its own dtype and under autocast.
-            self.device = replace(self.device, compute=torch.float32)
-
     @property
     def base_dtype(self) -> torch.dtype:
         return torch.float32 if self.device.compute == torch.float16 else self.device.compute

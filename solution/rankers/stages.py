@@ -63,7 +63,9 @@ class Stages:
             UserError: the model is not built of embedding, layers and norm.
         """
         self._model, self._config, self._device, self._dtype = model, config, device, dtype
+        # `read` works in a thread of its own, where "the current GPU" is the first one, whatever this thread's is.
         self._side: Any = torch.cuda.Stream() if device.kind == "cuda" else None
+        self._main: Any = torch.cuda.current_stream() if device.kind == "cuda" else None
         self.weights: Weights
         backbone: Any = getattr(model, model.base_model_prefix, None)
         if not isinstance(getattr(backbone, "layers", None), nn.ModuleList) or not hasattr(backbone, "norm"):
@@ -171,11 +173,10 @@ class Stages:
         if self._device.kind != "cuda":
             return tensor
         # On a second stream, so that the copy runs beside the kernels of the layer before.
-        main = torch.cuda.default_stream()
         with torch.cuda.stream(self._side):
             moved = tensor.pin_memory().to(self._device.torch, non_blocking=True)
         self._side.synchronize()
-        moved.record_stream(main)
+        moved.record_stream(self._main)
         return moved
 
     @staticmethod

@@ -152,6 +152,8 @@ class StreamedCausalRanker(CausalRanker):
     def _stream_tokens(self) -> int:
         """Tokens that may pass through the layers together."""
         setting = self.config.stream_tokens
+        if self.state_dtype.itemsize > self.bare_model.dtype.itemsize:  # see `NeuralRanker.in_float32`
+            setting //= 2
         return setting if self._reduced_tokens is None else min(setting, self._reduced_tokens)
 
     def use_less_memory(self) -> bool:
@@ -216,7 +218,7 @@ class StreamedCausalRanker(CausalRanker):
         of it."""
         if self.device.kind == "cuda":
             free, _ = torch.cuda.mem_get_info()
-            if tokens * self._hidden_size() * self.bare_model.dtype.itemsize < free // 4:
+            if tokens * self._hidden_size() * self.state_dtype.itemsize < free // 4:
                 return self.device.torch
         return torch.device("cpu")
 
@@ -231,7 +233,8 @@ class StreamedCausalRanker(CausalRanker):
             with self.device.autocast():
                 last = backbone(**inputs).last_hidden_state
                 states = calls[0][0]
-                plain = torch.equal(last, backbone.norm(states))
+                # Overflown embeddings are NaN on both sides: scoring says what to do about them.
+                plain = torch.equal(last.nan_to_num(), backbone.norm(states).nan_to_num())
         finally:
             backbone.layers = real
         plain = plain and len(calls) == len(layers) and all(given is states for given, _, _ in calls)
@@ -255,7 +258,7 @@ class StreamedCausalRanker(CausalRanker):
         args, kwargs = one.inputs[number]
         states = one.states.to(self.device.torch)
         # The float mask that the model's code made is needed layer after layer: kept as bool, made anew each time.
-        dtype = self.bare_model.dtype
+        dtype = self.state_dtype
         seen = one.masks[kwargs["attention_mask"]].to(self.device.torch)
         mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
         with self.device.autocast():

@@ -205,6 +205,9 @@ def weights(figures: Figures) -> Section:
         f"The blend is a weighted mean of {_BLENDS[record['blend']]}. Seconds are those of one fold's "
         "model, memory is the most that training or scoring took."
     ]
+    for name in figures.by_weight:
+        if repeated := int(sum(_measurements(figures, name, "float32_questions"))):
+            lines.append(f"{name}: {repeated} questions overflowed in float16, and were scored again in float32.")
     for group in record["groups"]:
         lines.append(f"Merged before the blend by {_MERGES[group['merge']]}: {', '.join(group['rankers'])}.")
     if record["stacker"]:

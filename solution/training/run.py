@@ -247,9 +247,18 @@ def _metrics(probabilities: np.ndarray, scored: Questions, clock: _Clock, ranker
         "seconds": round(clock.seconds, 1),
         "score_seconds_per_question": round(clock.scoring_seconds / len(scored), 4),
         "load_seconds": round(getattr(ranker, "load_seconds", 0.0), 2),
+        **_overflows(ranker),
         "peak_memory_mib": clock.peak.mib(),
         "options_read_alike": ranker.alike,
     }
+
+
+def _overflows(ranker: Ranker) -> dict[str, int]:
+    """In float16 the number of the fold's questions that overflowed, and were scored again in float32."""
+    device = getattr(ranker, "device", None)
+    if device is None or not device.may_overflow:
+        return {}
+    return {"float32_questions": len(getattr(ranker, "float32_ids", ()))}
 
 
 def _write_weights(ranker: Ranker, place: _Place, record: FoldRecord, metrics: dict[str, Any], key: str) -> None:

@@ -23,7 +23,7 @@ from solution.progress import progress_bar, say
 from solution.rankers.multiple_choice import EncodedChoices, MultipleChoiceRanker
 from solution.rankers.neural import Item
 from solution.rankers.prompts import share_room, token_ids
-from solution.rankers.scoring import BatchScoring
+from solution.rankers.scoring import BatchScoring, not_finite
 from solution.retrieval.reranker.candidates import LabelledList, PassageList
 
 _QUESTIONS_AT_ONCE = 512
@@ -62,6 +62,8 @@ class CrossEncoder(MultipleChoiceRanker):
         super().__init__(settings.as_ranker(), cache)
         self.settings = settings
         self.title = "the reranker"
+        self.float32_pairs = 0
+        """Pairs whose score overflowed in float16, and was computed again in float32, since the last `learn`."""
         self._lists: list[tuple[Tokens, LabelledList]] = []  # while it is trained
 
     def _load_base(self, source: str, **options: Any) -> Any:
@@ -184,6 +186,7 @@ class CrossEncoder(MultipleChoiceRanker):
             )
         finally:
             self._lists = []
+        self.float32_pairs = 0
         return {**facts, "trainable_parameters": trainable, "parameters": total, "computed_on": str(self.device)}
 
     def encode(self, row: int, epoch: int) -> Pairs:
@@ -215,10 +218,7 @@ class CrossEncoder(MultipleChoiceRanker):
             for begin in range(0, len(lists), _QUESTIONS_AT_ONCE):
                 scores += self._list_scores(lists[begin : begin + _QUESTIONS_AT_ONCE], bar.advance)
         if not all(np.isfinite(values).all() for values in scores):
-            raise UserError(
-                "the reranker gave scores that are not finite; try retrieval.reranker.precision=float32 "
-                "(half precision overflows with some models)"
-            )
+            raise UserError(f"the reranker {not_finite(self.device, 'retrieval.reranker.precision')}")
         return scores
 
     def _list_scores(self, lists: Sequence[PassageList], advance: Callable[[int], None]) -> list[np.ndarray]:
@@ -230,7 +230,9 @@ class CrossEncoder(MultipleChoiceRanker):
             for i, passage in enumerate(tokens.passages)
         ]
         scores = np.zeros(len(items))
-        for batch, values in BatchScoring(self, items).results(advance):  # values: float64 [b, 1]
+        scoring = BatchScoring(self, items)
+        for batch, values in scoring.results(advance):  # values: float64 [b, 1]
             scores[batch] = values[:, 0]
+        self.float32_pairs += len(scoring.repeated)
         ends = np.cumsum([len(entry.texts) for entry in lists])
         return np.split(scores, ends[:-1])

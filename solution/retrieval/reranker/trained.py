@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,10 +31,14 @@ class Reranker:
 
     Attributes:
         key: names the weights.
+        float32_passages: how often in this process a passage's score overflowed in float16, and was computed again in
+            float32.
 
     Raises:
         UserError: a fold is missing, corrupt, or was trained with other settings, folds or another base model.
     """
+
+    float32_passages: ClassVar[int] = 0
 
     def __init__(self, settings: RerankerSettings, root: Path):
         self.settings = settings
@@ -136,6 +140,7 @@ class Reranker:
                     model.load(folder)
                 for row, scores in zip(rows, model.score([lists[row] for row in rows]), strict=True):
                     totals[row] += scores / max(1, len(models[row]))
+        Reranker.float32_passages += model.float32_pairs
         del model
         free_memory()
         return [

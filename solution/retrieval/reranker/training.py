@@ -159,6 +159,7 @@ def _train_fold(material: _Material, about: dict[str, Any], workdir: Workdir) ->
         "seconds": round(scored - started, 1),
         "score_seconds_per_question": round((scored - trained) / max(1, len(ids)), 4),
         "peak_memory_mib": peak.mib(),
+        "float32_passages": model.float32_pairs,
         **facts,
     }
     seen = material.questions.subset(np.flatnonzero(material.fold_of != fold))
