@@ -37,9 +37,9 @@ SHARES = {
     "faiss": 1.0,
     "DeBERTa's attention": 1.0,
     "out of memory": 1.0,
-    "deberta-v3-large": 3.0,
-    "llama-2-7b": 3.0,
-    "phi-3-mini": 3.0,
+    "deberta_v3_large": 3.0,
+    "llama2_7b": 3.0,
+    "phi3_mini": 3.0,
 }
 Result = dict[str, Any]
 

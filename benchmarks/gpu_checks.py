@@ -15,7 +15,8 @@ import gpu_models
 import numpy as np
 import torch
 import yaml
-from gpu_models import SHAPES, SMALL, make_exam, make_model
+from gpu_models import make_exam, make_model
+from rehearsal_16gb import CONFIGS, write_model
 
 from solution.config import RankerConfig, RetrievalConfig
 from solution.device import Device, choose_device, free_memory
@@ -27,7 +28,8 @@ from solution.inference.outline import plan_ranker
 from solution.memory import MIB
 from solution.rankers.families import make_ranker
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+SETTINGS = Path(__file__).parent.parent / "configs"
+LAYERS = {"llama2_7b": 4, "phi3_mini": 4}  # that are made of those models
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TARGETS = {"deberta": ["query_proj", "value_proj"], "t5": ["q", "v"]}
 FAMILIES = {"deberta": "multiple_choice", "t5": "seq2seq"}
@@ -56,12 +58,10 @@ class Place:
     def device(self) -> Device:
         return choose_device()
 
-    def model(self, name: str, deviation: float = 0.12) -> str:
+    def model(self, name: str) -> str:
         """The folder of a small model."""
         folder = self.folder / name
-        if not folder.is_dir():
-            make_model(SMALL[name], folder, torch.device("cpu"), torch.float32, deviation)
-        return str(folder)
+        return str(folder if folder.is_dir() else make_model(name, folder))
 
     def ranker(self, name: str, precision: str = "auto", **changes: Any) -> Any:
         """A ranker with a small model, not built yet."""
@@ -120,13 +120,13 @@ def check_card(place: Place) -> None:
 
 
 def product_speed(place: Place, dtype: torch.dtype) -> float:
-    size, seconds = (128, 0.02) if place.cpu else (4096, 1.0)
+    size, seconds = (128, 0.02) if place.cpu else (8192, 1.0)
     return gpu_models.product_speed(place.device.torch, dtype, size, seconds)
 
 
 def check_formats(place: Place) -> None:
     """Train and score each family in every number format; scores stay near those of float32."""
-    exam = make_exam(8, 12) if place.cpu else make_exam(24, 40)
+    exam = make_exam(4, 8) if place.cpu else make_exam(24, 40)
     for name in ("deberta", "llama", "phi3", "t5"):
         first = place.ranker(name, "float32", head="last_token" if name == "deberta" else "both")
         first.fit(exam, exam, place.folder / "checkpoint")
@@ -227,11 +227,8 @@ def check_qlora(place: Place) -> None:
 def check_streaming(place: Place) -> None:
     """A streamed model gives the scores of the model in memory."""
     exam = make_exam(8, 60)
-    shape = SMALL["llama"]
-    if not place.cpu:
-        wide = {**shape.fields, "hidden_size": 2048, "num_attention_heads": 16, "intermediate_size": 5504}
-        shape = gpu_models.Shape(shape.model, shape.config, wide, 8)
-    folder = make_model(shape, place.folder / "streamed", place.device.torch, torch.float16, 0.02)
+    wide = {"hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 16, "intermediate_size": 5504}
+    folder = make_model("llama", place.folder / "streamed", 2 if place.cpu else 8, 0.05, **({} if place.cpu else wide))
     for quantization in (None, NF4):
         tables, seconds = [], []
         for stream in (False, True):
@@ -350,34 +347,46 @@ def check_out_of_memory(place: Place) -> None:
 # --- speed ---------------------------------------------------------------------------------
 
 
-def check_speed(place: Place, name: str, file: str) -> None:
+@dataclass(frozen=True)
+class Subject:
+    """A model whose speed is measured.
+
+    Attributes:
+        config: its settings.
+        made: how many of its `layers` were made.
+        reference: 10^12 operations a second of a plain product on this machine.
+    """
+
+    config: RankerConfig
+    made: int
+    layers: int
+    reference: float
+
+
+def check_speed(place: Place, name: str) -> None:
     """Tokens a second in training and scoring with a published model's shape and the settings of `configs/`."""
-    shape = (SMALL if place.cpu else SHAPES)[name]
-    folder = make_model(shape, place.folder / "model", place.device.torch, torch.float16)
-    free_memory()
-    values = yaml.safe_load((CONFIGS / file).read_text(encoding="utf-8"))
-    values |= {"model": str(folder), "passages": 1, "retrieval_prior": False}
+    layers = CONFIGS[name]["num_hidden_layers"]
+    made = 2 if place.cpu else LAYERS.get(name, layers)
+    write_model(name, place.folder / "model", small=place.cpu, layers=made)
+    values = yaml.safe_load((SETTINGS / f"{name}.yaml").read_text(encoding="utf-8"))
+    values |= {"model": str(place.folder / "model"), "passages": 1}
     values["training"] |= {"epochs": 1, "evaluations_per_epoch": 0, "questions_per_step": 4}
     if place.cpu:
         values |= {"max_tokens": FULL_SEQUENCE, "predict_tokens_per_batch": 4096}
     config = RankerConfig.model_validate(values)
-    if shape.layers_made < shape.layers:
-        place.note(
-            model=f"{shape.layers_made} of its {shape.layers} layers, random weights, {config.max_tokens} tokens"
-        )
-    else:
-        place.note(model=f"all {shape.layers} layers, random weights, {config.max_tokens} tokens")
-    reference = product_speed(place, place.device.compute)
+    subject = Subject(config, made, layers, product_speed(place, place.device.compute))
+    what = "narrow, " if place.cpu else ""
+    place.note(model=f"{what}{made} of its {layers} layers, random weights, {config.max_tokens} tokens a sequence")
     ranker = make_ranker(config, place.folder)
-    exam = make_exam(8 if place.cpu else 4 * int(np.clip(reference / 8, 4, 12)), config.max_tokens)
+    exam = make_exam(8 if place.cpu else 4 * int(np.clip(subject.reference / 8, 4, 12)), config.max_tokens)
     logs = place.folder / "logs"
     facts = ranker.fit(exam, exam.subset([0]), place.folder / "checkpoint", logs)
     require(bool(np.isfinite(facts["loss"]).all()), "a loss is not finite")
-    note_speed(place, "training", training_speed(logs), shape, config, reference)
+    note_speed(place, "training", training_speed(logs), subject)
     del ranker
     free_memory()
-    count = 8 if place.cpu else int(np.clip(2 * reference, 16, 160))
-    measure_scoring(place, shape, config, make_exam(count, config.max_tokens, seed=1), reference)
+    count = 8 if place.cpu else int(np.clip(2 * subject.reference, 16, 160))
+    measure_scoring(place, subject, make_exam(count, config.max_tokens, seed=1))
 
 
 def training_speed(logs: Path) -> float:
@@ -388,8 +397,9 @@ def training_speed(logs: Path) -> float:
     return sum(int(row["tokens"]) for row in rows[1:]) / max(seconds, 1e-9)
 
 
-def measure_scoring(place: Place, shape: gpu_models.Shape, config: RankerConfig, exam: Exam, reference: float) -> None:
+def measure_scoring(place: Place, subject: Subject, exam: Exam) -> None:
     """Tokens a second of scoring, and the memory planned for it beside what it took."""
+    config = subject.config
     plan = plan_ranker(config, [exam], place.folder, place.folder, available_memory())
     with watched(config.name, len(exam), plan) as watch:
         ranker: Any = make_ranker(plan.apply(config), place.folder)
@@ -402,31 +412,28 @@ def measure_scoring(place: Place, shape: gpu_models.Shape, config: RankerConfig,
         tokens = sum(ranker.length(part) for item in items for part in ranker.parts(item))
         speed = tokens / (ranker.model_seconds - before)
         del ranker, items
-    note_speed(place, "scoring", speed, shape, config, reference)
+    note_speed(place, "scoring", speed, subject)
     place.note(tokens_a_batch=plan.batch, planned_MiB=plan.peak // MIB, measured_MiB=watch.peak_mib)
     if not place.cpu and watch.peak_mib is not None:
         require(watch.peak_mib * MIB < 1.1 * plan.peak, "scoring takes more memory than was planned")
 
 
-def note_speed(
-    place: Place, what: str, speed: float, shape: gpu_models.Shape, config: RankerConfig, reference: float
-) -> None:
+def note_speed(place: Place, what: str, speed: float, subject: Subject) -> None:
     """Note tokens a second, their share of the card's peak, and what the whole model would reach.
 
     In training with frozen weights a token takes the forward pass twice: its products, and those of its gradient. What
-    gradient checkpointing repeats is not counted as work done.
-
-    Args:
-        reference: 10^12 operations a second of a plain product here.
+    gradient checkpointing repeats is not counted as work done. Without a GPU the model is narrow: there is no share.
     """
-    operations = shape.per_token(config.max_tokens, causal=config.family == "causal")
-    reached = speed * operations * (2 if what == "training" else 1) / 1e12
-    text = f"{speed:,.0f} tokens/s, {rounded(reached)} TFLOPS, {reached / reference:.0%} of a plain product"
-    peak = None if place.cpu else gpu_models.peak_of(torch.cuda.get_device_name(0))
-    if peak is not None and place.device.compute != torch.float32:
-        text += f", {reached / peak:.0%} of the card's peak"
-    if shape.layers_made < shape.layers:
-        text += f"; scaled to {shape.layers} layers: {speed * shape.layers_made / shape.layers:,.0f} tokens/s"
+    text = f"{speed:,.0f} tokens/s"
+    if not place.cpu:
+        passes = 2 if what == "training" else 1
+        one = gpu_models.operations(subject.config.name, subject.made, subject.config.max_tokens)
+        reached, peak = speed * one * passes / 1e12, gpu_models.peak_of(torch.cuda.get_device_name(0))
+        text += f", {rounded(reached)} TFLOPS, {reached / subject.reference:.0%} of a plain product"
+        text += "" if peak is None else f", {reached / peak:.0%} of the card's peak"
+        if subject.made < subject.layers:
+            scaled = speed * subject.made / subject.layers
+            text += f"; scaled to {subject.layers} layers: {scaled:,.0f} tokens/s"
     place.note(**{what: text})
 
 
@@ -440,7 +447,7 @@ CHECKS: dict[str, Callable[[Place], None]] = {
     "faiss": check_faiss,
     "DeBERTa's attention": check_attention,
     "out of memory": check_out_of_memory,
-    "deberta-v3-large": functools.partial(check_speed, name="deberta-v3-large", file="deberta_v3_large.yaml"),
-    "llama-2-7b": functools.partial(check_speed, name="llama-2-7b", file="llama2_7b.yaml"),
-    "phi-3-mini": functools.partial(check_speed, name="phi-3-mini", file="phi3_mini.yaml"),
+    "deberta_v3_large": functools.partial(check_speed, name="deberta_v3_large"),
+    "llama2_7b": functools.partial(check_speed, name="llama2_7b"),
+    "phi3_mini": functools.partial(check_speed, name="phi3_mini"),
 }

@@ -1,6 +1,6 @@
-"""Models with random weights for `gpu_check.py`, the questions that they read, and the speed that a card could reach.
+"""Small models with random weights for `gpu_check.py`, the questions that it asks, and the speed of cards.
 
-The weights say nothing, and the arithmetic is that of the real models: shapes, number formats, tokens.
+Those of the true shapes are written by `rehearsal_16gb.py`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rehearsal_16gb import CONFIGS
 
 from solution.exam import ContextPassage, Exam
 from solution.questions import Questions
@@ -67,105 +67,59 @@ def product_speed(device: torch.device, dtype: torch.dtype, size: int, seconds: 
     return 2 * size**3 / fastest / 1e12
 
 
-# --- models --------------------------------------------------------------------------------
+def operations(name: str, layers: int, length: int) -> float:
+    """Operations for one token of a forward pass through layers of a model of `rehearsal_16gb.CONFIGS`.
 
-
-@dataclass(frozen=True)
-class Shape:
-    """A model's architecture: a class of transformers, and the fields of its config.
-
-    Attributes:
-        layers: that the published model has; fewer may be made.
-        made: layers that are made; 0: all.
+    Twice the weights of the layers' linear maps, and for attention in a text of `length` tokens 4 x length x width a
+    layer (half where a token sees only those before it). DeBERTa's products with its position vectors and the output
+    layer are left out, so a share of the peak is rather too low than too high.
     """
-
-    model: str
-    config: str
-    fields: dict[str, Any]
-    layers: int
-    made: int = 0
-
-    @property
-    def layers_made(self) -> int:
-        return self.made or self.layers
-
-    def per_token(self, length: int, causal: bool) -> float:
-        """Operations of the layers' products and attention for one token of a forward pass in a text of `length`.
-
-        Twice the weights of the layers' linear maps, and 4 x length x width a layer for attention (half where a token
-        sees only those before it). DeBERTa's products with its position vectors and the output layer are left out, so
-        a share of the peak is rather too low than too high.
-        """
-        wide, inner = self.fields["hidden_size"], self.fields["intermediate_size"]
-        heads = self.fields.get("num_key_value_heads", self.fields["num_attention_heads"])
-        narrow = wide * heads // self.fields["num_attention_heads"]
-        weights = 2 * wide * wide + 2 * wide * narrow + (3 if causal else 2) * wide * inner
-        return self.layers_made * (2 * weights + (2 if causal else 4) * length * wide)
+    config = CONFIGS[name]
+    wide, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    causal = "num_key_value_heads" in config
+    narrow = wide * config.get("num_key_value_heads", heads) // heads
+    weights = 2 * wide * wide + 2 * wide * narrow + (3 if causal else 2) * wide * inner
+    return float(layers * (2 * weights + (2 if causal else 4) * length * wide))
 
 
-# config.json of microsoft/deberta-v3-large, meta-llama/Llama-2-7b-hf and microsoft/Phi-3-mini-4k-instruct on the hub.
-_DEBERTA = {
-    "relative_attention": True,
-    "position_buckets": 256,
-    "norm_rel_ebd": "layer_norm",
-    "share_att_key": True,
-    "pos_att_type": ["p2c", "c2p"],
-    "position_biased_input": False,
-    "type_vocab_size": 0,
-    "max_position_embeddings": 512,
-    "max_relative_positions": -1,
-    "layer_norm_eps": 1e-7,
-    "pad_token_id": 0,
-}
-DEBERTA = ("DebertaV2ForMaskedLM", "DebertaV2Config")
-LLAMA, PHI3 = ("LlamaForCausalLM", "LlamaConfig"), ("Phi3ForCausalLM", "Phi3Config")
-_PHI3 = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+# --- small models --------------------------------------------------------------------------
 
-
-def _sizes(hidden: int, heads: int, inner: int, vocabulary: int, **more: Any) -> dict[str, Any]:
-    sizes = {"hidden_size": hidden, "num_attention_heads": heads, "intermediate_size": inner, "vocab_size": vocabulary}
-    return {**sizes, **more}
-
-
-SHAPES = {
-    "deberta-v3-large": Shape(*DEBERTA, _sizes(1024, 16, 4096, 128100, **_DEBERTA), 24),
-    "llama-2-7b": Shape(*LLAMA, _sizes(4096, 32, 11008, 32000, max_position_embeddings=4096), 32, 4),
-    "phi-3-mini": Shape(*PHI3, _sizes(3072, 32, 8192, 32064, max_position_embeddings=4096, **_PHI3), 32, 4),
-}
-SMALL = {
-    "deberta": Shape(*DEBERTA, _sizes(64, 4, 96, 1000, **{**_DEBERTA, "position_buckets": 16}), 2),
-    "llama": Shape(*LLAMA, _sizes(64, 4, 96, 1000, num_key_value_heads=2, max_position_embeddings=512), 2),
-    "phi3": Shape(*PHI3, _sizes(64, 4, 96, 1000, max_position_embeddings=512, **_PHI3), 2),
-    "t5": Shape(
+_WIDTH: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 96, "vocab_size": 1000}
+_DEBERTA = {name: CONFIGS["deberta_v3_large"][name] for name in CONFIGS["deberta_v3_large"].keys() - {"model_type"}}
+_DECODER = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 512}
+_T5 = {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_heads": 2, "vocab_size": 1000, "feed_forward_proj": "gated-gelu"}
+# The model's class, its config's class, and the fields of the config.
+SMALL: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "deberta": ("DebertaV2ForMaskedLM", "DebertaV2Config", {**_DEBERTA, **_WIDTH, "position_buckets": 16}),
+    "llama": ("LlamaForCausalLM", "LlamaConfig", {**_DECODER, **_WIDTH, "num_key_value_heads": 2}),
+    "phi3": ("Phi3ForCausalLM", "Phi3Config", {**_DECODER, **_WIDTH, "sliding_window": 32}),
+    "t5": (
         "T5ForConditionalGeneration",
         "T5Config",
-        {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_heads": 2, "vocab_size": 1000, "feed_forward_proj": "gated-gelu"}
-        | {"tie_word_embeddings": False, "decoder_start_token_id": 0},
-        2,
+        {**_T5, "tie_word_embeddings": False, "decoder_start_token_id": 0},
     ),
 }
-SMALL["deberta-v3-large"], SMALL["llama-2-7b"], SMALL["phi-3-mini"] = SMALL["deberta"], SMALL["llama"], SMALL["phi3"]
 
 
-def make_model(shape: Shape, folder: Path, device: torch.device, dtype: torch.dtype, deviation: float = 0.02) -> Path:
-    """Write a model with random weights and a tokenizer of one token a word; returns the folder.
+def make_model(name: str, folder: Path, layers: int = 2, deviation: float = 0.12, **fields: Any) -> Path:
+    """Write a model of `SMALL` with random weights and a tokenizer of one token a word; returns the folder.
 
     Args:
-        device: where the weights are drawn: for a large model the GPU, which is faster at that.
         deviation: of the weights.
+        fields: of the config, in the place of those of `SMALL`.
     """
     import transformers
 
-    config = getattr(transformers, shape.config)(**shape.fields, num_hidden_layers=shape.layers_made)
+    model_class, config_class, small = SMALL[name]
+    config = getattr(transformers, config_class)(**{**small, "num_hidden_layers": layers, **fields})
     torch.manual_seed(1)
-    with torch.device(device):
-        model = getattr(transformers, shape.model)(config)
+    model = getattr(transformers, model_class)(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0.0, deviation)
     folder.mkdir(parents=True)
-    model.to(dtype).save_pretrained(folder)
+    model.save_pretrained(folder)
     _write_tokenizer(folder)
     return folder
 
