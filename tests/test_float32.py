@@ -35,7 +35,7 @@ from solution.inference.trained import TrainedRanker
 from solution.inference.turns import Answers, Recipes
 from solution.rankers import neural
 from solution.rankers.families import make_ranker
-from solution.rankers.float32 import float32_products
+from solution.rankers.float32 import float32_products, in_float32
 from solution.rankers.scoring import BatchScoring
 from solution.weights import read_metrics
 from solution.workdir import Workdir
@@ -223,7 +223,7 @@ def test_four_bit_weights_are_multiplied_in_float32(tiny, tmp_path):
     assert layers and {layer.compute_dtype for layer in layers} == {torch.float16}
     questions = tiny_exam(3)
     _, items = ranker.items(questions)
-    with torch.inference_mode(), ranker.in_float32():
+    with torch.inference_mode(), in_float32(ranker):
         assert {layer.compute_dtype for layer in layers} == {torch.float32}
         scores = ranker.scores(items)
     assert {layer.compute_dtype for layer in layers} == {torch.float16}

@@ -8,10 +8,35 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 from torch import nn
+
+from solution.device import Device
+
+
+class Computing(Protocol):
+    """A ranker, or the reranker's model."""
+
+    device: Device
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """All modules that have parameters."""
+
+
+@contextlib.contextmanager
+def in_float32(model: Computing) -> Iterator[None]:
+    """Within the block the model computes in float32, with the weights that it has."""
+    device = model.device
+    model.device = replace(device, compute=torch.float32)
+    try:
+        with float32_products(model.modules):
+            yield
+    finally:
+        model.device = device
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -27,7 +26,6 @@ from solution.models import MERGED, load_pretrained, resolve_model
 from solution.probabilities import masked_softmax
 from solution.progress import progress_bar, say
 from solution.rankers.alike import Alike, Groups, alike_options, by_letters, settle
-from solution.rankers.float32 import float32_products
 from solution.rankers.layout import Encoded, rotations, spread
 from solution.rankers.prompts import token_ids
 from solution.rankers.scoring import BatchScoring, not_finite
@@ -324,17 +322,6 @@ class NeuralRanker(Generic[E]):
         """The places of an item's scores in its row."""
         return item.encoded.positions
 
-    @contextmanager
-    def in_float32(self) -> Iterator[None]:
-        """Within the block the model computes in float32, with the same weights."""
-        device = self.device
-        self.device = replace(device, compute=torch.float32)
-        try:
-            with float32_products(self.modules):
-                yield
-        finally:
-            self.device = device
-
     def parts(self, item: Item[E]) -> list[Item[E]]:
         """Pieces of an item that may be scored apart in `predict`, each option in exactly one of them."""
         return [item]
@@ -422,7 +409,9 @@ class NeuralRanker(Generic[E]):
 
         # Each process has scored its own part of the questions, and has zeros for the others.
         scores = distributed.sum_tables(scores)
-        self._note_repeated([rows[parts[i][0]] for i in scoring.repeated], exam)
+        repeated = np.zeros((len(exam), 1))
+        repeated[[rows[parts[i][0]] for i in scoring.repeated]] = 1
+        self.float32_ids |= {exam.questions.ids[row] for row in np.flatnonzero(distributed.sum_tables(repeated))}
         if not np.isfinite(scores[exists[rows]]).all():
             raise UserError(f"the ranker {self.config.name} {not_finite(self.device, 'precision')}")
 
@@ -460,12 +449,6 @@ class NeuralRanker(Generic[E]):
             if found:
                 groups[row] = found
         return groups
-
-    def _note_repeated(self, rows: Sequence[int], exam: Exam) -> None:
-        """Take note of the questions, on all processes, that this process has scored again in float32."""
-        repeated = np.zeros((len(exam), 1))
-        repeated[list(rows)] = 1
-        self.float32_ids |= {exam.questions.ids[row] for row in np.flatnonzero(distributed.sum_tables(repeated))}
 
     def save(self, folder: Path) -> None:
         """See `Ranker.save`."""

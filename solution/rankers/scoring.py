@@ -6,11 +6,11 @@ What overflows in float16 is computed again in float32.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from solution.config import RankerConfig
 from solution.device import Device, free_memory, out_of_memory
@@ -18,6 +18,7 @@ from solution.errors import UserError
 from solution.learning import distributed
 from solution.learning.batches import MAX_PADDING, budget_batches
 from solution.progress import say
+from solution.rankers.float32 import in_float32
 
 
 class BatchModel(Protocol):
@@ -34,14 +35,15 @@ class BatchModel(Protocol):
     memory_advice: str
     """Settings with which one item takes less memory: what the user may do where not even that fits."""
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """All modules that have parameters."""
+
     def length(self, item: Any) -> int:
         """Padded tokens that an item costs."""
 
     def columns(self, item: Any) -> Sequence[int]:
         """The places of an item's scores in its row; the others of the row are not its own."""
-
-    def in_float32(self) -> AbstractContextManager[None]:
-        """Within the block all is computed in float32, with the same weights."""
 
     def batch_scores(self, batches: Sequence[Sequence[Any]], advance: Callable[[int], None]) -> Iterator[torch.Tensor]:
         """The scores of one batch after the other; `advance` is called with the number of items scored since."""
@@ -104,7 +106,7 @@ class BatchScoring:
         self._in_float32, self._did_not_fit = True, None
         # A number takes twice the memory.
         batches = budget_batches(self._lengths, max(self._budget // 2, 1), self.repeated, MAX_PADDING)
-        with self._model.in_float32():
+        with in_float32(self._model):
             yield from self._scored(batches, advance)
 
     def _is_finite(self, position: int, row: np.ndarray) -> bool:

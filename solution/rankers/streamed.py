@@ -152,7 +152,7 @@ class StreamedCausalRanker(CausalRanker):
     def _stream_tokens(self) -> int:
         """Tokens that may pass through the layers together."""
         setting = self.config.stream_tokens
-        if self.state_dtype.itemsize > self.bare_model.dtype.itemsize:  # see `NeuralRanker.in_float32`
+        if self.state_dtype.itemsize > self.bare_model.dtype.itemsize:  # see `float32.in_float32`
             setting //= 2
         return setting if self._reduced_tokens is None else min(setting, self._reduced_tokens)
 
