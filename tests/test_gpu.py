@@ -6,7 +6,9 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pipeline import ROOT, run_python
@@ -90,3 +92,29 @@ def test_a_submission_goes_on_on_the_cpu_and_says_so(finished: Path, tmp_path: P
     assert "cannot compute on this machine's GPU" in report["gpu_problem"]
     tiny = next(each for each in report["rankers"] if each["ranker"] == "tiny")
     assert tiny["state"] == "finished" and (tiny["computed_on"] or "").startswith("cpu in ")
+
+
+def test_a_search_that_does_not_fit_on_the_gpu_goes_on_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    import faiss
+
+    from solution.retrieval import approximate
+
+    rng = np.random.default_rng(0)
+    vectors, queries = (rng.normal(size=(n, 8)).astype(np.float32) for n in (50, 3))
+    monkeypatch.setattr(approximate, "_BLOCK", 20)
+    expected = approximate.nearest(queries, vectors, 5)
+    calls = []
+
+    def on_gpu(resources: object, *arguments: Any, **options: Any) -> Any:
+        calls.append(resources)
+        if len(calls) == 2:
+            raise RuntimeError("Error: 'err == cudaSuccess' failed: StandardGpuResources: alloc fail")
+        return faiss.knn(*arguments, **options)
+
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "the GPU", raising=False)
+    monkeypatch.setattr(faiss, "knn_gpu", on_gpu, raising=False)
+    found = approximate.nearest(queries, vectors, 5)
+    assert calls == ["the GPU"] * 2
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)

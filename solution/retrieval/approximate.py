@@ -122,10 +122,13 @@ def nearest(queries: np.ndarray, vectors: np.ndarray, count: int) -> tuple[np.nd
         block = as_float32(vectors[begin : begin + _BLOCK])
         block /= np.maximum(np.sqrt(np.einsum("nd,nd->n", block, block)), 1e-12)[:, None]
         wanted = min(count, len(block))
+        if resources is not None:
+            try:
+                scores, rows = faiss.knn_gpu(resources, queries, block, wanted, metric=faiss.METRIC_INNER_PRODUCT)
+            except RuntimeError:  # what does not fit there is searched here
+                resources = None
         if resources is None:
             scores, rows = faiss.knn(queries, block, wanted, metric=faiss.METRIC_INNER_PRODUCT)
-        else:
-            scores, rows = faiss.knn_gpu(resources, queries, block, wanted, metric=faiss.METRIC_INNER_PRODUCT)
         best.add_result(scores, rows + begin)
         drop_pages(vectors)
     best.finalize()
