@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from solution.kaggle import public, supervisor
 from solution.kaggle.kernel import find_place
 from solution.kaggle.public import PROVEN, public_hash, read_public, sample_to_prove
 from solution.kaggle.supervisor import incomplete, supervise
+from solution.kaggle.upload import notebook
 from solution.questions import Questions, write_questions
 
 # --- the hash ------------------------------------------------------------------------------
@@ -160,3 +164,61 @@ def test_an_answer_that_cannot_be_read_is_not_complete(tmp_path: Path) -> None:
     assert "cannot be compared" in (incomplete(tmp_path / "none.csv", tmp_path / "test.csv") or "")
     (tmp_path / "s.csv").write_text(COMPLETE)
     assert incomplete(tmp_path / "s.csv", tmp_path / "test.csv") is None
+
+
+# --- the notebook --------------------------------------------------------------------------
+
+
+def cells() -> list[str]:
+    return ["".join(cell["source"]) for cell in notebook()["cells"] if cell["cell_type"] == "code"]
+
+
+class Pip:
+    """In the place of `subprocess.Popen`: keeps the command, and ends with the code given."""
+
+    def __init__(self, code: int):
+        self.code, self.command, self.stdout = code, [""], ["no matching distribution\n"] * code
+
+    def __call__(self, command: list[str], **options: object) -> Pip:
+        self.command = command
+        return self
+
+    def wait(self) -> int:
+        return self.code
+
+
+@pytest.mark.parametrize(("wheels", "code"), [([], 0), (["torch-2.9-cp312-cp312-linux_x86_64.whl"], 1)])
+def test_the_torch_of_the_image_is_kept(
+    kernel: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    wheels: list[str],
+    code: int,
+) -> None:
+    bundle = small_bundle(kernel / "input" / "b")
+    (bundle / "submission.ipynb").touch()
+    (bundle / "wheels").mkdir()
+    for name in wheels:
+        (bundle / "wheels" / name).touch()
+    pip, names = Pip(code), {"__name__": "__main__"}
+    monkeypatch.setattr("subprocess.Popen", pip)
+    exec(cells()[0], names)
+    if wheels:
+        assert "--constraint" not in pip.command
+    else:
+        kept = Path(pip.command[pip.command.index("--constraint") + 1])
+        assert kept.read_text() == f"torch=={version('torch')}\n"
+    assert len(names["problems"]) == code  # what pip cannot install need not keep submit.py from an answer
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_the_notebook_fails_only_without_an_answer(
+    kernel: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    failed: int,
+) -> None:
+    (kernel / "working" / "submission.csv").write_text(COMPLETE)
+    names = {"run": lambda *words: failed, "problems": ["WARNING: pip"], "root": kernel, "bundle": kernel, "sys": sys}
+    with pytest.raises(SystemExit, match="no complete") if failed else contextlib.nullcontext():
+        exec(cells()[1], names)
+    shown = capsys.readouterr().out
+    assert shown.startswith("WARNING: pip") and ("q8,A B C" in shown) != bool(failed)
