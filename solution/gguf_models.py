@@ -127,6 +127,7 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 def _write(source: Path, target: Path, settings: dict[str, Any]) -> None:
+    from safetensors import SafetensorError
     from transformers import AutoTokenizer, modeling_gguf_pytorch_utils
     from transformers.utils import logging
 
@@ -147,10 +148,13 @@ def _write(source: Path, target: Path, settings: dict[str, Any]) -> None:
     except Exception as error:  # noqa: BLE001 - the readers raise many kinds for a file that they do not understand
         text = " ".join((str(error) or type(error).__name__).split())[:300]
         raise UserError(f"{source} cannot be read as a model: {text}. Use the model's safetensors") from error
-    with atomic_folder(target) as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        write_manifest(temporary, CONVERTED, settings=settings)
+    try:
+        with atomic_folder(target) as temporary:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            write_manifest(temporary, CONVERTED, settings=settings)
+    except SafetensorError as error:  # a full disk, above all: the library's own kind of error
+        raise UserError(f"the converted model cannot be written into {target.parent} ({error})") from None
 
 
 class _Header:
@@ -160,7 +164,16 @@ class _Header:
         import gguf
 
         self.source = source
-        self._reader = gguf.GGUFReader(source)
+        try:
+            self._reader = gguf.GGUFReader(source)
+        except ValueError as error:
+            unknown = re.search(r"(\d+)\)? is not a valid GGMLQuantizationType", str(error))
+            if unknown is None:
+                raise
+            raise UserError(
+                f"{source} holds weights in a number format ({unknown[1]}) that the package gguf does not know: update "
+                "it (pip install --upgrade gguf), or use another quantization of the model"
+            ) from None
         self.tensors = {tensor.name: tensor for tensor in self._reader.tensors}
         self.parameters = sum(int(tensor.n_elements) for tensor in self._reader.tensors)
         self.architecture = str(self.value("general.architecture"))

@@ -15,10 +15,10 @@ from solution import metrics
 from solution.config import TuneSettings
 from solution.ensemble.blend import Recipe
 from solution.ensemble.candidates import Problem
-from solution.ensemble.cascade import CascadePlan, Point, doubt, living, refine, unsure
+from solution.ensemble.cascade import CascadePlan, Point, Stage, doubt, living, refine, unsure
 from solution.ensemble.cascade_grid import list_specs, stages_reached, thresholds
 from solution.ensemble.costs import Cost, measured_cost
-from solution.ensemble.frontier import credits_within, plan_cascade
+from solution.ensemble.frontier import _note, credits_within, plan_cascade
 from solution.ensemble.nested import fit_candidate, fit_nested
 from solution.ensemble.record import load_ensemble, read_stages
 from solution.ensemble.table import print_cascade
@@ -260,3 +260,10 @@ def test_the_commands_take_a_budget(finished: Path, tmp_path: Path) -> None:
     assert "similarity alone" in done.stdout
     assert doubt(np.array([[0.5, 0.5]]), np.ones((1, 2), bool), "entropy") == pytest.approx(1)
     assert doubt(np.ones((2, 1)), np.ones((2, 1), bool), "margin").tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(("questions", "label"), [(12, "8%"), (41, "5%"), (400, "5%")])
+def test_a_plan_is_named_by_the_questions_that_are_read(questions: int, label: str) -> None:
+    first = Stage("a", Recipe({"a": 1.0}))
+    second = Stage("b", Recipe({"b": 1.0}), share=0.05, threshold=0.5)
+    assert _note((first, second), questions) == f"a + b on {label} by margin"

@@ -810,6 +810,25 @@ def test_table_fits_and_marks_what_ships(tuned, capsys, monkeypatch, columns):
     assert f"estimate: MAP@3 {record['estimate']['map3']:.4f}" in capsys.readouterr().out
 
 
+def test_no_column_is_empty_in_every_row(tuned, capsys):
+    record = tuned[1]
+    names = record["rankers"]
+    unknown = [[None] * len(names) for _ in names]  # each ranker earns the same on every question
+    print_rankers(record | {"error_correlation": unknown})
+    out = capsys.readouterr().out
+    assert "adds" in out and "err" not in out
+    print_rankers(record | {"error_correlation": unknown, "added_value": dict.fromkeys(names)})
+    assert capsys.readouterr().out == ""
+
+
+def test_a_gain_of_nothing_has_no_minus():
+    rng = np.random.default_rng(0)
+    equal = rng.random(100)
+    better = equal + 1e-6 * rng.choice([-1.0, 0.5], 100)
+    told = choose({"equal": equal, "single": better}, {"equal": 2, "single": 1}).reason
+    assert "0.0000" in told and "-0.0000" not in told
+
+
 def test_importing_the_ensemble_loads_nothing_heavy():
     code = (
         "import sys, solution.ensemble.tune, solution.ensemble.table, solution.ensemble.imported;"

@@ -286,7 +286,7 @@ def test_files_that_are_no_whole_model(files: dict[str, Path], sources: dict[str
     lacking = write_gguf(
         tmp_path / "lacking.gguf", sources["llama"], "llama", F16, without="model.layers.1.mlp.up_proj.weight"
     )
-    assert "is incomplete: 1 of the model's weights are missing, model.layers.1.mlp.up_proj" in refusal(
+    assert "is incomplete: 1 of the model's tensors are missing, model.layers.1.mlp.up_proj" in refusal(
         lacking, tmp_path
     )
 
@@ -302,7 +302,7 @@ def test_architectures_and_quantizations_that_are_not_known(files: dict[str, Pat
     place = data.index(b"blk.0.attn_q.weight") + len(b"blk.0.attn_q.weight") + 4 + 16
     assert data[place] == F16
     strange.write_bytes(data[:place] + bytes([77]) + data[place + 1 :])
-    assert "77 is not a valid GGMLQuantizationType" in refusal(strange, tmp_path)
+    assert "weights in a number format (77) that the package gguf does not know" in refusal(strange, tmp_path)
 
 
 def test_positions_that_transformers_leaves_out(sources: dict[str, str], tmp_path: Path) -> None:
@@ -310,6 +310,9 @@ def test_positions_that_transformers_leaves_out(sources: dict[str, str], tmp_pat
     assert "its rotary positions are scaled (yarn)" in refusal(yarn, tmp_path)
     part = write_gguf(tmp_path / "part.gguf", sources["qwen2"], "qwen2", F16, rope__dimension_count=8)
     assert "it turns 8 of 16 dimensions of a head" in refusal(part, tmp_path)
+    long = {f"rope_factors_{name}.weight": np.ones(8, dtype=np.float32) for name in ("long", "short")}
+    longrope = write_gguf(tmp_path / "long.gguf", sources["qwen2"], "qwen2", F16, long)
+    assert "its tensor rope_factors_long.weight scales rotary positions" in refusal(longrope, tmp_path)
     odd = np.linspace(1, 3, 8, dtype=np.float32)
     freqs = write_gguf(tmp_path / "freqs.gguf", sources["llama"], "llama", F16, {"rope_freqs.weight": odd})
     assert "its tensor rope_freqs.weight scales rotary positions" in refusal(freqs, tmp_path)

@@ -23,7 +23,7 @@ from solution.folds import exam_with_folds_hash
 from solution.learning.log import TrainingLog
 from solution.oof import write_oof
 from solution.questions import Questions
-from solution.report.blend import headline
+from solution.report.blend import correlation, headline
 from solution.report.charts import Forest, Mark, ticks
 from solution.report.figures import Figures
 from solution.report.material import gather
@@ -297,6 +297,24 @@ def test_the_blend_is_judged_nested(exam):
     longest = shown["longest option (baseline)"]
     assert longest.value == pytest.approx(np.where(first, 1, (1 / 2 + 1 / 3) / (counts - 1)).mean())
     assert float(longest.cells[0]) == pytest.approx(first.mean(), abs=5e-4)
+
+
+def test_the_longest_option_is_found_by_its_family(exam):
+    figures, _ = built(exam)
+    lengths = exam[1].subset([exam[1].ids.index(id_) for id_ in figures.oof.ids]).option_lengths()
+    shown = {name: value for name, value, _ in headline(figures)}
+    assert shown["Longest option"] == f"{metrics.map_at_k(lengths, figures.answers):.4f}"
+    # A baseline of that family under another name, and another one whose name begins so.
+    figures.oof.about["weak"]["family"] = "longest"
+    shown = {name: value for name, value, _ in headline(figures)}
+    assert shown["Longest option"] == f"{figures.credits['weak'].mean():.4f}"
+
+
+def test_rankers_that_earn_the_same_everywhere_have_no_correlation(exam):
+    figures, _ = built(exam)
+    names = figures.material.rankers
+    figures.record = figures.record | {"error_correlation": [[None] * len(names) for _ in names]}
+    assert correlation(figures).missing == "each ranker earns the same on every question"
 
 
 def test_a_tuned_blend_is_refitted_without_each_fold(exam, tmp_path):

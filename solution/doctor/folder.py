@@ -127,10 +127,10 @@ def _layers(config: RankerConfig, cache: Path) -> Iterator[Finding]:
     """Tell that a decoder's options cannot share one prefix, where its settings are on this machine."""
     place = locate_model(config.model, config.revision)
     if isinstance(place, Path):
-        folder = ready_model(config.model, cache, config.revision)  # None: a GGUF that is not converted yet
+        place = ready_model(config.model, cache, config.revision) or ""  # "": a GGUF that is not converted yet
     else:
-        folder = hub_folder(config.model, config.revision)
-    kinds = [] if folder is None else layers_without_masks(str(folder))
+        place = hub_folder(config.model, config.revision) or ""
+    kinds = layers_without_masks(str(place)) if place else []
     if kinds:
         found = f"has layers that are not attention ({', '.join(kinds)}): {config.name} reads each option by itself"
         advice = "About the number of options times the time of a decoder of attention layers only."

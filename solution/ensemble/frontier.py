@@ -70,7 +70,7 @@ def plan_cascade(
             map3=float(judged.mean(dtype=np.float64)),
             low=low,
             high=high,
-            note=_note(stages),
+            note=_note(stages, len(problem.answers)),
         )
         # A point that only looked better than a cheaper one before it was judged is left out.
         if number == numbers[-1] or point.map3 > max((cheaper.map3 for cheaper in points), default=-1.0):
@@ -275,14 +275,14 @@ def _natural(level: float | None, by: By) -> float | None:
     return -level if by == "margin" else level
 
 
-def _note(stages: Sequence[Stage]) -> str:
-    """A cascade in words."""
+def _note(stages: Sequence[Stage], questions: int) -> str:
+    """A cascade in words; of a small exam each share is that of the whole questions that are read."""
     if len(stages) == 1:
         return f"{stages[0].ranker} alone"
     if all(stage.threshold is None and stage.alive == 0 for stage in stages):
         return " + ".join(stage.ranker for stage in stages) + " on every question"
     parts = [stages[0].ranker]
-    parts += [f"{stage.ranker} on {stage.share:.0%}" for stage in stages[1:]]
+    parts += [f"{stage.ranker} on {round(stage.share * questions) / questions:.0%}" for stage in stages[1:]]
     gated = any(stage.threshold is not None for stage in stages)
     note = " + ".join(parts) + (f" by {stages[-1].by}" if gated else "")
     return note + (f", options below {stages[-1].alive:g} dropped" if stages[-1].alive else "")

@@ -108,8 +108,7 @@ def choose(credits: Mapping[CandidateName, np.ndarray], sizes: Mapping[Candidate
         fewer = _better(credits, "fewer", "fewer_log")
         gain, error = _gain(credits[plain], credits[fewer])
         if sizes[fewer] < sizes[plain]:
-            gained = round(-gain, 4) + 0.0  # never -0.0
-            why = f"{sizes[fewer]} of {sizes[plain]} rankers {gained:+.4f} to all (standard error {error:.4f})"
+            why = f"{sizes[fewer]} of {sizes[plain]} rankers {-gain:+z.4f} to all (standard error {error:.4f})"
             plain = fewer if gain <= 0 else plain
 
     # The others by their gain in standard errors, those left out that are clearly worse.
@@ -123,12 +122,12 @@ def choose(credits: Mapping[CandidateName, np.ndarray], sizes: Mapping[Candidate
     needed = _largest_by_chance(np.stack([credits[name] - credits[plain] for name in rated]), seed)
     passed = [name for name in rated if rated[name] > needed]
     best = max(passed or rated, key=lambda name: gains[name][0])
-    seen = f"{best} is {gains[best][0]:+.4f} to {plain} (nested), {rated[best]:.1f} standard errors"
+    seen = f"{best} is {gains[best][0]:+z.4f} to {plain} (nested), {rated[best]:.1f} standard errors"
     rule = f"{needed:.1f} needed, as {len(rated)} were compared" if len(rated) > 1 else f"{needed:.1f} needed"
     for name in passed:  # the plainest first
         behind, error = _gain(credits[best], credits[name])
         if behind <= error:
-            also = "" if name == best else f"; {name} is plainer and {-behind:+.4f} to it"
+            also = "" if name == best else f"; {name} is plainer and {-behind:+z.4f} to it"
             return Choice(name, f"{name}: {seen} ({rule}){also}")
     why = "; ".join(filter(None, [why, f"the best other, {seen}: no more than the noise ({rule})"]))
     return Choice(plain, f"{plain}: {why}")

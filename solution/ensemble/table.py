@@ -43,10 +43,10 @@ def print_table(rows: Sequence[ScoreRow]) -> None:
             f"{row['precision1']:.3f}",
             f"{row['log_loss']:.3f}",
             "" if row["weight"] is None else f"{row['weight']:.3f}",
-            "" if row["difference"] is None else f"{row['difference']:+.4f}",
+            "" if row["difference"] is None else f"{row['difference']:+z.4f}",
         ]
         if wide:
-            cells.append(_span(row["difference_low"], row["difference_high"], "{:+.3f} .. {:+.3f}"))
+            cells.append(_span(row["difference_low"], row["difference_high"], "{:+z.3f} .. {:+z.3f}"))
         table.add_row(*cells, style="bold" if row["shipped"] else "")
     console.print(table)
     if any(row["shipped"] for row in rows):
@@ -71,8 +71,13 @@ def print_rankers(record: EnsembleRecord) -> None:
     table.add_column("ranker", overflow="fold", min_width=12)
     shown = sorted(range(len(names)), key=lambda i: (-record["weights"][names[i]], i))
     shown = sorted(shown[: max(0, (console.width - 54) // 5)])
+    correlations = record["error_correlation"]
+    if all(value is None for row in correlations for value in row):
+        shown = []  # each ranker earns the same on every question
     added = any(record["added_value"][name] is not None for name in names)
     heads = ["without\nit", "adds", "95 %\ninterval"] if added else []
+    if not heads and not shown:
+        return
     for head in [*heads, *(f"err\n{i + 1}" for i in shown)]:
         table.add_column(head, justify="right", no_wrap=True)
     for row, name in enumerate(names):
@@ -81,14 +86,16 @@ def print_rankers(record: EnsembleRecord) -> None:
         if value is None:
             cells += [""] * len(heads)
         else:
-            cells += [f"{value['without']:.4f}", f"{value['added']:+.4f}"]
-            cells.append(_span(value["low"], value["high"], "{:+.3f} .. {:+.3f}"))
-        correlations = [record["error_correlation"][row][i] for i in shown]
-        cells += ["" if value is None else f"{100 * value:.0f}" for value in correlations]
+            cells += [f"{value['without']:.4f}", f"{value['added']:+z.4f}"]
+            cells.append(_span(value["low"], value["high"], "{:+z.3f} .. {:+z.3f}"))
+        beside = [correlations[row][i] for i in shown]
+        cells += ["" if value is None else f"{100 * value:.0f}" for value in beside]
         table.add_row(*cells)
     console.print(table)
-    adds = "adds: MAP@3 of what ships, less that without the ranker; " if added else ""
-    console.print(f"{adds}err: correlation of errors, %", soft_wrap=True)
+    legend = ["adds: MAP@3 of what ships, less that without the ranker"] if added else []
+    legend += ["err: correlation of errors, %"] if shown else []
+    if legend:
+        console.print("; ".join(legend), soft_wrap=True)
 
 
 def print_search(record: EnsembleRecord) -> None:

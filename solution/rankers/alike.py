@@ -5,7 +5,8 @@ token, and of two long options `max_tokens` may leave the same beginning. The ra
 what it says differs by rounding and by their letters only. So they get the mean of their probabilities, tilted by far
 less than a ranker that tells them apart would move them, in the order of signals that see more than the tokens: first
 retrieval's option scores, then how often the question's passages hold an option exactly as it is written, then its
-length. Options that no signal tells apart stay equal, and are ranked by letter.
+length. Options that no signal tells apart stay equal, and are ranked by letter. (A blend of ranks knows no small
+differences: there the order counts as any other.)
 
 This is done where a ranker's probabilities are made. Training and submission, and all that reads OOF files, therefore
 see the same order. Options that are the same text are no part of it: they are truly equal.

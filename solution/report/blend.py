@@ -32,10 +32,22 @@ def headline(figures: Figures) -> list[tuple[str, str, str]]:
         cards.append(("The same in-sample", score, "flatters itself: not an estimate"))
     chance = metrics.expected_random_map(figures.oof.exists.sum(axis=1))
     cards.append(("Random guessing", f"{chance:.4f}", "exact"))
-    longest = [mark for mark in _baselines(figures) if mark.label.startswith("longest")]
-    if longest and longest[0].value is not None:
-        cards.append(("Longest option", f"{longest[0].value:.4f}", "what a guesser scores who only looks at length"))
+    longest = _longest_option(figures)
+    if longest is not None:
+        cards.append(("Longest option", f"{longest:.4f}", "what a guesser scores who only looks at length"))
     return cards
+
+
+def _longest_option(figures: Figures) -> float | None:
+    """MAP@3 of the longest option: of the ranker or baseline of that family, whatever its name, or of the questions."""
+    material = figures.material
+    for name in material.everyone:
+        if figures.oof.about[name]["family"] == "longest":
+            return float(figures.credits[name].mean())
+    if material.questions is None:
+        return None
+    lengths = material.questions.option_lengths(figures.oof.exists.shape[1])
+    return metrics.map_at_k(lengths, figures.answers)
 
 
 # --- scores --------------------------------------------------------------------------------
@@ -45,7 +57,7 @@ def _difference(gain: float | None, low: float | None, high: float | None) -> st
     """A gain over equal weights with its interval; "" where it is not known."""
     if gain is None:
         return ""
-    span = interval(low, high, "{:+.3f}")
+    span = interval(low, high, "{:+z.3f}")
     return SIGNED.format(gain) + (f" {span}" if span else "")
 
 
@@ -268,6 +280,8 @@ def correlation(figures: Figures) -> Section:
     if len(names) < 2:
         return Section(anchor, title, missing="there is only one ranker")
     values = tuple(tuple(row) for row in figures.record["error_correlation"])
+    if all(value is None for row in values for value in row):
+        return Section(anchor, title, missing="each ranker earns the same on every question")
     chart = Heat("error_correlation", "Correlation of the rankers' scores over the questions", tuple(names), values)
     line = (
         "Correlation of what two rankers earn on the same questions: at 1 they fail together and a blend of them "

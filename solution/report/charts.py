@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-SIGNED = "{:+.4f}"
+SIGNED = "{:+z.4f}"  # z: never -0.0000
 PLAIN = "{:.4f}"
 
 

@@ -120,7 +120,7 @@ def _mark(chart: Forest, mark: Mark, at: Callable[[float], str], low: float, gri
     if mark.value is not None:
         figure = chart.form.format(mark.value)
         if mark.low is not None and mark.high is not None:
-            form = "{:+.3f}" if "+" in chart.form else "{:.3f}"
+            form = "{:+z.3f}" if "+" in chart.form else "{:.3f}"
             interval = f'<span class="interval">[{form.format(mark.low)}, {form.format(mark.high)}]</span>'
             drawn.append(_stretch("interval", at, mark.low, mark.high, low))
         if mark.other is not None:

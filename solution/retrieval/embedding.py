@@ -56,9 +56,7 @@ class Embedder:
         self.cache = cache
         place = locate_model(spec)
         if isinstance(place, Path) and is_gguf(place):
-            raise UserError(
-                f"the embedder {spec} is a GGUF; name a sentence-transformers model of safetensors"
-            )
+            raise UserError(f"the embedder {spec} is a GGUF; name a sentence-transformers model of safetensors")
         self._source = resolve_model(spec, cache)
 
     @functools.cached_property
