@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -83,6 +84,15 @@ def test_packed_scores_are_those_of_whole_sequences(twin: Callable[[str], Path],
         ranker.bare_model.set_attn_implementation("eager")
         for row, item in enumerate(items):
             torch.testing.assert_close(scores[row, item.positions], reference(ranker, item), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_streamed_scores_are_the_same(twin: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    config = tiny_config("causal", str(twin(name)), head="likelihood", training={"epochs": 0}, max_tokens=200)
+    exam = tiny_exam(3, (5, 3))
+    wanted = make_ranker(config, tmp_path).predict(exam)
+    streamed = make_ranker(config.model_copy(update={"stream": True}), tmp_path)
+    np.testing.assert_allclose(streamed.predict(exam), wanted, atol=1e-5)
 
 
 CHATS = [name for name in TWINS if "Llama" not in name and "Mistral" not in name]
