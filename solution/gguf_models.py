@@ -143,6 +143,7 @@ def _write(source: Path, target: Path, settings: dict[str, Any]) -> None:
         say(f"converting {source.name} ({header.parameters / 1e6:.0f} million parameters) to safetensors, once")
         model = _loaded(source, header, dtype)
         tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
+        _cut_as_sentencepiece(tokenizer, header)
     except (UserError, OSError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - the readers raise many kinds for a file that they do not understand
@@ -155,6 +156,23 @@ def _write(source: Path, target: Path, settings: dict[str, Any]) -> None:
             write_manifest(temporary, CONVERTED, settings=settings)
     except SafetensorError as error:  # a full disk, above all: the library's own kind of error
         raise UserError(f"the converted model cannot be written into {target.parent} ({error})") from None
+
+
+def _cut_as_sentencepiece(tokenizer: Any, header: _Header) -> None:
+    """Have the tokenizer of a sentencepiece BPE keep every space that a text begins with.
+
+    transformers builds Llama's tokenizer with a pre-tokenizer that drops the first of them; stored so, the text is cut
+    as sentencepiece does it (see `tokenization.load_tokenizer`, which takes what is stored).
+    """
+    from tokenizers import normalizers
+
+    backend = tokenizer.backend_tokenizer
+    if header.value("tokenizer.ggml.model") != "llama" or type(backend.pre_tokenizer).__name__ != "Metaspace":
+        return
+    prefix = header.value("tokenizer.ggml.add_space_prefix")
+    steps = [normalizers.Prepend("▁")] if prefix is None or prefix else []
+    backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
+    backend.pre_tokenizer = None
 
 
 class _Header:

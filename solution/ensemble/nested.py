@@ -122,7 +122,7 @@ def choose(credits: Mapping[CandidateName, np.ndarray], sizes: Mapping[Candidate
     needed = _largest_by_chance(np.stack([credits[name] - credits[plain] for name in rated]), seed)
     passed = [name for name in rated if rated[name] > needed]
     best = max(passed or rated, key=lambda name: gains[name][0])
-    seen = f"{best} is {gains[best][0]:+z.4f} to {plain} (nested), {rated[best]:.1f} standard errors"
+    seen = f"{best} is {gains[best][0]:+z.4f} to {plain} (nested), {rated[best]:z.1f} standard errors"
     rule = f"{needed:.1f} needed, as {len(rated)} were compared" if len(rated) > 1 else f"{needed:.1f} needed"
     for name in passed:  # the plainest first
         behind, error = _gain(credits[best], credits[name])
