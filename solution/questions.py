@@ -11,9 +11,13 @@ import numpy as np
 
 from solution.errors import UserError
 from solution.files import content_hash
-from solution.tables import Row, cell_text, listed, not_a_text, read_rows, shown, summary, write_csv
+from solution.formats.answers import UNKNOWN, AnswerColumn, Refused
+from solution.formats.columns import Columns, is_inexact
+from solution.formats.forms import WRITTEN, read_items
+from solution.formats.html import is_html, plain_text
+from solution.formats.items import LETTERS, ExamToWrite, Item, Reading
+from solution.tables import cell_text, not_a_text, shown, summary
 
-LETTERS = "ABCDEFGH"
 MIN_OPTIONS, MAX_OPTIONS = 2, len(LETTERS)
 
 
@@ -117,7 +121,7 @@ def letter_index(text: str) -> int:
     """The option position of a letter: "A" -> 0.
 
     Raises:
-        ValueError: not one letter from A to H.
+        ValueError: not one letter from A to Z.
     """
     text = text.strip().upper()
     if len(text) != 1 or text not in LETTERS:
@@ -147,67 +151,100 @@ def kaggle_prediction(ranked: Sequence[str], k: int = 3) -> str:
 # --- reading -------------------------------------------------------------------------------
 
 
-def read_questions(path: str | Path, mended: list[str] | None = None) -> Questions:
-    """Read an exam: columns `id,prompt,A,B,...[,answer]`, 2 to 8 options, CSV, JSONL or parquet (or .gz).
+def read_questions(
+    path: str | Path, mended: list[str] | None = None, reading: Reading | None = None, notes: list[str] | None = None
+) -> Questions:
+    """Read an exam of 2 to 26 options a question in any form of `formats.forms`; see docs/formats.md.
 
-    Every other column is kept in `extra`. An empty option is one that the question does not have.
+    Every column that is neither id, prompt, option nor answer is kept in `extra`. An empty option is one that the
+    question does not have.
 
     Args:
         mended: takes what is wrong with rows that can be ranked all the same, as a submission must: an empty prompt
             becomes "?", of a question without options every column is one, a wrong answer is unknown. None: these
             are errors.
+        reading: what the user says of the file.
+        notes: takes what was recognised in a file that has not this package's columns, what was cleaned and what
+            was left out.
 
     Raises:
         UserError: the file cannot be read, a column is missing, or rows are wrong (empty or
-            repeated ids, empty prompts, fewer than two options, an answer that is no option);
+            repeated ids, empty prompts, fewer than two options, an answer that is no option, or several);
             the rows' problems are reported together.
     """
     path = Path(path)
-    return questions_from_rows(*read_rows(path, "the question file"), path, mended)
-
-
-def questions_from_rows(
-    names: Sequence[str], rows: Sequence[Row], path: Path, mended: list[str] | None = None
-) -> Questions:
-    """The questions of a table in the columns of `read_questions`, which see; `path` names its file in messages."""
-    option_names = _option_columns(names, path)
-    if not rows:
+    reading = reading or Reading()
+    items, columns, table = read_items(path, "the question file", reading)
+    if not items:
         raise UserError(f"{path} has a header and no question")
-    reader = _RowReader(option_names, mended)
-    questions = [reader.read(number, row) for number, row in enumerate(rows, 1)]
-    if reader.problems:
+    _refuse_too_many(items, path)
+    cleaned = 0 if reading.keep_html or table.is_plain else sum([_clean(item) for item in items])
+    answers = AnswerColumn(
+        [item.answer for item in items],
+        [[cell_text(option) for option in item.options] for item in items],
+        [item.labels for item in items],
+        columns.start if reading.answers_from is None else reading.answers_from,
+    )
+    reader = _RowReader(answers, mended)
+    questions, left_out = [], []
+    for item in items:
+        before = len(reader.problems)
+        question = reader.read(item)
+        if reading.skip_bad_rows and mended is None and len(reader.problems) > before:
+            left_out.append(reader.problems[before])
+            continue
+        questions.append((item, question))
+    if reader.problems and not (left_out and questions):
         # Messages on a file's form count its lines; a question may take several, and parquet has none.
         title = f"{path} is not usable (row 1 is the first question, below the header)"
-        raise UserError(summary(title, reader.problems))
-    extra_names = [name for name in names if name not in ("id", "prompt", "answer", *option_names)]
+        hint = "" if left_out or mended is not None else "\nTo go on without these rows: --skip-bad-rows"
+        raise UserError(summary(title, reader.problems) + hint)
+    if notes is not None:
+        notes += _notes(columns, table.form, table.notes, answers, cleaned)
+        if left_out:
+            notes.append(summary(f"{len(left_out)} of {len(items)} rows are left out", left_out))
     return Questions(
-        ids=[question.id for question in questions],
-        prompts=[question.prompt for question in questions],
-        options=[question.options for question in questions],
-        answers=np.array([question.answer for question in questions], dtype=np.int64),
-        extra={name: [row.get(name) for row in rows] for name in extra_names},
+        ids=[question.id for _, question in questions],
+        prompts=[question.prompt for _, question in questions],
+        options=[question.options for _, question in questions],
+        answers=np.array([question.answer for _, question in questions], dtype=np.int64),
+        extra={name: [item.extra.get(name) for item, _ in questions] for name in items[0].extra},
     )
 
 
-def _option_columns(names: Sequence[str], path: Path) -> list[str]:
-    """The letters that have a column: A, B and those that follow without a gap.
+def _notes(columns: Columns, form: str, notes: list[str], answers: AnswerColumn, cleaned: int) -> list[str]:
+    """What was recognised in a file and dropped from it, in one line; nothing where it has this package's columns."""
+    parts = [*columns.notes, *notes]
+    if answers.counted and columns.start is None and answers.ways in ([0], [1]):
+        parts.append(f"the answers are numbers from {answers.ways[0]}")
+    if cleaned:
+        parts.append(f"HTML of {cleaned} question{'s' if cleaned > 1 else ''} cleaned to text (--keep-html leaves it)")
+    return [f"{form}: {'; '.join(parts)}"] if parts else []
 
-    Raises:
-        UserError: a column is missing, or there is one more than a question may have options.
+
+def _refuse_too_many(items: Sequence[Item], path: Path) -> None:
+    widest = max(items, key=lambda item: len(item.options))
+    if len(widest.options) > MAX_OPTIONS:
+        count = len(widest.options)
+        raise UserError(f"{path}, row {widest.number} has {count} options: at most {MAX_OPTIONS}, A to Z, are read")
+
+
+def _clean(item: Item) -> bool:
+    """Clean the HTML of a question's texts; False where there is none, or where it seems to be the very subject.
+
+    That is so where an option would become empty or equal to another ("Which tag is right?").
     """
-    option_names = [name for name in LETTERS if name in names]
-    missing = [name for name in ("id", "prompt", "A", "B") if name not in names]
-    if missing:
-        raise UserError(
-            f"{path}: column{'s' if len(missing) > 1 else ''} {', '.join(missing)} missing; "
-            f"it has {listed(names)}. A question file has the columns id,prompt,A,B,...,answer."
-        )
-    if option_names != list(LETTERS[: len(option_names)]):
-        gap = next(name for name in LETTERS if name not in option_names)
-        raise UserError(f"{path}: option column {gap} missing while {option_names[-1]} is there")
-    if len(option_names) == MAX_OPTIONS and "I" in names:
-        raise UserError(f"{path} has an option column I: a question has at most {MAX_OPTIONS} options, A to H")
-    return option_names
+    cells = [item.prompt, *item.options]
+    if not any(isinstance(cell, str) and is_html(cell) for cell in cells):
+        return False
+    prompt, *options = [plain_text(cell) if isinstance(cell, str) else cell for cell in cells]
+    before, after = ([cell_text(cell) for cell in texts if cell_text(cell)] for texts in (item.options, options))
+    if len(after) < len(before) or len(set(after)) < len(set(before)) or not cell_text(prompt):
+        return False
+    item.prompt, item.options = prompt, options
+    if isinstance(item.answer, str):
+        item.answer = plain_text(item.answer)
+    return True
 
 
 class _Question(NamedTuple):
@@ -225,82 +262,75 @@ class _RowReader:
         mendable: what a submission can do without; the same list as `problems` where it must be right.
     """
 
-    def __init__(self, option_names: Sequence[str], mended: list[str] | None):
-        self.option_names = option_names
+    def __init__(self, answers: AnswerColumn, mended: list[str] | None):
+        self.answers = answers
         self.problems: list[str] = []
         self.mendable = self.problems if mended is None else mended
         self._row_of: dict[str, int] = {}
 
-    def read(self, number: int, row: Row) -> _Question:
-        """The question of row `number` (the first is 1), mended where it is wrong."""
-        id_ = cell_text(row.get("id"))
-        where = f"row {number} (id {shown(id_) or 'empty'})"
+    def read(self, item: Item) -> _Question:
+        """The question of a row, mended where it is wrong."""
+        id_ = cell_text(item.id)
+        where = f"row {item.number} (id {shown(id_) or 'empty'})"
+        cells = [("id", item.id), ("prompt", item.prompt), *zip(item.names, item.options, strict=False)]
+        if not isinstance(item.answer, (list, tuple)):
+            cells.append(("answer", item.answer))
         self.problems += [
-            f"{where}: column {name} holds {wrong}, not a text"
-            for name in ("id", "prompt", *self.option_names, "answer")
-            if (wrong := not_a_text(row.get(name)))
+            f"{where}: column {name} holds {wrong}, not a text" for name, cell in cells if (wrong := not_a_text(cell))
         ]
-        self._check_id(id_, number, where)
-        prompt = cell_text(row.get("prompt"))
+        self._check_id(item, id_, where)
+        prompt = cell_text(item.prompt)
         if not prompt:
             self.mendable.append(f"{where}: the prompt is empty")
             prompt = "?"
-        options = self._options(row, where)
-        return _Question(id_, prompt, options, self._answer(row, options, where))
+        options = self._options(item, where)
+        return _Question(id_, prompt, options, self._answer(item, options, where))
 
-    def _check_id(self, id_: str, number: int, where: str) -> None:
+    def _check_id(self, item: Item, id_: str, where: str) -> None:
         if not id_:
-            self.problems.append(f"row {number}: the id is empty")
+            self.problems.append(f"row {item.number}: the id is empty")
         elif "\0" in id_:
             self.problems.append(f"{where}: the id has a NUL character in it")
+        elif is_inexact(item.id):
+            self.problems.append(f"{where}: the id is a number that lost its last digits; save ids as texts")
         elif id_ in self._row_of:
             self.problems.append(f"{where}: the id stands in row {self._row_of[id_]} already")
-        self._row_of.setdefault(id_, number)
+        self._row_of.setdefault(id_, item.number)
 
-    def _options(self, row: Row, where: str) -> list[str]:
+    def _options(self, item: Item, where: str) -> list[str]:
         """The options without the empty ones at the end; one in the middle stays, so that letters keep their place."""
-        options = [cell_text(row.get(name)) for name in self.option_names]
+        options = [cell_text(cell) for cell in item.options]
         while options and not options[-1]:
             options.pop()
         if sum(option != "" for option in options) < MIN_OPTIONS:
-            self.mendable.append(f"{where}: fewer than {MIN_OPTIONS} options are filled in")
-            options = options or list(self.option_names)
+            why = f" ({item.names[0]})" if not item.options else ""
+            self.mendable.append(f"{where}: fewer than {MIN_OPTIONS} options are filled in{why}")
+            names = item.names if item.options else LETTERS[:MIN_OPTIONS]
+            options = options or list(names[: max(len(item.options), MIN_OPTIONS)])
         return options
 
-    def _answer(self, row: Row, options: Sequence[str], where: str) -> int:
+    def _answer(self, item: Item, options: Sequence[str], where: str) -> int:
         """The index of the right option; -1 where the cell is empty or wrong."""
-        answer = cell_text(row.get("answer"))
-        if not answer:
-            return -1
         try:
-            index = letter_index(answer)
-        except ValueError:
-            self.mendable.append(f"{where}: the answer {shown(answer)!r} is not a letter from A to {LETTERS[-1]}")
-            return -1
-        if index < len(options) and options[index]:
-            return index
-        self.mendable.append(f"{where}: the answer is {letter(index)}, and that option is empty")
-        return -1
+            return self.answers.read(item.answer, options, item.labels)
+        except Refused as error:
+            self.mendable.append(f"{where}: {error}")
+            return UNKNOWN
 
 
 # --- writing -------------------------------------------------------------------------------
 
 
-def write_questions(path: Path, questions: Questions) -> None:
-    """Write an exam as CSV, its extra columns at the end."""
-    width = questions.max_options
-    extra = list(questions.extra)
-    write_csv(
-        path,
-        ["id", "prompt", *LETTERS[:width], "answer", *extra],
-        (
-            [
-                questions.ids[row],
-                questions.prompts[row],
-                *(questions.options[row] + [""] * (width - len(questions.options[row]))),
-                letter(questions.answers[row]) if questions.answers[row] >= 0 else "",
-                *(questions.extra[name][row] for name in extra),
-            ]
-            for row in range(len(questions))
-        ),
-    )
+def write_questions(path: Path, questions: Questions, form: str = "csv") -> None:
+    """Write an exam in a form of `formats.forms.WRITTEN`; in this package's own, its extra columns at the end.
+
+    Raises:
+        UserError: the form needs the answer of every question, or cannot hold a text.
+    """
+    writer = WRITTEN[form]
+    if writer.needs_answers:
+        questions.require_answers(f"the form {form}")
+    assert writer.write is not None
+    answers = [int(answer) for answer in questions.answers]
+    exam = ExamToWrite(questions.ids, questions.prompts, questions.options, answers, questions.extra)
+    writer.write(Path(path), exam)

@@ -13,12 +13,14 @@ from typing import Any
 
 # The options' defaults on the command line: a suggestion leaves them out.
 _DEFAULTS = {"workdir": ".", "configs": "configs"}
+# How the question file is read.
+_READING = ("columns", "encoding", "answers_from", "keep_html", "skip_bad_rows")
 # The options of the running command that a suggested verb takes too.
-_OPTIONS = {
-    "train_fold": ("configs", "workdir", "questions", "corpus"),
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "train_fold": ("configs", "workdir", "questions", "corpus", *_READING),
     "index": ("configs", "workdir", "corpus"),
     "tune": ("configs", "workdir"),
-    "reranker": ("configs", "workdir", "questions", "corpus"),
+    "reranker": ("configs", "workdir", "questions", "corpus", *_READING),
 }
 # The `key.path=value` arguments that it takes too, by their beginning.
 _SETTINGS: dict[str, str | tuple[str, ...]] = {
@@ -34,7 +36,8 @@ _running: dict[str, Any] = {}  # the arguments of the running command by name; e
 def running_command(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
     """Keep the arguments of the command `name` until it ends."""
     # The questions to answer are not those to train on.
-    _running.update({key: value for key, value in arguments.items() if (name, key) != ("submit", "questions")})
+    others = ("questions", *_READING) if name == "submit" else ()
+    _running.update({key: value for key, value in arguments.items() if key not in others})
     try:
         yield
     finally:
@@ -72,8 +75,12 @@ def suggest(verb: str, *more: str) -> str:
     words = ["python", *(["train_fold.py"] if verb == "train_fold" else ["-m", "solution", verb]), *more]
     for name in _OPTIONS[verb]:
         value = _running.get(name)
-        if value is not None and str(value) != _DEFAULTS.get(name):
-            words += [f"--{name}", str(value)]
+        option = f"--{name.replace('_', '-')}"
+        if name in ("keep_html", "skip_bad_rows"):
+            words += [option] if str(value) == "True" else []
+        elif value is not None and str(value) != _DEFAULTS.get(name):
+            for text in value if isinstance(value, list) else [value]:
+                words += [option, str(text)]
     if verb in _SETTINGS:
         words += [text for text in _running.get("overrides") or () if text.startswith(_SETTINGS[verb])]
     return shlex.join(words)

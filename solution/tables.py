@@ -1,6 +1,6 @@
-"""Tables as files: CSV, JSON lines and parquet read to rows of cells, CSV written, and how messages show them.
+"""What all tables share: bytes and text of a file, CSV records and JSON objects, cells, how messages show them.
 
-Another form of table is a reader from bytes to names and rows, and a line of `_READERS`.
+The forms of tables that are read are modules of `formats`.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
-import io
 import itertools
 import json
 import math
+import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ _OTHER_MARKS = {
     "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
     "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
 }
+FORMATS = (".csv", ".jsonl", ".parquet")
+"""The endings of the tables that are written."""
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 
 
@@ -79,66 +81,82 @@ def read_bytes(path: Path, what: str) -> bytes:
     return data
 
 
-def decode(data: bytes, path: Path, what: str) -> str:
-    """UTF-8 text (a byte-order mark is dropped).
+def decode(data: bytes, source: str, encoding: str | None = None) -> str:
+    """The text of a file: UTF-8, or UTF-16 and UTF-32 with their byte-order mark (which is dropped).
+
+    Args:
+        source: begins the messages: the file and its path.
+        encoding: of the text, where the user has named it.
 
     Raises:
-        UserError: the bytes are not UTF-8; names the line.
+        UserError: gzip or a zip archive; bytes that are not of the encoding: names the line.
     """
-    for name, marks in _OTHER_MARKS.items():
-        if data.startswith(marks):
-            raise UserError(f"{what} is not UTF-8 but {name.upper()}: {path}. Save it as UTF-8 (iconv -f {name}).")
     if data.startswith(_GZIP):
-        again = "gzipped twice" if path.suffix.lower() == ".gz" else "gzipped, and its name does not end in .gz"
-        raise UserError(f"{what} is {again}: {path}. Gunzip it once.")
+        again = "gzipped twice" if ".gz" in source.lower() else "gzipped, and its name does not end in .gz"
+        raise UserError(f"{source} is {again}. Gunzip it once.")
     if data.startswith(_ZIP):
-        raise UserError(f"{what} is a zip archive or an Excel file: {path}. Unpack it, or save it as CSV.")
-    data = data.removeprefix(codecs.BOM_UTF8)
+        raise UserError(f"{source} is a zip archive or an Excel file. Unpack it, or let its name end in .xlsx or .zip.")
+    if encoding is None:
+        encoding = next((name for name, marks in _OTHER_MARKS.items() if data.startswith(marks)), "utf-8-sig")
     try:
-        return data.decode("utf-8")
+        return data.decode(encoding).removeprefix("\ufeff")
+    except LookupError:
+        raise UserError(f"--encoding {encoding}: Python knows no such encoding (utf-8, utf-16, cp1252, ...)") from None
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
+        # `object` is what was decoded: without the mark of UTF-8.
+        line = error.object[: error.start].count(b"\n") + 1
+        name = "UTF-8" if encoding == "utf-8-sig" else encoding
         raise UserError(
-            f"{what} is not UTF-8: {path}, line {line}, byte 0x{data[error.start]:02x}. "
-            "Save it as UTF-8 (for example: iconv -f latin1 -t utf-8)."
+            f"{source} is not {name}: line {line}, byte 0x{error.object[error.start]:02x}. "
+            + (_advice(data) if encoding == "utf-8-sig" else "Name another --encoding.")
         ) from None
 
 
-def read_rows(path: Path, what: str) -> tuple[list[str], list[Row]]:
-    """Column names and rows of a CSV, JSONL or parquet file.
-
-    Args:
-        what: names the file in messages ("the question file").
-
-    Raises:
-        UserError: see `read_bytes`, `decode`; or the content is not of its format.
-    """
-    path = Path(path)
-    read = _READERS[file_format(path)]
-    return read(read_bytes(path, what), path, what)
+_WESTERN = ("cp1252", "mac_roman", "cp1250")
+_OTHER_ENCODINGS = ("cp1251", "koi8_r", "cp1253", "gb18030", "big5", "cp932", "euc_jp", "cp949")
+_TITLES = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman"}
 
 
-# --- readers: one a form -------------------------------------------------------------------
+def _advice(data: bytes) -> str:
+    """The likely encodings of a text that is not UTF-8, with a line as it would read in each."""
+    from charset_normalizer import from_bytes
+
+    if b"\0" in data[:4]:
+        name = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
+        return f"It looks like UTF-16 without a byte-order mark: --encoding {name} reads it."
+    # Only what tells them apart: the lines that are not UTF-8.
+    lines = [line for line in re.split(rb"[\r\n]+", data) if not _is_utf8(line)]
+    sample = b"\n".join(lines[:2000])
+    # Texts of Latin letters have few bytes beyond ASCII, others mostly such.
+    is_western = sum(byte > 127 for byte in sample) < len(sample) / 5
+    names = list(_WESTERN) if is_western else [*_WESTERN, *_OTHER_ENCODINGS]
+    likely = [match.encoding for match in from_bytes(sample, cp_isolation=names, threshold=1.0)]
+    # Of encodings that read the same the usual one is named.
+    reads = {name: sample.decode(name, "replace") for name in names}
+    likely = [next(other for other in names if reads[other] == reads[name]) for name in [*likely, names[0]]]
+    shortest = min(lines, key=len)
+    shows = [
+        f"as {_TITLES.get(name, name)} a line reads {shown(shortest.decode(name, 'replace').strip(), 100)!r} "
+        f"(--encoding {name})"
+        for name in dict.fromkeys(likely)
+    ]
+    return "It may be of another encoding: " + "; ".join(shows[:2]) + ". Choose the one that reads right."
 
 
-def _parquet_rows(data: bytes, path: Path, what: str) -> tuple[list[str], list[Row]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _is_utf8(data: bytes) -> bool:
     try:
-        # Without threads: a process that ends right after it has used them was once seen to abort.
-        with pq.ParquetFile(io.BytesIO(data)) as file:
-            names = file.schema_arrow.names
-            _refuse_repeated(names, f"{what}: {path}")
-            return names, file.read(use_threads=False).to_pylist()
-    # ValueError: a text that is not UTF-8; OverflowError: a date that Python does not have.
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        message = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{what} is not a whole parquet file: {path} ({message})") from None
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
-def _refuse_repeated(names: Sequence[str], source: str) -> None:
-    repeated = _repeated(names)
+# --- records of CSV, objects of JSON --------------------------------------------------------
+
+
+def refuse_repeated(names: Sequence[str], source: str) -> None:
+    """Raise `UserError` where a name stands twice; columns without a name are no columns."""
+    repeated = _repeated(name for name in names if name)
     if repeated:
         raise UserError(f"{source} has the column {shown(repeated[0])!r} more than once")
 
@@ -147,29 +165,12 @@ def _repeated(names: Iterable[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
-def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys are distinct: of equal ones Python's reader keeps the last and says nothing."""
     row = dict(pairs)
     if len(row) < len(pairs):
         raise ValueError(f"the key {shown(_repeated(name for name, _ in pairs)[0])!r} stands twice")
     return row
-
-
-def _jsonl_rows(data: bytes, path: Path, what: str) -> tuple[list[str], list[Row]]:
-    # Not splitlines: a JSON text may hold other characters that Python takes for the end of a line.
-    lines = decode(data, path, what).split("\n")
-    rows: list[Row] = []
-    for number, row in json_objects(lines, f"{what}: {path}", strict=True):
-        if "\\ud" in lines[number - 1].lower():
-            try:
-                json.dumps(row, ensure_ascii=False).encode()
-            except UnicodeEncodeError:
-                raise UserError(
-                    f"{what}: {path}, line {number} has half of a character (a lone \\uD800 to \\uDFFF escape)"
-                ) from None
-        rows.append(row)
-    names = dict.fromkeys(name for row in rows for name in row)  # a set that keeps the order
-    return list(names), rows
 
 
 def json_objects(lines: Iterable[str], source: str, strict: bool = False) -> Iterator[tuple[int, Row]]:
@@ -186,7 +187,7 @@ def json_objects(lines: Iterable[str], source: str, strict: bool = False) -> Ite
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=_json_object if strict else None)
+            row = json.loads(line, object_pairs_hook=json_object if strict else None)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{source}, line {number} is not JSON ({error})") from None
         if not isinstance(row, dict):
@@ -194,28 +195,24 @@ def json_objects(lines: Iterable[str], source: str, strict: bool = False) -> Ite
         yield number, row
 
 
-def _csv_rows(data: bytes, path: Path, what: str) -> tuple[list[str], list[Row]]:
-    text = decode(data, path, what)
-    if "\0" in text:
-        raise UserError(f"{what}: {path} has a NUL byte in it; it is not a CSV text file")
-    records = csv_records(io.StringIO(text, newline=""), f"{what}: {path}", 1 << 30)
-    _, names = next(records, (0, []))
-    return names, [dict(zip(names, cells, strict=True)) for _, cells in records]
-
-
-def csv_records(lines: Iterable[str], source: str, longest: int) -> Iterator[tuple[int, list[str]]]:
+def csv_records(
+    lines: Iterable[str], source: str, longest: int, separator: str | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """The records of a CSV file, each with the number of its last line: first the columns' names, then the rows.
 
     Args:
         lines: with their ends.
         source: begins the messages: the file and its path.
         longest: characters that a cell may have.
+        separator: between the cells. None: a comma; where there seems to be another one, the file is refused.
+
+    Empty cells behind the last column are dropped, and a row without any text has an empty cell a column.
 
     Raises:
-        UserError: not a CSV file with commas, a repeated column, or a row of more or fewer cells than columns.
+        UserError: not a CSV file with this separator, a repeated column, or a row of more or fewer cells than columns.
     """
     csv.field_size_limit(longest)
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, strict=True, delimiter=separator or ",")
     names: list[str] = []
     try:
         for cells in reader:
@@ -223,13 +220,17 @@ def csv_records(lines: Iterable[str], source: str, longest: int) -> Iterator[tup
                 continue
             if not names:
                 cells = names = [cell.strip() for cell in cells]
-                separator = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
-                if separator:
+                other = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
+                if other and separator is None:
                     raise UserError(
-                        f"{source} parts its columns with {separator!r}; a CSV file here has commas. Save it with "
+                        f"{source} parts its columns with {other!r}; a CSV file here has commas. Save it with "
                         "commas, or as JSONL or parquet."
                     )
-                _refuse_repeated(names, source)
+                refuse_repeated(names, source)
+            elif not any(cell.strip() for cell in cells):
+                cells = [""] * len(names)
+            elif len(cells) > len(names) and not any(cell.strip() for cell in cells[len(names) :]):
+                cells = cells[: len(names)]
             elif len(cells) != len(names):
                 raise UserError(
                     f"{source}, line {reader.line_num}: {len(cells)} cells for {len(names)} columns "
@@ -238,14 +239,6 @@ def csv_records(lines: Iterable[str], source: str, longest: int) -> Iterator[tup
             yield reader.line_num, cells
     except csv.Error as error:
         raise UserError(f"{source}, line {reader.line_num}: not a CSV file ({error})") from None
-
-
-_READERS: dict[str, Callable[[bytes, Path, str], tuple[list[str], list[Row]]]] = {
-    ".csv": _csv_rows,
-    ".jsonl": _jsonl_rows,
-    ".parquet": _parquet_rows,
-}
-FORMATS = tuple(_READERS)
 
 
 # --- cells and columns ---------------------------------------------------------------------

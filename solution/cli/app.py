@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from solution import __version__
-from solution.cli import demo, doctor, ensemble, generate, kaggle, merge, retrieval
+from solution.cli import convert, demo, doctor, ensemble, generate, kaggle, merge, retrieval
 from solution.cli.options import APP_SETTINGS
 
 _HELP = """LLM Science Exam: rank the options of science questions.
@@ -75,6 +75,7 @@ def _a_group_of_one_verb() -> None:
     """With a callback Typer asks for the verb's name, though there is one verb only."""
 
 
+app.command("convert", short_help="Write a question file in another form.")(convert.convert)
 app.command("index")(retrieval.index)
 app.command(INDEX_TUNE, short_help="Try the kinds of dense index on this corpus.")(retrieval.index_tune)
 app.command("generate", short_help="Make an exam from the passages of a corpus.")(generate.generate)

@@ -19,6 +19,7 @@ from solution.cli.options import (
     not_negative,
     read_exam,
     read_settings,
+    reads_exam,
 )
 from solution.command import command
 from solution.ensemble.imported import import_oof as import_answers
@@ -26,6 +27,7 @@ from solution.ensemble.table import print_cascade, print_rankers, print_search, 
 from solution.ensemble.tune import deployment_of, rankers_with_oof, run_tune
 from solution.errors import UserError
 from solution.folds import exam_folds, taken_back_when_refused
+from solution.formats.items import Reading
 from solution.metrics import bootstrap_interval, credit_at_k
 from solution.progress import say
 from solution.questions import LETTERS
@@ -34,15 +36,18 @@ from solution.workdir import Workdir
 
 
 @command
+@reads_exam
 def folds(
     overrides: OverridesArgument = None,
     questions: QuestionsOption = None,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
+    *,
+    reading: Reading,
 ) -> None:
     """Part the questions into folds and show their balance."""
     run = read_settings(configs, overrides)
-    exam = read_exam(questions, Workdir.at(workdir))
+    exam = read_exam(questions, Workdir.at(workdir), reading=reading)
     folder = Workdir.open(workdir)
     fold_of = exam_folds(exam, run.ensemble, folder.folds)
     lacking = int((exam.answers < 0).sum())
@@ -57,6 +62,7 @@ def folds(
 
 
 @command
+@reads_exam
 def import_oof(
     file: Annotated[Path, typer.Argument(help="id and p_A,p_B,... or A,B,...: CSV, JSONL or parquet.")],
     overrides: OverridesArgument = None,
@@ -65,6 +71,8 @@ def import_oof(
     questions: QuestionsOption = None,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
+    *,
+    reading: Reading,
 ) -> None:
     """Add the out-of-fold probabilities that another program made: they join the blend of `tune`.
 
@@ -74,7 +82,7 @@ def import_oof(
     if not name:
         raise UserError("give the ranker a name with --name NAME")
     run = read_settings(configs, overrides)
-    exam = read_exam(questions, Workdir.at(workdir))
+    exam = read_exam(questions, Workdir.at(workdir), reading=reading)
     folder = Workdir.open(workdir)
     with taken_back_when_refused(folder):
         fold_of = exam_folds(exam, run.ensemble, folder.folds)
@@ -115,6 +123,7 @@ def tune(
 
 
 @command
+@reads_exam
 def report(
     questions: QuestionsOption = None,
     output: Annotated[Path | None, typer.Option(help="The folder to write. Default: WORKDIR/report.")] = None,
@@ -132,10 +141,12 @@ def report(
         ),
     ] = None,
     workdir: WorkdirOption = HERE,
+    *,
+    reading: Reading,
 ) -> None:
     """Write what `tune` found as one HTML page and PNGs: scores, weights, calibration, the worst questions."""
     folder = Workdir.existing(workdir)
     given = questions is not None or folder.questions.exists()
-    exam = read_exam(questions, folder) if given else None
+    exam = read_exam(questions, folder, reading=reading) if given else None
     files = write_report(folder, exam, output or folder.root / "report", by or (), gold)
     print(f"{files[0]} and {len(files) - 1} plots beside it")

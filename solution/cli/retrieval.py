@@ -18,12 +18,14 @@ from solution.cli.options import (
     WorkdirOption,
     read_exam,
     read_settings,
+    reads_exam,
 )
 from solution.command import command
 from solution.config import Run
 from solution.errors import UserError
 from solution.exam import Contexts
 from solution.folds import taken_back_when_refused
+from solution.formats.items import Reading
 from solution.questions import Questions
 from solution.retrieval.contexts.build import build_contexts
 from solution.retrieval.contexts.comparison import compare, table
@@ -63,6 +65,7 @@ def index(
 
 
 @command
+@reads_exam
 def index_tune(
     overrides: OverridesArgument = None,
     corpus: CorpusOption = None,
@@ -74,6 +77,8 @@ def index_tune(
     kinds: Annotated[str | None, typer.Option(help="Only these kinds, separated by commas.")] = None,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
+    *,
+    reading: Reading,
 ) -> None:
     """Try the kinds of dense index on the corpus's passages and print what each finds, needs and takes.
 
@@ -81,7 +86,7 @@ def index_tune(
     """
     run = _settings_with_index(configs, overrides, corpus)
     folder = Workdir.open(workdir)
-    exam = None if questions is None else read_exam(questions, folder)
+    exam = None if questions is None else read_exam(questions, folder, reading=reading)
     tune_index(run.retrieval, folder, exam, queries, recall, kinds)
 
 
@@ -94,6 +99,7 @@ def _settings_with_index(configs: Path, overrides: list[str] | None, corpus: str
 
 # More than seven parameters: each is an option of the command line.
 @command
+@reads_exam
 def contexts(
     overrides: OverridesArgument = None,
     questions: QuestionsOption = None,
@@ -115,6 +121,8 @@ def contexts(
     ] = None,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
+    *,
+    reading: Reading,
 ) -> None:
     """Retrieve the passages that the rankers will read."""
     if gold is not None and not report:
@@ -124,7 +132,7 @@ def contexts(
         raise UserError(f"--report compares searches, and retrieval.source is {run.retrieval.source!r}")
     # To look at contexts needs a folder in which some were made: a wrong name is refused, not made a new folder.
     looks = show > 0 or report or explain is not None
-    exam = read_exam(questions, Workdir.existing(workdir) if looks else Workdir.at(workdir))
+    exam = read_exam(questions, Workdir.existing(workdir) if looks else Workdir.at(workdir), reading=reading)
     folder = Workdir.open(workdir)
     if explain is not None and explain not in exam.ids:
         raise UserError(f"--explain {explain}: no question has this id")
@@ -153,6 +161,7 @@ def _print_contexts(exam: Questions, contexts: Contexts, show: int) -> None:
 
 
 @command
+@reads_exam
 def reranker_train(
     overrides: OverridesArgument = None,
     fold: Annotated[int | None, typer.Option(help="Only the reranker of this fold, from 0. Default: all.")] = None,
@@ -160,13 +169,15 @@ def reranker_train(
     corpus: CorpusOption = None,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
+    *,
+    reading: Reading,
 ) -> None:
     """Train the reranker of each fold on the other folds' questions and passages retrieved for them; show its gain.
 
     What is finished is not done again; a run that was killed goes on from its last checkpoint.
     """
     run = read_settings(configs, overrides, corpus)
-    exam = read_exam(questions, Workdir.at(workdir))
+    exam = read_exam(questions, Workdir.at(workdir), reading=reading)
     folder = Workdir.open(workdir)
     folds = range(run.ensemble.folds) if fold is None else [fold]
     with taken_back_when_refused(folder):

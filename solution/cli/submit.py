@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from solution.cli.options import APP_SETTINGS, OverridesArgument, named_values, read_exam
+from solution.cli.options import APP_SETTINGS, OverridesArgument, named_values, read_exam, reads_exam
 from solution.command import command
 from solution.errors import UserError
 from solution.files import without_hashing
+from solution.formats.items import Reading
 from solution.inference.limits import Limits, parse_duration
 from solution.inference.outputs import Outputs
 from solution.inference.submit import run_submission
@@ -26,6 +27,7 @@ submit_app = typer.Typer(**APP_SETTINGS)  # type: ignore[arg-type]
 # More than seven parameters, and many lines: each parameter is an option of the command line.
 @submit_app.command()
 @command
+@reads_exam
 def submit(
     overrides: OverridesArgument = None,
     questions: Annotated[
@@ -71,6 +73,8 @@ def submit(
             help="Folder whose weights/ and cache/ are used, or a bundle. Default: this one, or a kernel's bundle."
         ),
     ] = None,
+    *,
+    reading: Reading,
 ) -> None:
     """Answer every question with the ensemble in WORKDIR/weights, one model in memory at a time. Uses no network.
 
@@ -79,6 +83,8 @@ def submit(
     best answer until then written.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if reading.skip_bad_rows:
+        raise UserError("--skip-bad-rows: a submission answers every row; those that are wrong are told")
     limits = Limits(
         parse_duration(deadline, "--deadline") if deadline is not None else None,
         parse_duration(ranker_timeout, "--ranker-timeout"),
@@ -87,7 +93,7 @@ def submit(
     )
     place = find_place(workdir, questions, output, overrides or [])
     folder, outputs = place.workdir, Outputs(place.output, ranked, probabilities)
-    exam = read_exam(place.questions, folder, to_answer=True)
+    exam = read_exam(place.questions, folder, to_answer=True, reading=reading)
     source = (place.questions or folder.test).resolve()
     for path in outputs.answers:
         if path.resolve() == source:

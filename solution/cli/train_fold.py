@@ -18,10 +18,12 @@ from solution.cli.options import (
     WorkdirOption,
     read_exam,
     read_settings,
+    reads_exam,
 )
 from solution.command import command
 from solution.errors import UserError
 from solution.folds import taken_back_when_refused
+from solution.formats.items import Reading
 from solution.learning import distributed
 from solution.training.full import train_full
 from solution.training.run import train_folds
@@ -33,6 +35,7 @@ train_fold_app = typer.Typer(**APP_SETTINGS)  # type: ignore[arg-type]
 # More than seven parameters: each is an option of the command line.
 @train_fold_app.command()
 @command
+@reads_exam
 def train_fold(
     overrides: OverridesArgument = None,
     fold: Annotated[int | None, typer.Option(help="Which fold is left out and scored, from 0.")] = None,
@@ -49,6 +52,8 @@ def train_fold(
     corpus: CorpusOption = None,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
+    *,
+    reading: Reading,
 ) -> None:
     """Train rankers on all folds but one and write weights, metrics and OOF probabilities (or on all, with --full).
 
@@ -64,7 +69,7 @@ def train_fold(
     if ranker is not None and config is not None:
         raise UserError("give either --ranker NAME or --config FILE, not both")
     run = read_settings(configs, overrides, corpus, ranker, config)
-    exam = read_exam(questions, Workdir.at(workdir))
+    exam = read_exam(questions, Workdir.at(workdir), reading=reading)
     folder = Workdir.open(workdir)
     with taken_back_when_refused(folder):
         if full:

@@ -10,6 +10,7 @@ from solution.doctor import folder, machine, options
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, Report, failure, guarded
 from solution.doctor.submission import submission
+from solution.formats.items import Reading
 
 
 def examine(
@@ -18,16 +19,18 @@ def examine(
     questions: Path | None = None,
     corpus: str | None = None,
     overrides: Sequence[str] = (),
+    reading: Reading | None = None,
 ) -> Report:
     """Run every check. Raises nothing: an error is a finding.
 
     Args:
         questions: those to answer; None: WORKDIR/test.csv where there is one.
         overrides: settings as on the command line of training.
+        reading: how the question files are to be read.
     """
     report = Report()
     try:
-        examined = Examined(workdir, configs, questions, corpus, overrides)
+        examined = Examined(workdir, configs, questions, corpus, overrides, reading)
     except Exception as error:  # noqa: BLE001 - see guarded
         report.findings.append(failure("Kaggle", "the bundle", error))
         return report

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from solution.config import RankerConfig, RetrievalConfig, Run, needs_contexts
 from solution.config_files import load_run
 from solution.ensemble.record import EnsembleRecord, load_ensemble
+from solution.formats.items import Reading
 from solution.inference.trained import TrainedRanker, imported_rankers, read_rankers
 from solution.kaggle.kernel import find_place, kernel_root
 from solution.questions import Questions, read_questions
@@ -64,8 +66,15 @@ class Examined:
     """
 
     def __init__(
-        self, workdir: Path, configs: Path, questions: Path | None, corpus: str | None, overrides: Sequence[str]
+        self,
+        workdir: Path,
+        configs: Path,
+        questions: Path | None,
+        corpus: str | None,
+        overrides: Sequence[str],
+        reading: Reading | None = None,
     ):
+        self._reading = reading or Reading()
         self.workdir, self.configs, self.questions = Workdir(workdir), configs, questions
         submit_overrides: list[str] = []
         root = kernel_root()
@@ -74,7 +83,7 @@ class Examined:
             self.workdir, self.questions, submit_overrides = place.workdir, place.questions, place.overrides
         self.test_path = self.questions or self.workdir.test
         self.run: ReadOnce[Run] = ReadOnce(lambda: load_run(configs, overrides, corpus=corpus))
-        self.exam: ReadOnce[Questions] = ReadOnce(lambda: read_questions(self.workdir.questions))
+        self.exam: ReadOnce[Questions] = ReadOnce(lambda: read_questions(self.workdir.questions, reading=self._reading))
         self.test: ReadOnce[tuple[Questions, list[str]]] = ReadOnce(self._read_test)
         self.ensemble: ReadOnce[EnsembleRecord] = ReadOnce(lambda: load_ensemble(self.workdir))
         self.trained: ReadOnce[list[TrainedRanker]] = ReadOnce(lambda: self._read_rankers(submit_overrides))
@@ -82,7 +91,7 @@ class Examined:
 
     def _read_test(self) -> tuple[Questions, list[str]]:
         wrong: list[str] = []
-        return read_questions(self.test_path, wrong), wrong
+        return read_questions(self.test_path, wrong, replace(self._reading, needs_id=True)), wrong
 
     def _read_rankers(self, overrides: Sequence[str]) -> list[TrainedRanker]:
         ensemble = self.ensemble.get()

@@ -16,8 +16,10 @@ from solution.config import RANKER_NAME
 from solution.errors import UserError
 from solution.files import file_hash
 from solution.folds import exam_with_folds_hash
+from solution.formats.columns import make_whole
+from solution.formats.forms import read_table
 from solution.questions import LETTERS, Questions
-from solution.tables import cell_text, read_rows, shown
+from solution.tables import cell_text, shown
 from solution.workdir import Workdir
 
 _SHOWN = 8
@@ -41,8 +43,10 @@ def read_answers(
         UserError: not such a file; ids missing, unknown or repeated; another fold or answer; a value that is no number
             (NaN), negative or for an option that the question does not have; a row that does not sum to 1.
     """
-    names, rows = read_rows(path, "the file of answers")
-    columns = _option_columns(path, names, questions.max_options)
+    answers = read_table(path, "the file of answers")
+    rows = answers.rows
+    make_whole(rows, ["id"])  # as the exam's ids are read
+    columns = _option_columns(path, answers.names, questions.max_options)
 
     # Each row into its question's place, in float64 and as wide as the letters go; what is wrong is collected.
     table = np.zeros((len(questions), len(LETTERS)))

@@ -1,0 +1,295 @@
+"""Which columns of a table are question, options and answer: by the names that this package and benchmarks use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from solution.errors import UserError
+from solution.formats.answers import is_missing
+from solution.formats.items import LETTERS, Item, Reading, Table
+from solution.formats.options import LISTS, OptionColumns, find_options, key_of, letter_columns, parsed
+from solution.tables import Row, cell_text, listed, shown
+
+_PROMPTS = (
+    *("prompt", "question", "question_text", "questiontext", "question_stem", "stem", "query", "problem"),
+    *("startphrase", "ctx", "goal", "sentence", "sent1", "input"),
+)
+_IDS = ("id", "qid", "question_id", "questionid", "q_id", "uid", "guid", "item_id", "idx", "index", "example_id")
+_ANSWERS = (
+    *("answer", "answer_key", "answerkey", "correct_answer", "correctanswer", "correct_option", "correct_choice"),
+    *("correct", "right_answer", "right_option", "label", "labels", "gold", "gold_label", "target", "cop"),
+    *("answer_idx", "answer_index", "answer_letter", "correct_index", "correct_idx", "ans", "key", "solution"),
+)
+# Not those that explain the answer (MedMCQA's exp): the user may name them, but they give it away.
+_CONTEXTS = (*("support", "passage", "article", "paragraph", "fact1", "combinedfact", "background"),)
+_OWN = ("id", "prompt", "answer", "context", "options", "choices")
+"""Names that `--columns` may give beside those of the letters."""
+
+
+@dataclass
+class Columns:
+    """What the columns of a table are; None: it has no such column.
+
+    Attributes:
+        is_own: they are the columns of this package, and nothing had to be recognised.
+        start: what the form's numbers count from, where it is known.
+    """
+
+    prompt: str
+    options: OptionColumns
+    answer: str | None = None
+    id: str | None = None
+    context: str | None = None  # of another name than "context"
+    is_own: bool = False
+    start: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def items_of(table: Table, reading: Reading, source: str) -> tuple[list[Item], Columns]:
+    """The questions of a table as they stand in its rows.
+
+    Args:
+        source: begins the messages: the file's path.
+
+    Raises:
+        UserError: no columns of prompt and options are known, a column that `--columns` names is not there, or the
+            ids that a submission needs are missing.
+    """
+    table = _exploded(table)
+    columns = _recognised(table, reading, source)
+    columns.id = columns.id or _id_column(table, columns, reading, source)
+    make_whole(table.rows, [columns.prompt, columns.answer, columns.id, *columns.options.names])
+    ids = _ids(table, columns)
+    known = {columns.prompt, columns.answer, columns.id, columns.context, *columns.options.names} - {None}
+    items = []
+    for number, (row, id_) in enumerate(zip(table.rows, ids, strict=True), 1):
+        prompt, nested = row.get(columns.prompt), None
+        if not columns.is_own and isinstance(
+            parsed(prompt), dict
+        ):  # ARC, CommonsenseQA: {"stem": ..., "choices": [...]}
+            nested = {key_of(key): value for key, value in parsed(prompt).items()}
+            prompt = next((nested[key] for key in ("stem", "text", "question") if key in nested), prompt)
+        if nested and any(key in nested for key in LISTS):
+            name = next(key for key in LISTS if key in nested)
+            options = OptionColumns("list", [name], "").read(nested, cell_text(prompt))
+        else:
+            options = columns.options.read(row, cell_text(prompt))
+        answer = row.get(columns.answer) if columns.answer else None
+        labels = options.labels
+        if options.right is not None:
+            labels = list(LETTERS[: len(options.cells)])
+            answer = [labels[place] for place in options.right if place < len(labels)]
+        names = columns.options.names if columns.options.kind == "columns" else [f"option {x}" for x in LETTERS]
+        extra = {name: row.get(name) for name in table.names if name not in known}
+        if columns.context:
+            extra["context"] = row.get(columns.context)
+        item = Item(number, id_, prompt, options.cells, names, answer, labels, extra)
+        if options.problem:
+            item.options, item.names = [], [f"the column {columns.options.names[0]!r} {options.problem}"]
+        items.append(item)
+    return items, columns
+
+
+def _exploded(table: Table) -> Table:
+    """RACE's own files hold an article a row, with lists of questions, options and answers: a row a question."""
+    if not {"questions", "options", "answers"} <= set(table.names):
+        return table
+    rows: list[Row] = []
+    for row in table.rows:
+        parts = [row.get(name) for name in ("questions", "options", "answers")]
+        if not all(isinstance(part, list) for part in parts) or len({len(part) for part in parts if part}) > 1:
+            return table
+        rest = {name: cell for name, cell in row.items() if name not in ("questions", "options", "answers")}
+        for place, (question, options, answer) in enumerate(zip(*(part or [] for part in parts), strict=False)):
+            id_ = {"id": f"{cell_text(rest['id'])}-{place}"} if cell_text(rest.get("id")) else {}
+            rows.append({**rest, **id_, "question": question, "options": options, "answer": answer})
+    names = [name for name in table.names if name not in ("questions", "options", "answers")]
+    return Table([*names, "question", "options", "answer"], rows, table.form, table.notes, is_plain=table.is_plain)
+
+
+# --- which column is what ------------------------------------------------------------------
+
+
+def _recognised(table: Table, reading: Reading, source: str) -> Columns:
+    given = _given(table.names, reading, source)
+    if not given and {"prompt", "A", "B"} <= set(table.names):
+        return _own_columns(table.names, source)
+    keys: dict[str, str] = {}
+    for name in table.names:
+        keys.setdefault(key_of(name), name)
+    prompt = given.get("prompt") or next((keys[key] for key in _PROMPTS if key in keys), None)
+    letters = [given[letter] for letter in LETTERS if letter in given]
+    options = OptionColumns("columns", letters, "the columns named") if letters else None
+    named = given.get("options") or given.get("choices")
+    if named:
+        options = OptionColumns("list", [named], f"a list {named}")
+    answer = given.get("answer")
+    taken = {name for name in (*given.values(), prompt) if name is not None}
+    options = options or find_options(table.names, taken)
+    if prompt is not None and options is None and _is_nested(table.rows, prompt):
+        options = OptionColumns("list", [prompt], "the question's own choices")
+    if prompt is None or options is None:
+        raise _unknown(table.names, prompt, options, source)
+    if answer is None:
+        # The first that holds anything: AGIEval has both `label` and an empty `answer`.
+        there = [keys[key] for key in _ANSWERS if key in keys and keys[key] not in (*options.names, prompt)]
+        full = [name for name in there if any(not is_missing(row.get(name)) for row in table.rows[:1000])]
+        answer = next(iter(full or there), None)
+    context = given.get("context") or (None if "context" in table.names else keys.get("context"))
+    columns = Columns(prompt, options, answer, given.get("id"), context)
+    columns.start = _known_start(keys, options)
+    columns.is_own = not given and {prompt, *options.names} <= {"prompt", *LETTERS}
+    if table.is_plain:
+        columns.notes.append(f"{len(table.rows)} question{'s' if len(table.rows) > 1 else ''}")
+    elif not columns.is_own:
+        parts = [f"prompt is {shown(prompt)!r}", f"options are {options.form}"]
+        parts += [f"answer is {shown(answer)!r}"] if answer else []
+        columns.notes.append(", ".join(parts))
+        support = next((keys[key] for key in _CONTEXTS if key in keys), None)
+        if context is None and "context" not in table.names and support is not None:
+            columns.notes.append(f"{support!r} can be the context: --columns context={support}")
+    return columns
+
+
+def _own_columns(names: Sequence[str], source: str) -> Columns:
+    """This package's columns, which have gone before all others since its first version."""
+    letters = letter_columns(names, names)
+    gap = next((name for name in LETTERS[:8] if name in names and name not in letters), None)
+    if gap:
+        raise UserError(f"{source}: option column {LETTERS[len(letters)]} missing while {gap} is there")
+    cased = {name.casefold(): name for name in reversed(names)}
+    answer, id_ = (name if name in names else cased.get(name) for name in ("answer", "id"))
+    return Columns("prompt", OptionColumns("columns", letters, "its letters"), answer, id_, is_own=True)
+
+
+def _given(names: Sequence[str], reading: Reading, source: str) -> dict[str, str]:
+    """The columns that the user named, by this package's names."""
+    given = {}
+    for own, name in reading.columns.items():
+        role = own if own in LETTERS else own.lower()
+        if role not in _OWN and role not in LETTERS:
+            raise UserError(f"--columns {own}={name}: {own} is none of {', '.join(_OWN)}, A to Z")
+        match = name if name in names else next((other for other in names if key_of(other) == key_of(name)), None)
+        if match is None:
+            raise UserError(f"--columns {own}={name}: {source} has no column {shown(name)}; it has {listed(names)}")
+        given[role] = match
+    letters = "".join(sorted(letter for letter in given if letter in LETTERS))
+    if letters and (len(letters) < 2 or not LETTERS.startswith(letters)):
+        raise UserError(f"--columns names the options {', '.join(letters)}: give A, B, ... without a gap")
+    return given
+
+
+def _is_nested(rows: Sequence[Row], prompt: str) -> bool:
+    cell = parsed(rows[0].get(prompt)) if rows else None
+    return isinstance(cell, dict) and any(key_of(key) in LISTS for key in cell)
+
+
+def _known_start(keys: dict[str, str], options: OptionColumns) -> int | None:
+    """What numbers count from in forms whose authors say so: MMLU, SWAG and HellaSwag."""
+    mmlu = {"question", "subject", "choices", "answer"} <= set(keys)
+    endings = key_of(options.names[0]).startswith("ending")
+    return 0 if mmlu or endings else None
+
+
+def _unknown(names: Sequence[str], prompt: str | None, options: OptionColumns | None, source: str) -> UserError:
+    parts = [*(["prompt"] if prompt is None else []), *(["A", "B"] if options is None else [])]
+    if options is None and "A" in names:
+        parts.remove("A")
+    missing = f"column{'s' if len(parts) > 1 else ''} {', '.join(parts)} missing"
+    return UserError(
+        f"{source}: {missing}; it has {listed(names)}. A question file has the columns id,prompt,A,B,...,answer, or "
+        "those of a known benchmark (docs/formats.md); name others with --columns prompt=NAME,A=NAME,B=NAME,answer=NAME"
+    )
+
+
+# --- ids and numbers -----------------------------------------------------------------------
+
+
+def _id_column(table: Table, columns: Columns, reading: Reading, source: str) -> str | None:
+    """The column of the ids: `id` in any case, or another that may be it and tells all rows apart; None: there is none.
+
+    Raises:
+        UserError: there is no `id`, and the file is one to answer.
+    """
+    keys: dict[str, str] = {}
+    for name in table.names:
+        keys.setdefault(key_of(name), name)
+    if "id" in keys and keys["id"] not in columns.options.names:
+        return keys["id"]
+    if reading.needs_id:
+        raise UserError(
+            f"{source}: column id missing; it has {listed(table.names)}. The answers of a submission need the ids of "
+            "the questions: name their column (--columns id=NAME), or number the rows (python -m solution convert)"
+        )
+    for key in _IDS:
+        if key in keys and _are_ids([row.get(keys[key]) for row in table.rows]):
+            columns.notes.append(f"the ids are the column {shown(keys[key])!r}")
+            return keys[key]
+    return None
+
+
+def _ids(table: Table, columns: Columns) -> list[Any]:
+    """The ids of all rows: those of their column, of a first column without name, or the rows' numbers from 0."""
+    if columns.id is not None:
+        return [row.get(columns.id) for row in table.rows]
+    if table.index is not None and _are_ids(table.index):
+        columns.notes.append("it has no column id: its first column, which has no name, is taken for it")
+        return table.index
+    columns.notes.append("it has no ids: its rows are numbered from 0")
+    return [str(row) for row in range(len(table.rows))]
+
+
+def _are_ids(cells: Sequence[Any]) -> bool:
+    """Whether cells are texts or numbers, none empty and no two equal."""
+    texts = [cell_text(cell) for cell in cells if isinstance(cell, (str, int, float))]
+    return len(texts) == len(cells) and all(texts) and len(set(texts)) == len(texts)
+
+
+def make_whole(rows: Sequence[Row], names: Sequence[str | None]) -> None:
+    """Numbers that pandas made floats, since a cell of their column is missing, become whole again: 2.0 is "2".
+
+    A column with a true fraction stays as it is. Those of text files are texts, and stay as they stand.
+    """
+    for name in names:
+        cells = [row.get(name) for row in rows] if name is not None else []
+        numbers = [part for cell in cells for part in (cell if isinstance(cell, list) else [cell])]
+        if not any(isinstance(cell, float) for cell in numbers) or not all(map(_is_whole, numbers)):
+            continue
+        for row in rows:
+            cell = row.get(name)  # type: ignore[arg-type]
+            row[name] = [_whole(part) for part in cell] if isinstance(cell, list) else _whole(cell)  # type: ignore[index]
+
+
+def _is_whole(cell: Any) -> bool:
+    """True of missing cells, whole numbers, and floats that stand for one exactly."""
+    if cell is None or cell_text(cell) == "" or (isinstance(cell, int) and not isinstance(cell, bool)):
+        return True
+    return isinstance(cell, float) and abs(cell) < 2**53 and cell == int(cell)
+
+
+def _whole(cell: Any) -> Any:
+    return int(cell) if isinstance(cell, float) and cell == cell else cell
+
+
+def is_inexact(cell: Any) -> bool:
+    """True of a number so large that a float holds it and its neighbours alike: it is no id."""
+    return isinstance(cell, float) and cell == cell and abs(cell) != float("inf") and abs(cell) >= 2**53
+
+
+def mmlu_rows(grid: Sequence[Sequence[str]]) -> list[Row] | None:
+    """The rows of a CSV file without a header in the form of MMLU: question, options, and the letter of the right one.
+
+    None where it has another form. A question is a sentence: a file of ids, prompts, options and letters is none.
+    """
+    width = len(grid[0]) if grid else 0
+    letters = LETTERS[: width - 2]
+    if not 4 <= width <= len(LETTERS) + 2 or any(len(row) != width or row[-1].strip() not in letters for row in grid):
+        return None
+    sentences = sum(bool(re.search(r"\S\s+\S+\s+\S", row[0])) for row in grid)
+    if sentences < len(grid) * 0.9 or not all(grid[0]):
+        return None
+    names = ["prompt", *letters, "answer"]
+    return [dict(zip(names, row, strict=True)) for row in grid]

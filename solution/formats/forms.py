@@ -1,0 +1,106 @@
+"""The list of forms of question files: their endings, how they are read and written. Another form is a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from solution.errors import UserError
+from solution.formats.columns import Columns, items_of, mmlu_rows
+from solution.formats.gift import is_aiken, read_aiken, read_gift, write_aiken, write_gift
+from solution.formats.items import ExamToWrite, Item, Reading, Source, Table
+from solution.formats.moodle import read_moodle, write_moodle
+from solution.formats.own import write_csv_exam, write_jsonl, write_parquet
+from solution.formats.qti import read_qti
+from solution.formats.tabular import headless, read_arrow, read_csv, read_excel, read_folder, read_json, read_parquet
+from solution.tables import decode, read_bytes
+
+Reader = Callable[[bytes, Source], Table]
+Writer = Callable[[Path, ExamToWrite], None]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of question files.
+
+    Attributes:
+        name: for `convert --to`, and for messages.
+        endings: of the files' names.
+        write: None where it is only read.
+        needs_answers: a question without its answer cannot be written.
+        drops: what `write` leaves out, in words.
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    read: Reader
+    write: Writer | None = None
+    needs_answers: bool = False
+    drops: str = ""
+
+
+def _read_text(data: bytes, source: Source) -> Table:
+    """A text file whose name does not tell its form: Aiken, GIFT or a table."""
+    text = decode(data, str(source), source.encoding).replace("\r\n", "\n").replace("\r", "\n")
+    if is_aiken(text):
+        return read_aiken(data, source)
+    if text.lstrip().startswith(("{", "[")):
+        return read_json(data, source)
+    return read_gift(data, source) if "{" in text and "=" in text else read_csv(data, source)
+
+
+def _read_xml(data: bytes, source: Source) -> Table:
+    return read_moodle(data, source) if b"<quiz" in data[:4096] else read_qti(data, source)
+
+
+FORMS = (
+    Form("csv", (".csv", ".tsv", ".tab"), read_csv, write_csv_exam),
+    Form("jsonl", (".jsonl", ".json", ".ndjson"), read_json, write_jsonl),
+    Form("parquet", (".parquet",), read_parquet, write_parquet),
+    Form("arrow", (".arrow", ".feather"), read_arrow),
+    Form("excel", (".xlsx", ".xlsm"), read_excel),
+    Form("gift", (".gift",), read_gift, write_gift, True, "further columns"),
+    Form("moodle", (".xml",), _read_xml, write_moodle, True, "further columns"),
+    Form("aiken", (".aiken",), read_aiken, write_aiken, True, "ids, further columns and line ends"),
+    Form("text", (".txt",), _read_text),
+    Form("qti", (".zip",), read_qti),
+)
+BY_ENDING = {ending: form for form in FORMS for ending in form.endings}
+WRITTEN = {form.name: form for form in FORMS if form.write is not None}
+
+
+def read_table(path: Path, what: str, encoding: str | None = None) -> Table:
+    """The table in a file of any form (gzipped where its name ends in .gz), or in a folder of Arrow or parquet files.
+
+    Args:
+        what: names the file in messages ("the question file").
+
+    Raises:
+        UserError: an unknown ending; see `read_bytes` and `decode`; or the content is not of its form.
+    """
+    if path.is_dir():
+        return read_folder(path, what)
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    ending = suffixes[-1] if suffixes else ""
+    if ending not in BY_ENDING:
+        raise UserError(
+            f"{path}: unknown file type {ending or '(none)'!r}; use {', '.join(BY_ENDING)}, or one with .gz"
+        )
+    return BY_ENDING[ending].read(read_bytes(path, what), Source(path, what, encoding))
+
+
+def read_items(path: Path, what: str, reading: Reading) -> tuple[list[Item], Columns, Table]:
+    """The questions of a file as they stand in it, with the columns that were recognised; see `items_of`."""
+    table = read_table(path, what, reading.encoding)
+    try:
+        return *items_of(table, reading, str(path)), table
+    except UserError:
+        # MMLU's own CSV files have no header: their first line is a question.
+        rows = mmlu_rows(headless(table)) if table.form.startswith("CSV") and not reading.columns else None
+        if rows is None or reading.needs_id:
+            raise
+    table = Table(list(rows[0]), rows, table.form, ["it has no header: question, options, letter of the answer"])
+    return *items_of(table, reading, str(path)), table

@@ -1,0 +1,104 @@
+"""Moodle XML: a question bank as Moodle exports and imports it (docs.moodle.org, "Moodle XML format")."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from solution.errors import UserError
+from solution.files import write_text
+from solution.formats.html import plain_text
+from solution.formats.items import ExamToWrite, Source, Table
+from solution.formats.xml import parse, text_of, xml_text
+from solution.tables import Row
+
+
+def read_moodle(data: bytes, source: Source) -> Table:
+    """The multiple-choice questions of a question bank; the others are counted.
+
+    Its categories become a column of this name.
+
+    Raises:
+        UserError: not XML, or no `quiz` of questions.
+    """
+    quiz = parse(data, str(source))
+    if quiz.tag != "quiz":
+        raise UserError(f"{source} is XML and no Moodle question bank: its root is {quiz.tag!r}, not 'quiz'")
+    rows: list[Row] = []
+    left_out: Counter[str] = Counter()
+    category = ""
+    for question in quiz.iter("question"):
+        kind = question.get("type", "")
+        if kind == "category":
+            category = _text(question.find("category"))
+        elif kind == "truefalse" or kind == "multichoice":
+            rows.append(_row(question, category))
+        else:
+            left_out[kind or "no type"] += 1
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    notes = [f"{count} questions of the type {kind} left out" for kind, count in left_out.items()]
+    if not rows:
+        raise UserError(f"{source} has no multiple-choice question" + (f" ({', '.join(notes)})" if notes else ""))
+    # Questions of an export often share a name, and most have no idnumber.
+    ids = [row["id"] for row in rows]
+    if len(set(ids)) < len(ids) or not all(ids):
+        rows = [{"title": row.pop("id"), **row} for row in rows]
+        names[names.index("id")] = "title"
+    return Table(names, rows, "Moodle XML", notes, is_plain=True)
+
+
+def _row(question: Element, category: str) -> Row:
+    options: list[dict[str, Any]] = []
+    for answer in question.findall("answer"):
+        text = _text(answer)
+        # More than one right answer: Moodle gives each a share of the points.
+        is_right = _number(answer.get("fraction", "0")) > 0
+        options.append(
+            {"text": text.capitalize() if question.get("type") == "truefalse" else text, "correct": is_right}
+        )
+    row: Row = {
+        "id": text_of(question.find("idnumber")) or _text(question.find("name")),
+        "prompt": _text(question.find("questiontext")),
+        "options": options,
+    }
+    feedback = _text(question.find("generalfeedback"))
+    return row | ({"explanation": feedback} if feedback else {}) | ({"category": category} if category else {})
+
+
+def _text(element: Element | None) -> str:
+    """The text of a name, a question text or an answer: of its child `text`, HTML unless the format says plain text."""
+    if element is None:
+        return ""
+    child = element.find("text")
+    text = text_of(child) if child is not None else text_of(element)
+    return text if element.get("format") == "plain_text" else plain_text(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def write_moodle(path: Path, exam: ExamToWrite) -> None:
+    """Write multiple-choice questions with one right answer; texts are plain, ids become names."""
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', "<quiz>"]
+    for row, id_ in enumerate(exam.ids):
+        lines += [
+            '<question type="multichoice">',
+            f'<name format="plain_text"><text>{xml_text(id_)}</text></name>',
+            f'<questiontext format="plain_text"><text>{xml_text(exam.prompts[row])}</text></questiontext>',
+            "<defaultgrade>1</defaultgrade><single>true</single><shuffleanswers>false</shuffleanswers>",
+            "<answernumbering>ABCD</answernumbering>",
+        ]
+        for place, option in enumerate(exam.options[row]):
+            if option:
+                fraction = 100 if place == exam.answers[row] else 0
+                lines.append(
+                    f'<answer fraction="{fraction}" format="plain_text"><text>{xml_text(option)}</text></answer>'
+                )
+        lines.append("</question>")
+    write_text(path, "\n".join([*lines, "</quiz>", ""]))

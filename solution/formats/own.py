@@ -1,0 +1,63 @@
+"""This package's own columns, `id,prompt,A,B,...,answer` and further ones, written as CSV, JSON lines and parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from solution.files import atomic_file
+from solution.formats.items import LETTERS, ExamToWrite
+from solution.tables import write_csv
+
+
+def _names(exam: ExamToWrite) -> list[str]:
+    width = max(map(len, exam.options), default=2)
+    return ["id", "prompt", *LETTERS[:width], "answer", *exam.extra]
+
+
+def _rows(exam: ExamToWrite) -> Iterator[list[Any]]:
+    width = max(map(len, exam.options), default=2)
+    for row, options in enumerate(exam.options):
+        yield [
+            exam.ids[row],
+            exam.prompts[row],
+            *(list(options) + [""] * (width - len(options))),
+            LETTERS[exam.answers[row]] if exam.answers[row] >= 0 else "",
+            *(values[row] for values in exam.extra.values()),
+        ]
+
+
+def write_csv_exam(path: Path, exam: ExamToWrite) -> None:
+    """Write an exam as CSV, its further columns at the end; lists and objects in them as JSON."""
+    write_csv(path, _names(exam), ([_flat(cell) for cell in row] for row in _rows(exam)))
+
+
+def _flat(cell: Any) -> Any:
+    return json.dumps(cell, ensure_ascii=False, default=str) if isinstance(cell, (list, dict)) else cell
+
+
+def write_jsonl(path: Path, exam: ExamToWrite) -> None:
+    """Write an exam as JSON lines; an option that a question does not have is left out."""
+    names = _names(exam)
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+        for cells in _rows(exam):
+            pairs = zip(names, cells, strict=True)
+            row = {name: cell for name, cell in pairs if cell != "" or name not in (*LETTERS, "answer")}
+            stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+
+def write_parquet(path: Path, exam: ExamToWrite) -> None:
+    """Write an exam as parquet; a further column of mixed types becomes text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {}
+    for name, cells in zip(_names(exam), zip(*_rows(exam), strict=True), strict=True):
+        try:
+            columns[name] = pa.array(cells)
+        except pa.ArrowException:
+            columns[name] = pa.array([None if cell is None else str(_flat(cell)) for cell in cells], pa.string())
+    with atomic_file(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)

@@ -1,0 +1,94 @@
+"""Choice items of QTI 2.1 and 3 (1EdTech's Question and Test Interoperability): an item, or a package of items."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from xml.etree.ElementTree import Element, tostring
+
+from solution.errors import UserError
+from solution.formats.html import plain_text
+from solution.formats.items import Source, Table
+from solution.formats.xml import parse, text_of
+from solution.tables import Row
+
+_MOST_BYTES = 1 << 28  # of a package's items together, unpacked
+
+
+def read_qti(data: bytes, source: Source) -> Table:
+    """The choice items of an XML file or of a zip package; other items are counted.
+
+    Raises:
+        UserError: not XML or no zip archive, or no choice item in it.
+    """
+    roots = _package(data, source) if data.startswith(b"PK") else [parse(data, str(source))]
+    rows: list[Row] = []
+    left_out = 0
+    for root in roots:
+        _plain_names(root)
+        for item in root.iter("assessmentItem"):
+            choices = list(item.iter("choiceInteraction"))
+            if len(choices) == 1:
+                rows.append(_row(item, choices[0]))
+            else:
+                left_out += 1
+    notes = [f"{left_out} items that are no single choice left out"] if left_out else []
+    if not rows:
+        raise UserError(f"{source} has no choice item of QTI 2.1 or 3" + (f" ({notes[0]})" if notes else ""))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return Table(names, rows, "QTI", notes, is_plain=True)
+
+
+def _package(data: bytes, source: Source) -> list[Element]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            files = [info for info in archive.infolist() if info.filename.lower().endswith(".xml")]
+            if sum(info.file_size for info in files) > _MOST_BYTES:
+                raise UserError(f"{source} unpacks to more than {_MOST_BYTES >> 20} MiB of XML")
+            named = sorted(files, key=lambda info: info.filename)
+            return [parse(archive.read(info), f"{source} ({info.filename})") for info in named]
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        raise UserError(f"{source} is not a whole zip archive ({error})") from None
+
+
+def _plain_names(root: Element) -> None:
+    """QTI 3's names (qti-choice-interaction, response-identifier) as those of QTI 2 (choiceInteraction)."""
+    for element in root.iter():
+        element.tag = _camel(element.tag.removeprefix("qti-"))
+        element.attrib = {_camel(name): value for name, value in element.attrib.items()}
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("-")
+    return first + "".join(part.capitalize() for part in others)
+
+
+def _row(item: Element, choice: Element) -> Row:
+    response = choice.get("responseIdentifier")
+    declarations = [each for each in item.iter("responseDeclaration") if each.get("identifier") == response]
+    right = {text_of(value) for each in declarations for value in each.iterfind("correctResponse/value")}
+    options = [
+        {"text": _content(option, {"feedbackInline"}), "correct": option.get("identifier") in right}
+        for option in choice.iter("simpleChoice")
+    ]
+    # The question is the interaction's own prompt; what stands before it in the body belongs to it.
+    body = item.find("itemBody")
+    around = "" if body is None else _content(body, {"choiceInteraction", "feedbackBlock", "rubricBlock"})
+    prompt = choice.find("prompt")
+    asked = "" if prompt is None else _content(prompt, set())
+    id_ = item.get("identifier", "")
+    return {"id": id_, "prompt": "\n".join(part for part in (around, asked) if part), "options": options}
+
+
+def _content(element: Element, left_out: set[str]) -> str:
+    """The text of an element, its HTML cleaned; without elements of the names `left_out`."""
+    copy = Element("div")
+    copy.text = element.text
+    for child in element:
+        if child.tag not in left_out:
+            copy.append(child)
+        elif len(copy):
+            copy[-1].tail = (copy[-1].tail or "") + (child.tail or "")
+        else:
+            copy.text = (copy.text or "") + (child.tail or "")
+    return plain_text(tostring(copy, encoding="unicode", short_empty_elements=False))

@@ -1,0 +1,66 @@
+"""XML read to a tree without entities of its own: a file cannot grow in memory, nor name other files."""
+
+from __future__ import annotations
+
+import re
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+from xml.sax.saxutils import escape
+
+from solution.errors import UserError
+from solution.tables import shown
+
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+
+
+def parse(data: bytes, source: str) -> Element:
+    """The root element, its tags and attributes without their namespaces.
+
+    Raises:
+        UserError: not XML, or it declares entities.
+    """
+    builder = TreeBuilder()
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+
+    def refuse(name: str, *_: object) -> None:
+        raise UserError(f"{source} declares the XML entity {name!r}, which is not read: write the text itself")
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        builder.start(local(tag), {local(name): value for name, value in attributes.items()})
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda tag: builder.end(local(tag)) and None
+    parser.CharacterDataHandler = builder.data
+    parser.EntityDeclHandler = refuse
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise UserError(f"{source} is not whole XML ({error})") from None
+    except (ValueError, LookupError, RecursionError) as error:
+        raise UserError(f"{source} cannot be read as XML ({error})") from None
+    return builder.close()
+
+
+def local(name: str) -> str:
+    """A name without the prefix of its namespace."""
+    return name.rpartition(":")[2]
+
+
+def text_of(element: Element | None) -> str:
+    """The text within an element, stripped; "" where there is no element."""
+    return "" if element is None else "".join(element.itertext()).strip()
+
+
+def xml_text(text: str) -> str:
+    """A text as it stands between tags.
+
+    Raises:
+        UserError: it has a character that XML cannot hold.
+    """
+    if wrong := _FORBIDDEN.search(text):
+        raise UserError(
+            f"XML cannot hold the character {wrong[0]!r} in {shown(text)!r}; remove it, or choose another form"
+        )
+    # A reader of XML makes a line feed of a carriage return that is not written as a number.
+    return escape(text, {"\r": "&#13;"})
