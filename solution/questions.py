@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,7 +162,7 @@ def read_questions(
     Args:
         mended: takes what is wrong with rows that can be ranked all the same, as a submission must: an empty prompt
             becomes "?", of a question without options every column is one, a wrong answer is unknown. None: these
-            are errors.
+            are errors. A file to answer needs its ids: they are not numbered.
         reading: what the user says of the file.
         notes: takes what was recognised in a file that has not this package's columns, what was cleaned and what
             was left out.
@@ -174,6 +174,8 @@ def read_questions(
     """
     path = Path(path)
     reading = reading or Reading()
+    if mended is not None:
+        reading = replace(reading, needs_id=True)
     items, columns, table = read_items(path, "the question file", reading)
     if not items:
         raise UserError(f"{path} has a header and no question")

@@ -48,6 +48,7 @@ SLOW = {
     "test_a_big_csv_is_read_line_by_line",
     "test_a_model_whose_settings_name_another_dimension",
     "test_a_small_rehearsal",
+    "test_an_exam_of_ten_options_goes_the_whole_way",
     "test_an_index_is_built_for_contexts_when_it_is_not_there",
     "test_every_command_runs",
     "test_kills_at_random_moments_change_nothing",

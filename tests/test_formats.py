@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pipeline import LONGEST, ROOT, run, write_configs
 
 from solution.errors import UserError
 from solution.formats.answers import AnswerColumn, Refused
+from solution.formats.forms import WRITTEN
 from solution.formats.html import plain_text
 from solution.formats.items import Reading
 from solution.formats.options import listed_options, parsed
-from solution.questions import LETTERS, Questions, read_questions
+from solution.questions import LETTERS, Questions, read_questions, write_questions
 
 OPTIONS = ["argon", "helium", "neon", "xenon"]
 
@@ -599,3 +605,153 @@ def test_more_options_than_letters_are_refused(tmp_path: Path) -> None:
     assert "27 options: at most 26" in refused(tmp_path / "exam.json", rows)
     exam, _ = read(tmp_path / "exam.json", [rows[0] | {"choices": rows[0]["choices"][:26], "answer": "Z"}])
     assert exam.max_options == 26 and LETTERS[exam.answers[0]] == "Z"
+
+
+# --- writing -------------------------------------------------------------------------------
+
+# Letters of several scripts, what the forms themselves use as marks, line ends; no HTML, which would be cleaned.
+CHARACTERS = "ab Zß漢ة~=#{}:\\*[]%,;\"'|._-?!1²₂\u200b\n\t"
+TEXTS = st.text(CHARACTERS, min_size=1, max_size=12).map(str.strip).filter(bool)
+LINES = TEXTS.map(lambda text: " ".join(text.split())).filter(bool)
+
+
+@st.composite
+def exams(draw: st.DrawFn, texts: st.SearchStrategy[str], most: int = 12) -> Questions:
+    ids = draw(st.lists(texts, min_size=1, max_size=4, unique=True))
+    options = [draw(st.lists(texts, min_size=2, max_size=most)) for _ in ids]
+    answers = [draw(st.integers(0, len(row) - 1)) for row in options]
+    prompts = draw(st.lists(texts, min_size=len(ids), max_size=len(ids)))
+    extra = {"context": draw(st.lists(texts, min_size=len(ids), max_size=len(ids)))}
+    return Questions(ids, prompts, options, np.array(answers, dtype=np.int64), extra)
+
+
+FUZZ = settings(
+    max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@FUZZ
+@given(exam=exams(TEXTS), form=st.sampled_from(["csv", "jsonl", "parquet", "gift", "moodle"]))
+def test_every_form_that_is_written_is_read_back(tmp_path: Path, exam: Questions, form: str) -> None:
+    path = tmp_path / f"exam{WRITTEN[form].endings[0]}"
+    write_questions(path, exam, form)
+    again = read_questions(path)
+    if form in ("csv", "jsonl", "parquet"):
+        assert again.extra == exam.extra
+    assert again.content_hash() == exam.content_hash() and again.ids == exam.ids
+
+
+@FUZZ
+@given(exam=exams(LINES))
+def test_aiken_is_read_back_without_ids(tmp_path: Path, exam: Questions) -> None:
+    write_questions(tmp_path / "exam.aiken", exam, "aiken")
+    again = read_questions(tmp_path / "exam.aiken")
+    assert (again.prompts, again.options) == (exam.prompts, exam.options)
+    assert again.answers.tolist() == exam.answers.tolist() and again.ids == [str(i) for i in range(len(exam))]
+
+
+@FUZZ
+@given(exam=exams(LINES), forms=st.permutations(["csv", "jsonl", "parquet", "gift", "moodle"]))
+def test_a_way_through_all_forms_changes_nothing(tmp_path: Path, exam: Questions, forms: list[str]) -> None:
+    again = exam
+    for form in forms:
+        path = tmp_path / f"exam{WRITTEN[form].endings[0]}"
+        write_questions(path, again, form)
+        again = read_questions(path)
+    assert again.content_hash() == exam.content_hash()
+
+
+def test_what_a_form_cannot_hold_is_refused(tmp_path: Path) -> None:
+    exam = Questions(["1"], ["p"], [["a", "b"]], np.array([-1]))
+    for form in ("gift", "moodle", "aiken"):
+        with pytest.raises(UserError, match=f"the form {form} needs the answer of every question"):
+            write_questions(tmp_path / "x", exam, form)
+    control = Questions(["1"], ["p\x07"], [["a", "b"]], np.array([0]))
+    with pytest.raises(UserError, match="XML cannot hold"):
+        write_questions(tmp_path / "x", control, "moodle")
+    assert not list(tmp_path.iterdir())
+
+
+# --- the real commands ---------------------------------------------------------------------
+
+
+def test_convert(tmp_path: Path) -> None:
+    (tmp_path / "quiz.json").write_text(json.dumps(BENCHMARKS["MedMCQA counted from 1"]))
+    done = run("convert", "quiz.json", "quiz.gift", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout == "quiz.gift: 3 questions as gift\n", done.stderr
+    assert "the answers are numbers from 1" in done.stderr and "does not hold further columns" in done.stderr
+    done = run("convert", "quiz.gift", "quiz.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_questions(tmp_path / "quiz.csv").options[0] == OPTIONS
+    for words, said in {
+        "quiz.json quiz.doc": "--to csv, jsonl, parquet, gift, moodle, aiken",
+        "quiz.json quiz.json": "is the file that is read",
+        "quiz.json out.csv --columns question": "give NAME=COLUMN",
+        "nothing.json out.csv": "not found",
+    }.items():
+        done = run("convert", *words.split(), cwd=tmp_path)
+        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_options_that_say_how_a_file_is_read_reach_every_command(tmp_path: Path) -> None:
+    rows = [f"Was ist {word}?;ja ({word});nö;1\n" for word in ("eins", "zwei", "drei", "vier")]
+    text = "".join(["Frage;eins;zwei;richtig\n", *rows])
+    (tmp_path / "exam.csv").write_bytes((text + "Was?;a;b;A,B\n").encode("cp1252"))
+    write_configs(tmp_path / "configs", {"longest": LONGEST}, folds=2)
+    words = ["--questions", "exam.csv", "--columns", "prompt=Frage,A=eins,B=zwei", "--columns", "answer=richtig"]
+    words += ["--encoding", "cp1252", "--answers-from", "1", "--skip-bad-rows"]
+    done = run("folds", *words, cwd=tmp_path)
+    assert done.returncode == 0 and "1 of 5 rows are left out" in done.stderr, done.stderr
+    done = run("submit", "--questions", "exam.csv", "--skip-bad-rows", cwd=tmp_path)
+    assert done.returncode == 2 and "a submission answers every row" in done.stderr
+
+
+def test_an_exam_of_ten_options_goes_the_whole_way(tmp_path: Path) -> None:
+    """Folds, OOF files, tuning, the files of a submission, the report: with rankers that need no training."""
+    words = "Mercury Venus Earth Mars Jupiter Saturn Uranus Neptune Ceres Pluto Eris Sedna".split()
+    rows = [
+        {"question_id": i, "question": f"Which is number {word}?", "category": "space", "answer_index": (7 * i) % 10,
+         "options": [f"body {word} {'x' * ((i + j) % 10)}" for j in range(10)], "answer": LETTERS[(7 * i) % 10]}
+        for i, word in enumerate(words)
+    ]  # fmt: skip
+    (tmp_path / "exam.json").write_text(json.dumps(rows))
+    write_configs(tmp_path / "configs", {"longest": LONGEST})
+    probabilities = "id," + ",".join(f"p_{letter}" for letter in LETTERS[:10])
+    theirs = [f"{i}," + ",".join("0.55" if j == (7 * i) % 10 else "0.05" for j in range(10)) for i in range(len(rows))]
+    (tmp_path / "theirs.csv").write_text("\n".join([probabilities, *theirs, ""]))
+    exam = ["--questions", "exam.json"]
+    for command in (
+        ["train", "--all-folds", *exam],
+        ["import-oof", "theirs.csv", "--name", "theirs", *exam],
+        ["tune", "ensemble.rankers=[longest,theirs]", "tune.choose=equal"],
+        ["convert", "exam.json", "test.csv"],
+        ["submit", "--ranked", "r.jsonl", "--probabilities", "p.parquet", "--add", "theirs=theirs.csv"],
+        ["report", *exam],
+    ):
+        done = run(*command, cwd=tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+    ranked = [json.loads(line)["ranked"] for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [sorted(row) for row in ranked] == [list(LETTERS[:10])] * len(rows)
+    table = pq.read_table(tmp_path / "p.parquet").to_pydict()
+    assert list(table) == probabilities.split(",")
+    best = [max(LETTERS[:10], key=lambda letter: table[f"p_{letter}"][row]) for row in range(len(rows))]
+    assert best == [row[0] for row in ranked]
+    lines = (tmp_path / "submission.csv").read_text().splitlines()
+    assert lines[1:] == [f"{i},{' '.join(row[:3])}" for i, row in enumerate(ranked)]
+    assert "theirs" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_the_examples_of_the_page_are_read(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    blocks = [
+        block for block in re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) if "python" not in block
+    ]
+    names = ["csv", "jsonl", "csv", "jsonl", "jsonl", "xml", "gift", "txt", "xml"]
+    assert len(blocks) == len(names)
+    for name, block in zip(names, blocks, strict=True):
+        # Lines of JSON show several forms: each is a file.
+        for text in block.splitlines() if name == "jsonl" else [block]:
+            exam, _ = read(tmp_path / f"exam.{name}", text, answers_from=0 if '"answer": 1' in text else 1)
+            right = exam.options[0][exam.answers[0]]
+            assert exam.prompts[0] == "Which gas lifts a balloon?" and right == "helium", text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -129,8 +128,6 @@ def read_exam(
             raise UserError(f"no question file: {path} is not there; name one with --questions FILE")
     mended: list[str] = []
     notes: list[str] = []
-    if to_answer:
-        reading = replace(reading, needs_id=True)
     exam = read_questions(path, mended if to_answer else None, reading, notes)
     tell_notes(path, notes)
     if mended:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -91,7 +90,7 @@ class Examined:
 
     def _read_test(self) -> tuple[Questions, list[str]]:
         wrong: list[str] = []
-        return read_questions(self.test_path, wrong, replace(self._reading, needs_id=True)), wrong
+        return read_questions(self.test_path, wrong, self._reading), wrong
 
     def _read_rankers(self, overrides: Sequence[str]) -> list[TrainedRanker]:
         ensemble = self.ensemble.get()

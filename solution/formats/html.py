@@ -34,7 +34,7 @@ _SUBSCRIPTS = dict(zip(
 
 def is_html(text: str) -> bool:
     """Whether a text has tags or entities of HTML in it."""
-    if "<" in text and (_PAIR.search(text) or _SINGLE.search(text)):
+    if "<" in text and (_SINGLE.search(text) or ("</" in text and _PAIR.search(text))):
         return True
     return "&" in text and any(html.unescape(entity[0]) != entity[0] for entity in _ENTITY.finditer(text))
 
