@@ -181,12 +181,7 @@ def read_questions(
         raise UserError(f"{path} has a header and no question")
     _refuse_too_many(items, path)
     cleaned = 0 if reading.keep_html or table.is_plain else sum([_clean(item) for item in items])
-    answers = AnswerColumn(
-        [item.answer for item in items],
-        [[cell_text(option) for option in item.options] for item in items],
-        [item.labels for item in items],
-        columns.start if reading.answers_from is None else reading.answers_from,
-    )
+    answers = _answer_column(items, columns.start if reading.answers_from is None else reading.answers_from)
     reader = _RowReader(answers, mended)
     questions, left_out = [], []
     for item in items:
@@ -212,6 +207,11 @@ def read_questions(
         answers=np.array([question.answer for _, question in questions], dtype=np.int64),
         extra={name: [item.extra.get(name) for item, _ in questions] for name in items[0].extra},
     )
+
+
+def _answer_column(items: Sequence[Item], start: int | None) -> AnswerColumn:
+    options = [[cell_text(option) for option in item.options] for item in items]
+    return AnswerColumn([item.answer for item in items], options, [item.labels for item in items], start)
 
 
 def _notes(columns: Columns, form: str, notes: list[str], answers: AnswerColumn, cleaned: int) -> list[str]:

@@ -45,6 +45,20 @@ def test_the_options_given_are_repeated_where_they_are_known() -> None:
         assert suggest("train_fold") == "python train_fold.py --workdir w"
 
 
+def test_how_the_exam_is_read_is_repeated_too() -> None:
+    reading = {"columns": ["prompt=my question", "A=x,B=y"], "encoding": "cp1252", "answers_from": 0}
+    more = {"keep_html": False, "skip_bad_rows": True}
+    with running_command("train_fold", {"questions": Path("exam.csv"), **reading, **more}):
+        assert shlex.split(suggest("train_fold", "--all-folds"))[3:] == [
+            *("--questions", "exam.csv", "--columns", "prompt=my question", "--columns", "A=x,B=y"),
+            *("--encoding", "cp1252", "--answers-from", "0", "--skip-bad-rows"),
+        ]
+        assert suggest("tune") == "python -m solution tune"
+    # Those of a submission are of the questions to answer.
+    with running_command("submit", reading | more):
+        assert suggest("train_fold") == "python train_fold.py"
+
+
 def test_a_command_that_ended_leaves_nothing_behind() -> None:
     @command
     def tune(workdir: Path) -> None:

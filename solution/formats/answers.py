@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ class Refused(ValueError):
     """An answer that names no option, or more than one; the text says why."""
 
 
+# Answers of a file repeat: a few letters, or numbers.
+@functools.lru_cache(maxsize=4096)
 def undressed(text: str) -> str | None:
     """The letter, as a capital, or the number that a text consists of; None where it says more, or something else."""
     match = _DRESSED.fullmatch(unicodedata.normalize("NFKC", text).strip())
@@ -36,7 +39,11 @@ def index_of(cell: Any) -> int | None:
         return None
     if isinstance(cell, (int, float)):
         return int(cell) if cell == cell and abs(cell) < 1e4 and cell == int(cell) else None
-    text = cell_text(cell)
+    return _number_in(cell_text(cell))
+
+
+@functools.lru_cache(maxsize=4096)
+def _number_in(text: str) -> int | None:
     if _NUMBER.fullmatch(text):
         return int(float(text))
     number = undressed(text)
@@ -116,9 +123,9 @@ class AnswerColumn:
 
     def _lettered(self, name: str, text: str, options: Sequence[str]) -> int:
         place = LETTERS.index(name)
-        others = [other for other, option in enumerate(options) if option == text and other != place]
         # Where other answers are texts, "C" may be carbon.
-        if self._has_texts and others:
+        others = [other for other, option in enumerate(options) if self._has_texts and option == text]
+        if others and others != [place]:
             if place >= len(options) or not options[place]:
                 return others[0]
             raise Refused(f"the answer {shown(text)!r} is the letter of one option and the text of another")

@@ -255,6 +255,8 @@ def make_whole(rows: Sequence[Row], names: Sequence[str | None]) -> None:
     """
     for name in names:
         cells = [row.get(name) for row in rows] if name is not None else []
+        if all(isinstance(cell, str) for cell in cells):
+            continue
         numbers = [part for cell in cells for part in (cell if isinstance(cell, list) else [cell])]
         if not any(isinstance(cell, float) for cell in numbers) or not all(map(_is_whole, numbers)):
             continue

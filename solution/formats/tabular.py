@@ -25,11 +25,11 @@ def _tidied(names: Sequence[str], columns_of: Iterable[Sequence[Any]], form: str
     nameless = [place for place, name in enumerate(names) if _NAMELESS.fullmatch(name)]
     rows, index, dropped, filled = [], [], 0, set()
     for cells in columns_of:
-        if all(cell_text(cell) == "" for place, cell in enumerate(cells) if place not in nameless):
+        if not any(cell_text(cell) for place, cell in enumerate(cells) if place not in nameless):
             dropped += 1
             continue
         filled |= {place for place in nameless if cell_text(cells[place])}
-        rows.append({name: cell for place, (name, cell) in enumerate(zip(names, cells, strict=True)) if name})
+        rows.append(dict(zip(names, cells, strict=True)))
         index.append(cells[nameless[0]] if nameless else None)
     # pandas writes the index first into CSV, last into parquet.
     is_index = bool(nameless) and nameless[0] in filled and (nameless[0] == 0 or names[nameless[0]].startswith("__"))
