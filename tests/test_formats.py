@@ -95,6 +95,8 @@ BENCHMARKS: dict[str, list[dict[str, Any]]] = {
     "numbered columns": both(("option2", "option3"), **{f"option{i + 1}": text for i, text in enumerate(OPTIONS)}),
     "marked objects": [{"question": prompt, "answers": [{"text": text, "correct": text == right} for text in OPTIONS]}
                        for prompt, right in zip(PROMPTS, ("helium", "neon"), strict=True)],
+    "TruthfulQA": [{"question": prompt, "mc1_targets": {text: int(text == right) for text in OPTIONS}}
+                   for prompt, right in zip(PROMPTS, ("helium", "neon"), strict=True)],
     "columns in another case and order": [
         {"Correct Answer": "bc"[i], **dict(zip("dcba", OPTIONS[::-1], strict=True)), "Question": PROMPTS[i], "ID": i}
         for i in (0, 1)],
@@ -464,6 +466,11 @@ def test_a_right_option_that_stands_twice_is_the_first(tmp_path: Path) -> None:
         ("&amp;lt;5 &amp;amp; more", "<5 & more"),
         ('<img src="x.png" alt="a cell"> of what?', "a cell of what?"),
         ("<style>p {}</style><p>t</p>", "t"),
+        (
+            "<math><msup><mi>x</mi><mn>2</mn></msup><mo>&gt;</mo><msqrt><mn>2</mn></msqrt></math> or "
+            "<math><mfrac><mn>1</mn><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow></mfrac></math>",
+            "x² > √(2) or 1/(a + b)",
+        ),
         ("a<b and b>c", "a<b and b>c"),
         ("p<0.05 <b>only</b> if q<r", "p<0.05 only if q<r"),
         ("R&D; AT&T", "R&D; AT&T"),

@@ -148,7 +148,8 @@ def _recognised(table: Table, reading: Reading, source: str) -> Columns:
         parts = [f"prompt is {shown(prompt)!r}", f"options are {options.form}"]
         parts += [f"answer is {shown(answer)!r}"] if answer else []
         columns.notes.append(", ".join(parts))
-        support = next((keys[key] for key in _CONTEXTS if key in keys), None)
+        texts = [keys[key] for key in _CONTEXTS if key in keys]
+        support = next((name for name in texts if any(cell_text(row.get(name)) for row in table.rows[:100])), None)
         if context is None and "context" not in table.names and support is not None:
             columns.notes.append(f"{support!r} can be the context: --columns context={support}")
     return columns

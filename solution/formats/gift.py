@@ -69,8 +69,9 @@ def _gift_question(block: str) -> Row | str:
     inside, closed, after = rest.partition("}")
     if not (opened and closed):
         return "no answers in braces"
-    if inside.strip().upper() in ("T", "TRUE", "F", "FALSE"):
-        right = inside.strip().upper()[0]
+    said = inside.partition("#")[0].strip().upper()
+    if said in ("T", "TRUE", "F", "FALSE"):
+        right = said[0]
         options: list[dict[str, object]] = [{"text": w, "correct": right == w[0]} for w in ("True", "False")]
     else:
         parts = _ANSWER.split(inside)

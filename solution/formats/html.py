@@ -12,7 +12,7 @@ _BLOCK = (
     "article|blockquote|body|caption|center|dd|div|dl|dt|figcaption|figure|footer|h[1-6]|header|html|li|main|ol|p|pre|"
     "section|table|tbody|td|tfoot|th|thead|tr|ul"
 )
-_OTHER = "math|m[a-z]+|script|style|head|title|svg|audio|video|iframe|object"
+_OTHER = "math|m[a-z]+|semantics|annotation|script|style|head|title|svg|audio|video|iframe|object"
 _ALONE = "br|hr|img|wbr|input|source"
 _PAIR = re.compile(rf"<({_INLINE}|{_BLOCK}|{_OTHER})(\s[^<>]*)?>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 _SINGLE = re.compile(rf"<({_ALONE})(\s[^<>]*)?/?>|^\s*<p(\s[^<>]*)?>", re.IGNORECASE)
@@ -20,6 +20,8 @@ _ENTITY = re.compile(r"&(#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,31});", re.IGN
 # What looks like a tag and is none: the parser would take "a<b and c" for one.
 _NO_TAG = re.compile(rf"<(?!/?(?:{_INLINE}|{_BLOCK}|{_OTHER}|{_ALONE})[\s/>]|!--)", re.IGNORECASE)
 _BLOCKS = re.compile(_BLOCK)
+_KNOWN = re.compile(f"{_INLINE}|{_BLOCK}|{_OTHER}|{_ALONE}")
+_HIDDEN = ("script", "style", "head", "annotation")
 _MOST_PASSES = 4  # an export may escape what was escaped before
 
 _SUPERSCRIPTS = dict(zip(
@@ -37,6 +39,11 @@ def is_html(text: str) -> bool:
     if "<" in text and (_SINGLE.search(text) or ("</" in text and _PAIR.search(text))):
         return True
     return "&" in text and any(html.unescape(entity[0]) != entity[0] for entity in _ENTITY.finditer(text))
+
+
+def is_known_tag(name: str) -> bool:
+    """Whether `plain_text` takes an element of this name for HTML or MathML."""
+    return _KNOWN.fullmatch(name.lower()) is not None
 
 
 def plain_text(text: str) -> str:
@@ -59,9 +66,12 @@ class _Text(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self._open: list[tuple[str, list[str]]] = [("", [])]
+        self._math: list[tuple[str, list[str]]] = []  # the elements of a formula that are open, with their parts
         self._hidden = 0
 
     def result(self) -> str:
+        while self._math:
+            self._close_math()
         while len(self._open) > 1:
             self._close(self._open[-1][0])
         text = "".join(self._open[0][1]).replace("\xa0", " ")
@@ -69,8 +79,10 @@ class _Text(HTMLParser):
         return re.sub(r"\n{2,}", "\n", "\n".join(lines)).strip()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in ("script", "style", "head"):
+        if tag in _HIDDEN:
             self._hidden += 1
+        elif tag == "math" or self._math:
+            self._math.append((tag, []))
         elif tag in ("sub", "sup"):
             self._open.append((tag, []))
         elif tag == "img":
@@ -83,8 +95,11 @@ class _Text(HTMLParser):
             self.handle_starttag(tag, attrs)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in ("script", "style", "head"):
+        if tag in _HIDDEN:
             self._hidden = max(0, self._hidden - 1)
+        elif self._math:
+            if self._math[-1][0] == tag:
+                self._close_math()
         elif tag in ("sub", "sup"):
             self._close(tag)
         elif _BLOCKS.fullmatch(tag) and tag not in ("td", "th"):
@@ -92,8 +107,19 @@ class _Text(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         # A line's end in HTML is a space: lines come from tags alone.
-        if not self._hidden:
+        if self._hidden:
+            return
+        if self._math:
+            self._math[-1][1].extend([" ".join(data.split())] if data.strip() else [])
+        else:
             self._put(re.sub(r"[\r\n\t]+", " ", data))
+
+    def _close_math(self) -> None:
+        text = _formula(*self._math.pop())
+        if self._math:
+            self._math[-1][1].append(text)
+        else:
+            self._put(text)
 
     def _put(self, text: str) -> None:
         self._open[-1][1].append(text)
@@ -111,3 +137,19 @@ def _script(text: str, tag: str) -> str:
     if all(character in characters or character == " " for character in text):
         return "".join(characters.get(character, " ") for character in text)
     return ("^" if tag == "sup" else "_") + (text if len(text) == 1 else f"({text})")
+
+
+def _formula(tag: str, parts: list[str]) -> str:
+    """An element of MathML in characters: powers, indexes, roots and fractions must not be lost."""
+    if tag in ("msup", "msub") and len(parts) == 2:
+        return parts[0] + _script(parts[1], tag[1:])
+    if tag == "msubsup" and len(parts) == 3:
+        return parts[0] + _script(parts[1], "sub") + _script(parts[2], "sup")
+    if tag == "mfrac" and len(parts) == 2:
+        return "/".join(part if len(part) == 1 or part.isalnum() else f"({part})" for part in parts)
+    if tag == "mroot" and len(parts) == 2:
+        return f"{_script(parts[1], 'sup')}√({parts[0]})"
+    text = "".join(parts).strip() if tag != "math" else " ".join("".join(parts).split())
+    if tag == "mo" and text in ("=", "<", ">", "≤", "≥", "≠", "≈", "+", "-", "−", "×", "→"):
+        return f" {text} "
+    return f"√({text})" if tag == "msqrt" else text

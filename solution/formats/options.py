@@ -140,6 +140,10 @@ def listed_options(cell: Any) -> Options:
             if isinstance(labels, list) and "labels" in keys and set(names or ()) <= {"0", "1"}:  # marks, not names
                 return Options(texts, right=[place for place, mark in enumerate(names or ()) if mark == "1"])
             return Options(texts, names if names is not None and len(names) == len(texts) else None)
+        # TruthfulQA: an object of the options' texts, each with 1 where it is right and 0 where it is not.
+        marks = {key: mark for key, mark in cell.items() if mark is not None}
+        if all(mark in (0, 1) for mark in marks.values()) and 1 in marks.values():
+            return Options(list(marks), right=[place for place, mark in enumerate(marks.values()) if mark])
         return _without_letters(Options(list(cell.values()), [str(key) for key in cell]))
     if isinstance(cell, list) and cell and all(isinstance(part, dict) for part in cell):
         return _option_objects(cell)

@@ -7,7 +7,7 @@ import zipfile
 from xml.etree.ElementTree import Element, tostring
 
 from solution.errors import UserError
-from solution.formats.html import plain_text
+from solution.formats.html import is_known_tag, plain_text
 from solution.formats.items import Source, Table
 from solution.formats.xml import parse, text_of
 from solution.tables import Row
@@ -68,7 +68,7 @@ def _row(item: Element, choice: Element) -> Row:
     declarations = [each for each in item.iter("responseDeclaration") if each.get("identifier") == response]
     right = {text_of(value) for each in declarations for value in each.iterfind("correctResponse/value")}
     options = [
-        {"text": _content(option, {"feedbackInline"}), "correct": option.get("identifier") in right}
+        {"text": _content(option, set()), "correct": option.get("identifier") in right}
         for option in choice.iter("simpleChoice")
     ]
     # The question is the interaction's own prompt; what stands before it in the body belongs to it.
@@ -81,14 +81,21 @@ def _row(item: Element, choice: Element) -> Row:
 
 
 def _content(element: Element, left_out: set[str]) -> str:
-    """The text of an element, its HTML cleaned; without elements of the names `left_out`."""
-    copy = Element("div")
-    copy.text = element.text
+    """The text of an element, its HTML cleaned; without elements of the names `left_out` and feedback to answers."""
+    copy = _html(element, left_out | {"feedbackInline", "modalFeedback"})
+    copy.tail = None
+    return plain_text(tostring(copy, encoding="unicode", short_empty_elements=False))
+
+
+def _html(element: Element, left_out: set[str]) -> Element:
+    """A copy in which QTI's own elements are HTML's `div`, which changes nothing but the lines."""
+    copy = Element(element.tag if is_known_tag(element.tag) else "div", element.attrib)
+    copy.text, copy.tail = element.text, element.tail
     for child in element:
         if child.tag not in left_out:
-            copy.append(child)
+            copy.append(_html(child, left_out))
         elif len(copy):
             copy[-1].tail = (copy[-1].tail or "") + (child.tail or "")
         else:
             copy.text = (copy.text or "") + (child.tail or "")
-    return plain_text(tostring(copy, encoding="unicode", short_empty_elements=False))
+    return copy
