@@ -731,7 +731,7 @@ def test_an_exam_of_ten_options_goes_the_whole_way(tmp_path: Path) -> None:
     for command in (
         ["train", "--all-folds", *exam],
         ["import-oof", "theirs.csv", "--name", "theirs", *exam],
-        ["tune", "ensemble.rankers=[longest,theirs]", "tune.choose=equal"],
+        ["tune", "tune.choose=equal"],
         ["convert", "exam.json", "test.csv"],
         ["submit", "--ranked", "r.jsonl", "--probabilities", "p.parquet", "--add", "theirs=theirs.csv"],
         ["report", *exam],
