@@ -1,4 +1,4 @@
-"""BM25 over a million passages grown from a real corpus: search, building against the bare library call, memory.
+"""BM25 over a million passages grown from a real corpus: search, signals, building against the bare library, memory.
 
     python benchmarks/lexical.py --workdir WORKDIR --questions EXAM/questions.csv
 
@@ -150,9 +150,49 @@ def step_search(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "open_seconds": round(opened - started, 2),
         "search_seconds": round(seconds, 1),
         "ms_per_query": round(1000 * seconds / len(queries), 2),
-        "words_per_query": round(float(np.mean([len(numbers) for numbers in index._numbers(queries)])), 1),
+        "words_per_query": round(float(np.mean([len(numbers) for numbers in index.postings.numbers(queries)])), 1),
         "found": round(float((rows >= 0).mean()), 4),
         "search_peak_mib": round(peak.mib()),
+    }
+
+
+def step_signals(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The sentence index, and the signals of the exam's options that come from words and terms."""
+    from solution.memory import PeakMemory
+    from solution.questions import read_questions
+    from solution.retrieval.bm25 import LexicalIndex, Postings, Words, write_bm25
+    from solution.retrieval.contexts.signals.information import term_signals
+    from solution.retrieval.contexts.signals.texts import OptionTexts
+    from solution.retrieval.contexts.signals.words import word_signals
+    from solution.retrieval.passages import sentences
+
+    target = folder / "sentences"
+    target.mkdir()
+    started = time.perf_counter()
+    count = write_bm25(folder / "passages.parquet", target, RetrievalConfig(), lambda passage: sentences(passage.text))
+    built = time.perf_counter()
+    questions = read_questions(options.questions)
+    texts = OptionTexts.of(questions)
+    words = Words("english")
+    passages, of_sentences = LexicalIndex(folder, words, ""), Postings(target, words, "sentence index")
+    peak = PeakMemory()
+    times = [time.perf_counter()]
+    word_signals(texts, passages.postings, "passage")
+    times.append(time.perf_counter())
+    word_signals(texts, of_sentences, "sentence")
+    times.append(time.perf_counter())
+    term_signals(texts, of_sentences)
+    times.append(time.perf_counter())
+    names = ("passage_words", "sentence_words", "sentence_terms")
+    return {
+        "sentences": count,
+        "sentence_build_seconds": round(built - started, 1),
+        "sentence_index_mib": round(sum(path.stat().st_size for path in target.iterdir()) / 2**20),
+        **{
+            f"{name}_ms_per_question": round(1000 * (end - begin) / len(questions), 1)
+            for name, begin, end in zip(names, times, times[1:], strict=False)
+        },
+        "signals_peak_mib": round(peak.mib()),
     }
 
 
@@ -192,7 +232,13 @@ def grown_texts(folder: Path) -> Iterator[str]:
                 yield passage_text(Passage(**row))
 
 
-STEPS = {"grow": step_grow, "build": step_build, "search": step_search, "library": step_library}
+STEPS = {
+    "grow": step_grow,
+    "build": step_build,
+    "search": step_search,
+    "signals": step_signals,
+    "library": step_library,
+}
 
 if __name__ == "__main__":
     command(main)()

@@ -19,8 +19,10 @@ Language = Literal[
     "none", "danish", "dutch", "english", "french", "german", "italian", "norwegian", "portuguese", "russian",
     "spanish", "swedish", "turkish",
 ]  # fmt: skip
-ContextView = Literal["fused", "dense", "lexical"]
+ContextView = Literal["fused", "dense", "lexical", "signals"]
 AnswerWith = Literal["folds", "full"]
+SIGNALS: Literal["signals"] = "signals"
+"""The view of the contexts that has signals of the options in the place of passages."""
 if TYPE_CHECKING:
     FamilyName = str
 else:
@@ -197,6 +199,31 @@ class PretrainingSettings(Settings):
     corpus. Without it, the passage that answers is always the first, and the ranker learns to trust the search."""
 
 
+class SignalLearning(Settings):
+    """How the family `features` learns from the signals of the options: a listwise linear model (a softmax over the
+    options; Cao et al. 2007) and LambdaMART (Burges 2010, by LightGBM), blended."""
+
+    leave_out: list[str] = []
+    """Signals that are not read, by the beginnings of their names: [pmi, bm25_sentence]."""
+    tree_share: float = Field(0.5, ge=0, le=1)
+    """The share of the trees in the blend; 0: only the linear model, 1: only the trees."""
+    ridge: float = Field(300.0, gt=0)
+    """Of the linear model: half of this times the sum of its squared coefficients is added to the loss, which is
+    summed over the questions."""
+    trees: int = Field(150, ge=1)
+    leaves: int = Field(7, ge=2)
+    tree_learning_rate: float = Field(0.03, gt=0, le=1)
+    options_per_leaf: int = Field(30, ge=1)
+    """The least number of options in a leaf."""
+    tree_inputs: float = Field(0.3, gt=0, le=1)
+    """The share of the inputs that a tree may use, drawn anew for each tree."""
+    tree_options: float = Field(0.7, gt=0, le=1)
+    """The share of the options that a tree learns from, drawn anew for each tree."""
+    tree_l2: float = Field(5.0, ge=0)
+    forests: int = Field(5, ge=1, le=100)
+    """Models with another seed each, whose scores are averaged."""
+
+
 RANKER_NAME = r"^[a-z0-9][a-z0-9_\-]{0,63}$"
 RankerName = Annotated[str, Field(pattern=RANKER_NAME)]
 
@@ -216,7 +243,8 @@ class RankerConfig(Settings):
     """The most retrieved passages that the ranker reads; 0: closed book."""
     contexts: list[ContextView] = ["fused"]
     """Which contexts it reads: `fused` is what `retrieval.retrievers` find together, `dense` and `lexical` what one
-    finds alone. With several it is trained on the first, and answers from each in turn."""
+    finds alone. With several it is trained on the first, and answers from each in turn. `signals`: those of the
+    options; the family `features` reads nothing else, and no other family reads them."""
     context_blend: Literal["mean", "max", "max_mean"] = "mean"
     """The way in which the answers from several contexts become one: the mean or the maximum of an option's
     probabilities, or the sum of these two."""
@@ -258,6 +286,7 @@ class RankerConfig(Settings):
     retrieval_prior: bool = False
     """Trained families: start from the option score (times a learnt scale) and learn what it misses. A small encoder
     with a new head learns little from a few hundred questions without it."""
+    signals: SignalLearning = SignalLearning()
     temperature: float = Field(SCORE_TEMPERATURE, gt=0)
     """Of the softmax over a `similarity` or `longest` score, and at the start over a retrieval prior."""
     seed: int = Field(0, ge=0, le=2**31 - 1)
@@ -276,11 +305,22 @@ class RankerConfig(Settings):
 
     @model_validator(mode="after")
     def _together(self) -> RankerConfig:
+        self._check_contexts()
         self._check_training()
         if not self.merged:
             self._check_family()
             self._check_head()
         return self
+
+    def _check_contexts(self) -> None:
+        """Give a reader of signals its contexts; refuse them to all others."""
+        if self.traits.reads == "signals":
+            if self.contexts not in (["fused"], [SIGNALS]):
+                raise ValueError(f"a {self.family} ranker reads signals: leave the setting contexts out")
+            self.contexts = [SIGNALS]
+        elif SIGNALS in self.contexts:
+            owners = families_with(lambda family: family.reads == "signals")
+            raise ValueError(f"the contexts {SIGNALS} are for {owners} rankers, and this one is {self.family}")
 
     def _check_training(self) -> None:
         if self.has_model and not self.model:
@@ -324,7 +364,7 @@ class RankerConfig(Settings):
         if self.rotations > 1 and self.has_model and not self.lists_options:
             raise ValueError("rotations change nothing unless the options are listed: set show_options")
 
-    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"pretraining"})
+    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"pretraining", "signals"})
     # They change how a result is made or watched, never the result: changing one must not train anything again. The
     # questions of the pretraining count by their content, see `training.pretraining`.
     _NOT_HASHED: ClassVar[dict[str, Any]] = {
@@ -339,7 +379,10 @@ class RankerConfig(Settings):
 
     def hash(self) -> str:
         """A hash of the settings that the ranker's answers depend on; where it is equal, weights and OOF may stay."""
-        return content_hash(self.hashed_values(exclude=self._NOT_HASHED))
+        values = self.hashed_values(exclude=self._NOT_HASHED)
+        if self.learns_signals:  # at their defaults too: another version may have others
+            values["signals"] = self.signals.model_dump(mode="json")
+        return content_hash(values)
 
     @property
     def traits(self) -> Family:
@@ -363,12 +406,17 @@ class RankerConfig(Settings):
     @property
     def folds_differ(self) -> bool:
         """True where the rankers of two folds differ: in their weights or in their examples."""
-        return self.trains or (self.generative and self.prompt.few_shot > 0)
+        return self.trains or self.learns_signals or (self.generative and self.prompt.few_shot > 0)
 
     @property
     def trains(self) -> bool:
-        """True where a fold's ranker is trained, and has weights to keep."""
+        """True where a fold's ranker is a model that is trained step by step, and has weights and a log to keep."""
         return self.has_model and self.training.epochs > 0
+
+    @property
+    def learns_signals(self) -> bool:
+        """True where a fold's ranker learns without a pretrained model, and has files of its own."""
+        return self.traits.learns and not self.has_model
 
 
 class RerankerTraining(TrainingSettings):
@@ -464,6 +512,16 @@ class RerankerSettings(Settings):
         return config.model_copy(update={"name": "reranker", "training": self.training})
 
 
+class SignalSettings(Settings):
+    """What the signals of the options, which the family `features` learns from, are made of."""
+
+    option_passages: int = Field(5, ge=1, le=10)
+    """For each option: of how many of the nearest passages, and of how many of those with the highest BM25 scores, the
+    sentences are embedded and compared. Nearly all of the time of the signals goes into these sentences."""
+    question_passages: int = Field(10, ge=1, le=10)
+    """The same for each question."""
+
+
 class RetrievalConfig(Settings):
     source: Literal["index", "column", "none"] = "index"
     """`column`: the question file's `context` column is the one passage of each question."""
@@ -528,6 +586,7 @@ class RetrievalConfig(Settings):
     the dense index once an option), and the best to any sentence of the question's own passages (`sentence`)."""
     sentence_passages: int = Field(3, ge=1)
     """Of how many retrieved passages the sentences are compared."""
+    signals: SignalSettings = SignalSettings()
     batch_size: int = Field(64, ge=1)
     workers: int = Field(1, ge=1)
     """Processes that embed passages, each with the model in its memory."""
@@ -557,7 +616,7 @@ class RetrievalConfig(Settings):
         """True where the dense index is needed."""
         return "dense" in self.retrievers or "passage" in self.option_scores
 
-    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"reranker"})
+    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"reranker", "signals"})
 
     def hash(self) -> str:
         """A hash of all settings of retrieval, also of those that change no context."""
@@ -568,8 +627,8 @@ class RetrievalConfig(Settings):
         return content_hash(values)
 
     def view(self, name: ContextView) -> RetrievalConfig:
-        """These settings with one retriever alone; `fused` stands for the settings as they are."""
-        return self if name == "fused" else self.model_copy(update={"retrievers": [name]})
+        """These settings with one retriever alone; `fused` and `signals` stand for the settings as they are."""
+        return self if name in ("fused", SIGNALS) else self.model_copy(update={"retrievers": [name]})
 
 
 CandidateName = Literal[
@@ -655,5 +714,5 @@ def needs_contexts(config: RankerConfig, retrieval: RetrievalConfig) -> bool:
     """True where the ranker reads anything that retrieval makes."""
     reads = config.traits.reads
     return retrieval.source != "none" and (
-        reads == "scores" or config.retrieval_prior or (reads == "passages" and config.passages > 0)
+        reads in ("scores", "signals") or config.retrieval_prior or (reads == "passages" and config.passages > 0)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +15,9 @@ from solution.files import content_hash
 from solution.questions import Questions, positions
 from solution.tables import cell_text
 
+SENTENCE_SIGNAL = "cosine_sentence_best"
+"""The signal that means what the option score `sentence` means."""
+
 
 @dataclass
 class Exam:
@@ -24,18 +27,20 @@ class Exam:
         questions: n questions.
         passages: n lists of passages, best first; empty where nothing was retrieved.
         option_scores: kind -> float32 [n, max_options], see `Contexts`.
+        signals: name -> float32 [n, max_options], see `Contexts`.
     """
 
     questions: Questions
     passages: list[list[ContextPassage]]
     option_scores: dict[str, np.ndarray] = field(default_factory=dict)
+    signals: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def join(cls, questions: Questions, contexts: Contexts | None) -> Exam:
         """Questions with contexts made for them, or closed-book."""
         if contexts is None:
             return cls(questions, [[] for _ in range(len(questions))])
-        return cls(questions, contexts.passages, contexts.option_scores)
+        return cls(questions, contexts.passages, contexts.option_scores, contexts.signals)
 
     @classmethod
     def views(
@@ -60,6 +65,7 @@ class Exam:
             self.questions.subset(rows),
             [self.passages[row] for row in rows],
             {kind: table[rows] for kind, table in self.option_scores.items()},
+            {name: table[rows] for name, table in self.signals.items()},
         )
 
     def prior(self, config: RankerConfig) -> np.ndarray:
@@ -76,9 +82,18 @@ class Exam:
         # A fold's questions may all have fewer options than the exam that the scores were made for.
         return np.nan_to_num(self.option_scores[config.option_score][:, : self.questions.max_options])
 
+    def similarities(self) -> dict[str, np.ndarray]:
+        """Cosines of the options by which retrieval alone ranks them: kind -> float32 [n, max_options]; may be empty.
+
+        The option scores, or in their place the signal of the same meaning.
+        """
+        if self.option_scores or SENTENCE_SIGNAL not in self.signals:
+            return self.option_scores
+        return {"sentence": self.signals[SENTENCE_SIGNAL]}
+
     def hidden(self) -> Exam:
         """The same exam without its answers, as `predict` gets it."""
-        return Exam(self.questions.without_answers(), self.passages, self.option_scores)
+        return replace(self, questions=self.questions.without_answers())
 
 
 def is_question(exam: Exam, row: int) -> bool:
@@ -114,6 +129,8 @@ class Contexts:
         option_scores: kind of score -> float32 [n, max_options], NaN where there is no option.
             `passage`: the best cosine of question + option to any passage of the corpus;
             `sentence`: to any sentence of the question's own first passages.
+        signals: name of a signal of the options -> float32 [n, max_options], NaN where there is no option; only in the
+            view `signals`, which has no passages. See `retrieval.contexts.signals`.
         key: names the questions, corpus, embedder and settings that the contexts were made from. It is the same on
             every machine, also where `hash` differs by rounding.
     """
@@ -122,6 +139,7 @@ class Contexts:
     passages: list[list[ContextPassage]]
     option_scores: dict[str, np.ndarray] = field(default_factory=dict)
     key: str = "none"
+    signals: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -133,7 +151,8 @@ class Contexts:
         for row, id_ in enumerate(self.ids):
             passages = [(p.id, p.title, p.text, _rounded(p.score), p.retriever) for p in self.passages[row]]
             scores = {kind: [_rounded(score) for score in table[row]] for kind, table in self.option_scores.items()}
-            rows.append((id_, content_hash(passages, scores)))
+            signals = {name: [_rounded(value) for value in table[row]] for name, table in self.signals.items()}
+            rows.append((id_, content_hash(passages, scores, *([signals] if signals else []))))
         return content_hash(sorted(rows))
 
     def subset(self, rows: Sequence[int] | np.ndarray) -> Contexts:
@@ -144,6 +163,7 @@ class Contexts:
             [self.passages[row] for row in chosen],
             {kind: table[np.array(chosen, dtype=np.int64)] for kind, table in self.option_scores.items()},
             self.key,
+            {name: table[np.array(chosen, dtype=np.int64)] for name, table in self.signals.items()},
         )
 
 

@@ -17,11 +17,11 @@ class Family:
         ranker: its class, `module.Class` below `solution.rankers`. It is named here and imported by
             `rankers.families.make_ranker`, since its module loads torch.
         streamed: the class that scores with a model larger than the memory; None: there is none.
-        has_model: whether it loads a pretrained model; only such families are trained, and only for them does a
-            submission load a fold's files.
+        has_model: whether it loads a pretrained model; in a submission only such families get a process of their own.
+        learns: whether a fold's ranker is trained, and has files that a submission loads.
         generative: whether it reads a prompt and has the settings `prompt`, `head`, `show_options` and `rotations`.
         reads: `passages`: as many as the ranker's settings say; `scores`: retrieval's scores of the options alone;
-            `nothing`: no retrieval is needed.
+            `signals`: many signals of each option; `nothing`: no retrieval is needed.
         by_option: whether a question takes time in proportion to the number of its options.
         attention: whether it has the setting `attention`.
         float16: whether `precision: auto` takes float16 on a GPU without bfloat16. T5 was trained in bfloat16, and its
@@ -31,6 +31,7 @@ class Family:
     ranker: str
     streamed: str | None = None
     has_model: bool = True
+    learns: bool = True
     generative: bool = False
     reads: str = "passages"
     by_option: bool = False
@@ -42,8 +43,9 @@ FAMILIES = {
     "multiple_choice": Family("multiple_choice.MultipleChoiceRanker", by_option=True, attention=True),
     "causal": Family("causal.CausalRanker", streamed="streamed.StreamedCausalRanker", generative=True),
     "seq2seq": Family("seq2seq.Seq2SeqRanker", generative=True, float16=False),
-    "similarity": Family("untrained.SimilarityRanker", has_model=False, reads="scores"),
-    "longest": Family("untrained.LongestRanker", has_model=False, reads="nothing"),
+    "features": Family("features.FeaturesRanker", has_model=False, reads="signals"),
+    "similarity": Family("untrained.SimilarityRanker", has_model=False, learns=False, reads="scores"),
+    "longest": Family("untrained.LongestRanker", has_model=False, learns=False, reads="nothing"),
 }
 
 

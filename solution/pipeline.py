@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from solution.config import Run
+from solution.config import ContextView, Run
 from solution.demo.exam import read_demo_exam
 from solution.ensemble.blend import blend
 from solution.ensemble.record import EnsembleRecord
 from solution.ensemble.rows import Scorer, ScoreRow, random_row
 from solution.ensemble.table import print_table
 from solution.ensemble.tune import deployment_of, run_tune
-from solution.exam import Exam
+from solution.exam import Contexts, Exam
 from solution.inference.memory import watched
 from solution.inference.outputs import Outputs
 from solution.inference.submit import run_submission
@@ -82,10 +82,10 @@ def held_out_rows(
     samples, seed = run.ensemble.tune.bootstrap_samples, run.ensemble.tune.seed
     left_out = [config.name for config in run.rankers if config.name not in answers]
     rankers = [TrainedRanker.read(workdir, name, record["about"][name], []) for name in left_out]
-    contexts = {
-        key: build_views(held_out, request.config, request.views, workdir.root)
-        for key, request in context_requests(rankers).items()
-    }
+    contexts: dict[str, dict[ContextView, Contexts]] = {}
+    for request in context_requests(rankers):
+        views = build_views(held_out, request.config, request.views, workdir.root)
+        contexts.setdefault(request.config.hash(), {}).update(views)
     for ranker in rankers:
         answers[ranker.name] = predict_folds(ranker, ranker_exams(ranker, held_out, contexts), workdir)
     blendable = [config.name for config in run.rankers if config.role == "ranker"]

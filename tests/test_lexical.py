@@ -163,7 +163,7 @@ def test_the_highest_are_found_among_ties(n):
         scores = scores.astype(np.float32)
         for k in (1, 7, 30):
             expected = [row for row in np.argsort(-scores, kind="stable")[:k] if scores[row] > 0]
-            assert bm25._highest(scores, k).tolist() == expected
+            assert bm25.highest(scores, k).tolist() == expected
 
 
 def test_words():

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = [ROOT / "configs", ROOT / "configs" / "demo"]
 FILES = sorted(file for folder in FOLDERS for file in folder.glob("*.yaml"))
 RANKER_FILES = [file for file in FILES if file.stem not in ("ensemble", "retrieval")]
-FULL_SIZE = """closed_book deberta_v3_base deberta_v3_large flan_t5_large flan_t5_xl gemma2_9b gemma3_1b llama2_7b
-llama3_1_8b llama3_2_3b longest mistral_7b phi3_mini phi4_mini qwen2_5_7b qwen3_0_6b qwen3_14b qwen3_8b
+FULL_SIZE = """closed_book deberta_v3_base deberta_v3_large features flan_t5_large flan_t5_xl gemma2_9b gemma3_1b
+llama2_7b llama3_1_8b llama3_2_3b longest mistral_7b phi3_mini phi4_mini qwen2_5_7b qwen3_0_6b qwen3_14b qwen3_8b
 similarity""".split()
 
 

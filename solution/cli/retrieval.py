@@ -21,7 +21,7 @@ from solution.cli.options import (
     reads_exam,
 )
 from solution.command import command
-from solution.config import Run
+from solution.config import SIGNALS, Run
 from solution.errors import UserError
 from solution.exam import Contexts
 from solution.folds import taken_back_when_refused
@@ -35,6 +35,7 @@ from solution.retrieval.index import build_index
 from solution.retrieval.index_tuning import tune_index
 from solution.retrieval.lexical import build_lexical
 from solution.retrieval.reranker.training import summary, train_reranker
+from solution.retrieval.search import Indexes
 from solution.workdir import Workdir
 
 
@@ -58,10 +59,12 @@ def index(
     run = _settings_with_index(configs, overrides, corpus)
     retrieval, folder = run.retrieval, Workdir.open(workdir)
     wanted = set(retrieval.retrievers).union(*(ranker.contexts for ranker in run.rankers))
-    if "dense" in wanted or retrieval.uses_vectors:
+    if wanted & {"dense", SIGNALS} or retrieval.uses_vectors:
         print(f"{len(build_index(retrieval, folder.root).passages)} passages in the index")
-    if "lexical" in wanted:
+    if wanted & {"lexical", SIGNALS}:
         print(f"{len(build_lexical(retrieval, folder.root).passages)} passages in the lexical index")
+    if SIGNALS in wanted:
+        print(f"{len(Indexes(retrieval, folder.root).sentences)} sentences in the sentence index")
 
 
 @command

@@ -176,7 +176,7 @@ def indexes(examined: Examined) -> Iterator[Finding]:
             continue
         embedder = examined.embedder(retrieval.embedder)
         for view in config.contexts:
-            for place in locate_all(retrieval.view(view), root, embedder):
+            for place in locate_all(retrieval, view, root, embedder):
                 if place.folder not in seen:
                     seen.add(place.folder)
                     check = functools.partial(_index, place.folder, place.kind.name, retrieval)
@@ -352,7 +352,7 @@ def contexts(examined: Examined) -> Iterator[Finding]:
         for view in config.contexts:
             if (retrieval.hash(), view) not in keys:
                 embedder = examined.embedder(retrieval.embedder)
-                keys[retrieval.hash(), view] = contexts_key(exam, retrieval.view(view), workdir.root, embedder)
+                keys[retrieval.hash(), view] = contexts_key(exam, retrieval, view, workdir.root, embedder)
         now = context_key([keys[retrieval.hash(), view] for view in config.contexts])
         trained = read_record(folder, "")["about"]["contexts"]
         same = now == trained

@@ -116,18 +116,30 @@ class Answering:
         self._ask(name, missing)
 
     def _answer_here(self, name: str, rows: np.ndarray) -> None:
-        """A ranker without a model needs no process."""
-        ranker, turn, started = self.rankers[name], self.answers.turns[name], time.monotonic()
-        try:
-            model = make_ranker(ranker.trained.config, self.cache)
-            table = predict_part(model, ranker.exams, rows.tolist(), turn.alive[rows], self._width)
-        except Exception as error:  # noqa: BLE001 - as in worker.main
-            raise Fault(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}") from error
-        self.answers.add(name, rows, table)
-        turn.alike |= model.alike
-        turn.work.done += len(rows)
-        turn.work.seconds += time.monotonic() - started
+        """A ranker without a model needs no process. Each of its folds answers, where they differ.
+
+        Raises:
+            OutOfTime: the deadline came between two folds.
+        """
+        ranker, turn = self.rankers[name], self.answers.turns[name]
         turn.work.load_seconds = 0.0
+        learnt = ranker.trained.config.learns_signals
+        for folder in ranker.trained.asked_folders if learnt else [None]:
+            if self._limits.left() <= 0:
+                raise OutOfTime
+            started = time.monotonic()
+            try:
+                model = make_ranker(ranker.trained.config, self.cache)
+                if folder is not None:
+                    model.load(folder)
+                table = predict_part(model, ranker.exams, rows.tolist(), turn.alive[rows], self._width)
+            except Exception as error:  # noqa: BLE001 - as in worker.main
+                reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                raise Fault(reason) from error
+            self.answers.add(name, rows, table)
+            turn.alike |= model.alike
+            turn.work.done += len(rows)
+            turn.work.seconds += time.monotonic() - started
 
     # --- batches and the journal ---
 

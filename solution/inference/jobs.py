@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,10 +49,12 @@ class Patience:
     Attributes:
         seconds: without an event, after which it is given up.
         complaint: what is said then, before the seconds.
+        longest: seconds that its job may take in all.
     """
 
     seconds: float
     complaint: str
+    longest: float = math.inf
 
 
 def batch_size(seconds: float | None) -> int:
@@ -89,14 +92,14 @@ def run_job(job: bytes, take: Callable[[Event], None], limits: Limits, patience:
         take: called with each event but `error`, `done` and `end`; what it raises ends the process too.
 
     Raises:
-        OutOfTime: the deadline came.
+        OutOfTime: the deadline came, or the job took longer than `patience.longest`.
         Fault: the process was silent for too long, told of an error, or ended before its job was done.
     """
     with Child(job) as child:
-        heard = time.monotonic()
+        started = heard = time.monotonic()
         error = ""
         while True:
-            left = limits.left()
+            left = min(limits.left(), started + patience.longest - time.monotonic())
             silent = time.monotonic() - heard
             if left <= 0:
                 raise OutOfTime

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from solution.config import ContextView, RetrievalConfig
+from solution.config import SIGNALS, ContextView, RetrievalConfig
 from solution.errors import UserError
 from solution.exam import Contexts
 from solution.files import hashing
@@ -23,6 +24,8 @@ from solution.workdir import Workdir
 
 PATIENCE = 30.0
 """Seconds that retrieval may be silent in any case: its process starts, and a large index is opened without a word."""
+_SIGNALS_SHARE = 1 / 3
+"""Of the time left that the signals of the options may take: the rankers that do not read them need the rest."""
 
 
 @dataclass
@@ -57,21 +60,19 @@ class Retrieving:
 
         Where they cannot be made, their rankers are left out.
         """
-        contexts: dict[str, Mapping[ContextView, Contexts]] = {}
-        for key, request in context_requests(rankers).items():
-            readers = [
-                ranker.name for ranker in rankers if ranker.retrieval is not None and ranker.retrieval.hash() == key
-            ]
+        contexts: dict[str, dict[ContextView, Contexts]] = {}
+        for request in context_requests(rankers):
             try:
-                contexts[key] = self.contexts(request.config, request.views)
+                views = self.contexts(request.config, request.views)
+                contexts.setdefault(request.config.hash(), {}).update(views)
             except Fault as error:
-                self._fail(readers, f"retrieval failed: {error}")
+                self._fail(request.readers, f"retrieval failed: {error}")
             except (UserError, OSError) as error:
-                self._fail(readers, str(error))
+                self._fail(request.readers, str(error))
             except OutOfTime:
-                for name in readers:
-                    self.answers.turns[name].end("the deadline came in retrieval")
-        return contexts
+                for name in request.readers:
+                    self.answers.turns[name].end("the deadline left no time for its contexts")
+        return dict(contexts)
 
     def _fail(self, names: Sequence[str], reason: str) -> None:
         for name in names:
@@ -116,13 +117,14 @@ class Retrieving:
             # Half of the time is left to rankers that read nothing, or contexts by other settings.
             seconds = max(PATIENCE, min(timeline.limits.ranker_timeout, timeline.limits.left() / 2))
             complaint = "it did not go on (--ranker-timeout, --deadline) for"
-            run_job(job_text(job), take, timeline.limits, Patience(seconds, complaint))
+            longest = _SIGNALS_SHARE * timeline.limits.left() if SIGNALS in views else math.inf
+            run_job(job_text(job), take, timeline.limits, Patience(seconds, complaint, longest))
         except (Fault, OutOfTime) as error:
             timeline.note(f"no contexts: {str(error) or 'the deadline came'}")
             raise
         finally:
             self.time_taken.seconds += time.monotonic() - started
-        timeline.note("contexts made")
+        timeline.note("signals made" if SIGNALS in views else "contexts made")
         return keys
 
     @functools.cached_property

@@ -214,7 +214,7 @@ class _Submission:
     def _improve_baseline(self, rankers: Mapping[str, ReadyRanker]) -> None:
         """Take retrieval's ranking of the options as the baseline, where there is one: it beats the longest option."""
         for ranker in rankers.values():
-            if self.answers.set_baseline(ranker.exams[0].option_scores, ranker.trained.config.option_score):
+            if self.answers.set_baseline(ranker.exams[0].similarities(), ranker.trained.config.option_score):
                 break
         if not any(ranker.retrieval for ranker in self.members.trained):
             self._retrieve_for_baseline()

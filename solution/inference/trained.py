@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from solution.config import AnswerWith, ContextView, RankerConfig, RetrievalConfig
+from solution.config import SIGNALS, AnswerWith, ContextView, RankerConfig, RetrievalConfig
 from solution.config_files import Overrides, check_settings, parse_overrides
 from solution.ensemble.record import EnsembleRecord, RankerAbout, load_ensemble
 from solution.errors import UserError
@@ -276,20 +276,30 @@ def _choose_weights(ensemble: EnsembleRecord, changes: Overrides) -> None:
 
 @dataclass
 class ContextRequest:
-    """Contexts that rankers read: settings, and the views of all of these rankers."""
+    """Contexts that rankers read: settings, the views of all of these rankers, and the rankers' names."""
 
     config: RetrievalConfig
     views: list[ContextView] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)
+
+    @property
+    def is_signals(self) -> bool:
+        return SIGNALS in self.views
 
 
-def context_requests(rankers: Sequence[TrainedRanker]) -> dict[str, ContextRequest]:
-    """What these rankers read together, by the hash of the retrieval's settings."""
-    requests: dict[str, ContextRequest] = {}
+def context_requests(rankers: Sequence[TrainedRanker]) -> list[ContextRequest]:
+    """What these rankers read: a request for each retrieval, then one for its signals.
+
+    Signals are asked for alone and last: they may take long, and no other ranker is to wait for them in vain.
+    """
+    requests: dict[tuple[bool, str], ContextRequest] = {}
     for ranker in rankers:
         if ranker.retrieval is not None:
-            request = requests.setdefault(ranker.retrieval.hash(), ContextRequest(ranker.retrieval))
+            key = (SIGNALS in ranker.config.contexts, ranker.retrieval.hash())
+            request = requests.setdefault(key, ContextRequest(ranker.retrieval))
             request.views += ranker.config.contexts
-    return requests
+            request.readers.append(ranker.name)
+    return sorted(requests.values(), key=lambda request: request.is_signals)
 
 
 def ranker_exams(
@@ -298,7 +308,7 @@ def ranker_exams(
     """The exams that a ranker reads, answers hidden: one for each of its contexts.
 
     Args:
-        contexts: for each of `context_requests`, those of the questions.
+        contexts: by the hash of the retrieval's settings, those of the questions.
     """
     own = None if ranker.retrieval is None else contexts[ranker.retrieval.hash()]
     return [exam.hidden() for exam in Exam.views(ranker.config, questions, own)]

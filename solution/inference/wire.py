@@ -26,10 +26,11 @@ class QuestionsRecord(TypedDict):
 
 
 class ViewRecord(TypedDict):
-    """One of the contexts of n questions: n lists of passages, and kind -> n lists of option scores."""
+    """One of the contexts of n questions: n lists of passages, and name -> n lists of option scores or signals."""
 
     passages: list[list[dict[str, Any]]]
     option_scores: dict[str, list[list[float]]]
+    signals: dict[str, list[list[float]]]
 
 
 class ExamRecord(TypedDict):
@@ -46,6 +47,7 @@ def exam_record(exams: Sequence[Exam]) -> ExamRecord:
             {
                 "passages": [[vars(passage) for passage in passages] for passages in exam.passages],
                 "option_scores": {kind: table.tolist() for kind, table in exam.option_scores.items()},
+                "signals": {name: table.tolist() for name, table in exam.signals.items()},
             }
             for exam in exams
         ],
@@ -60,6 +62,7 @@ def read_exam_record(record: ExamRecord) -> list[Exam]:
             questions,
             [[ContextPassage(**values) for values in passages] for passages in view["passages"]],
             {kind: np.array(table, dtype=np.float32) for kind, table in view["option_scores"].items()},
+            {name: np.array(table, dtype=np.float32) for name, table in view["signals"].items()},
         )
         for view in record["views"]
     ]

@@ -223,7 +223,7 @@ def _indexes(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
             continue
         embedder = find_embedder(ranker.retrieval, workdir.root)
         for view in ranker.config.contexts:
-            for place in locate_all(ranker.retrieval.view(view), workdir.root, embedder):
+            for place in locate_all(ranker.retrieval, view, workdir.root, embedder):
                 kind_by_folder[place.folder] = place.kind.name
     items = []
     for folder, kind in kind_by_folder.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,5 +83,5 @@ def predict_part(
     """
     parts = [exam.subset(rows) for exam in exams]
     questions = alive_only(parts[0].questions, alive)
-    table = predict_contexts(ranker, [Exam(questions, part.passages, part.option_scores) for part in parts])
+    table = predict_contexts(ranker, [replace(part, questions=questions) for part in parts])
     return np.pad(table, ((0, 0), (0, width - table.shape[1])))

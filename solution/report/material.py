@@ -206,17 +206,21 @@ def _read_contexts(workdir: Workdir, material: Material) -> None:
     for name, key in keys.items():
         for part in [key] if key in stored else _parts(key, stored):
             readers.setdefault(part, []).append(name)
+    served: set[str] = set()
     for key, names in readers.items():
         contexts = stored_contexts(workdir.root, key, material.oof.ids)
         if contexts is not None:
-            material.reads.append(Read(names, contexts))
-    served = {name for read in material.reads for name in read.rankers}
+            served.update(names)
+            if not contexts.signals:  # signals come without passages
+                material.reads.append(Read(names, contexts))
     rest = [name for name in keys if name not in served]
     if rest and material.questions is not None and "context" in material.questions.extra:
         material.reads.append(Read(rest, own_contexts(material.questions)))
     if not material.reads:
         material.missing["contexts"] = (
             f"the contexts of {', '.join(rest)} are not in {workdir.cache} any more (or were made elsewhere)"
+            if rest
+            else "no ranker reads passages"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from solution.report import blend, curves, groups, worst
+from solution.report import blend, curves, groups, signals, worst
 from solution.report.figures import Figures
 from solution.report.section import Section
 
@@ -23,6 +23,7 @@ SECTIONS: tuple[Callable[[Figures], Section | list[Section]], ...] = (
     groups.read_alike,
     blend.cascade,
     groups.retrieval,
+    signals.signals,
     worst.worst,
 )
 

@@ -8,7 +8,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ _BLOCK = 256  # passages whose best score stands for them when the k best are so
 _DATA, _ROWS, _STARTS = "data.csc.index.npy", "indices.csc.index.npy", "indptr.csc.index.npy"
 _PARAMETERS = "params.index.json"
 _VOCABULARY = "vocabulary.parquet"
-FILES = {_DATA, _ROWS, _STARTS, _PARAMETERS, _VOCABULARY, PASSAGES}
+POSTINGS = {_DATA, _ROWS, _STARTS, _PARAMETERS, _VOCABULARY}
+FILES = {*POSTINGS, PASSAGES}
 
 
 def bm25s_library() -> Any:
@@ -95,11 +96,76 @@ class _Vocabulary(dict[str, int]):
         return number
 
 
+class Postings:
+    """The BM25 score of every term in every text (a passage, or a sentence) that holds it, mapped from the disk.
+
+    Args:
+        folder: with the files of `write_bm25`.
+        words: those that the texts were read with.
+        kind: "lexical index" or another name for messages.
+
+    Raises:
+        UserError: the files are corrupt or do not belong together.
+    """
+
+    def __init__(self, folder: Path, words: Words, kind: str):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.words = words
+        remedy = remedy_of(folder)
+        try:
+            self._vocabulary = pq.read_table(folder / _VOCABULARY).column("term").combine_chunks()
+            self._bm25 = bm25s_library().BM25.load(folder, mmap=True, load_vocab=False, backend="numpy")
+            data, rows, starts = (self._bm25.scores[name] for name in ("data", "indices", "indptr"))
+            self._texts = int(self._bm25.scores["num_docs"])
+            whole = data.dtype == np.float32 and rows.dtype == np.int32 and data.shape == rows.shape
+            whole = whole and len(starts) == len(self._vocabulary) + 1 and starts[-1] == len(data)
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            message = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"the {kind} in {folder} is corrupt ({message}). {remedy}") from None
+        if not whole:
+            raise self.not_whole(folder, kind)
+
+    @staticmethod
+    def not_whole(folder: Path, kind: str) -> UserError:
+        return UserError(f"the {kind} in {folder} is corrupt: its files do not belong together. {remedy_of(folder)}")
+
+    def __len__(self) -> int:
+        """The number of texts."""
+        return self._texts
+
+    def scores(self, numbers: np.ndarray) -> np.ndarray:
+        """The BM25 score of these terms (each counts once) in every text, float32 [texts]."""
+        scores: np.ndarray = self._bm25.get_scores_from_ids(numbers)
+        return scores
+
+    def entries(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The texts that hold a term: their rows, int32 ascending, and its score in each, float32."""
+        begin, end = (int(place) for place in self._bm25.scores["indptr"][number : number + 2])
+        return self._bm25.scores["indices"][begin:end], self._bm25.scores["data"][begin:end]
+
+    def numbers_of_terms(self, terms: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """The numbers of the terms in each list; -1 for a term that no text holds."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        flat = pa.array([term for part in terms for term in part], pa.string())
+        found = pc.index_in(flat, value_set=self._vocabulary).fill_null(-1).to_numpy()
+        return np.split(found, np.cumsum([len(part) for part in terms])[:-1]) if terms else []
+
+    def numbers(self, queries: Sequence[str]) -> list[np.ndarray]:
+        """The numbers of each query's known terms, in order: so sums are rounded the same way each time."""
+        asked = [list(dict.fromkeys(self.words.terms(query))) for query in queries]
+        return [np.sort(part[part >= 0]) for part in self.numbers_of_terms(asked)]
+
+
 class LexicalIndex:
     """Passages and the BM25 search over them.
 
     Attributes:
         passages: n passages.
+        postings: the terms of the passages.
         key: names all that the index was made of.
 
     Args:
@@ -111,25 +177,11 @@ class LexicalIndex:
     """
 
     def __init__(self, folder: Path, words: Words, key: str):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         self.key = key
-        self._words = words
-        remedy = remedy_of(folder)
-        self.passages = Passages(folder / PASSAGES, remedy)
-        try:
-            self._vocabulary = pq.read_table(folder / _VOCABULARY).column("term").combine_chunks()
-            self._bm25 = bm25s_library().BM25.load(folder, mmap=True, load_vocab=False, backend="numpy")
-            data, rows, starts = (self._bm25.scores[name] for name in ("data", "indices", "indptr"))
-            whole = data.dtype == np.float32 and rows.dtype == np.int32 and data.shape == rows.shape
-            whole = whole and len(starts) == len(self._vocabulary) + 1 and starts[-1] == len(data)
-            whole = whole and self._bm25.scores["num_docs"] == len(self.passages)
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            message = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(f"the lexical index in {folder} is corrupt ({message}). {remedy}") from None
-        if not whole:
-            raise UserError(f"the lexical index in {folder} is corrupt: its files do not belong together. {remedy}")
+        self.passages = Passages(folder / PASSAGES, remedy_of(folder))
+        self.postings = Postings(folder, words, "lexical index")
+        if len(self.postings) != len(self.passages):
+            raise Postings.not_whole(folder, "lexical index")
 
     def search(self, queries: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k passages of the highest BM25 scores for each query, best first; of equal scores the lower row first.
@@ -142,28 +194,17 @@ class LexicalIndex:
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         with progress_bar(len(queries), "searching for words") as bar:
-            for place, numbers in enumerate(self._numbers(queries)):
+            for place, numbers in enumerate(self.postings.numbers(queries)):
                 if len(numbers):
-                    every = self._bm25.get_scores_from_ids(numbers)
-                    best = _highest(every, k)
+                    every = self.postings.scores(numbers)
+                    best = highest(every, k)
                     scores[place, : len(best)] = every[best]
                     rows[place, : len(best)] = best
                 bar.advance()
         return scores, rows
 
-    def _numbers(self, queries: Sequence[str]) -> list[np.ndarray]:
-        """The numbers of each query's known terms, in order: so sums are rounded the same way each time."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
 
-        asked = [list(dict.fromkeys(self._words.terms(query))) for query in queries]
-        flat = pa.array([term for terms in asked for term in terms], pa.string())
-        found = pc.index_in(flat, value_set=self._vocabulary).fill_null(-1).to_numpy()
-        parts = np.split(found, np.cumsum([len(terms) for terms in asked])[:-1]) if asked else []
-        return [np.sort(part[part >= 0]) for part in parts]
-
-
-def _highest(scores: np.ndarray, k: int) -> np.ndarray:
+def highest(scores: np.ndarray, k: int) -> np.ndarray:
     """The rows of the k highest scores above 0, best first; of equal scores the lower row first."""
     least = np.float32(0)
     blocks = scores[: len(scores) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(axis=1)
@@ -174,10 +215,23 @@ def _highest(scores: np.ndarray, k: int) -> np.ndarray:
     return rows[np.lexsort((rows, -scores[rows]))[:k]]
 
 
-def write_bm25(passages: Path, folder: Path, config: RetrievalConfig) -> int:
-    """Write the arrays, parameters and vocabulary of the passages in a parquet file; give their number.
+def passage_texts(passage: Passage) -> list[str]:
+    """The one text that a passage is searched by."""
+    return [passage_text(passage)]
+
+
+def write_bm25(
+    passages: Path,
+    folder: Path,
+    config: RetrievalConfig,
+    texts: Callable[[Passage], list[str]] = passage_texts,
+) -> int:
+    """Write the arrays, parameters and vocabulary of the texts of all passages in a parquet file; give their number.
 
     Memory: the vocabulary, and one row group of passages at a time.
+
+    Args:
+        texts: gives the texts of a passage: the passage as it is searched, or its sentences.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -189,14 +243,14 @@ def write_bm25(passages: Path, folder: Path, config: RetrievalConfig) -> int:
     parts: list[Path] = []
     with pq.ParquetFile(passages) as file, progress_bar(file.metadata.num_rows, "counting words") as bar:
         for group in range(file.num_row_groups):
-            group_lengths, terms, rows, counts = _counted(file.read_row_group(group), vocabulary)
+            group_lengths, terms, rows, counts = _counted(file.read_row_group(group), vocabulary, texts)
             rows += sum(map(len, lengths))
             lengths.append(group_lengths)
             frequencies = np.pad(frequencies, (0, len(vocabulary.numbers) - len(frequencies)))
             frequencies += np.bincount(terms, minlength=len(frequencies))
             parts.append(folder / f"part-{group:06}.npy")
             np.save(parts[-1], np.stack([terms, rows, counts]).astype(np.int32), allow_pickle=False)
-            bar.advance(len(group_lengths))
+            bar.advance(file.metadata.row_group(group).num_rows)
     # What all triples are scored by: the terms' weights and the passages' lengths.
     length = np.concatenate(lengths).astype(np.float64)
     weights = np.log1p((len(length) - frequencies + 0.5) / (frequencies + 0.5))
@@ -238,19 +292,22 @@ def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
     return mapped
 
 
-def _counted(table: Any, vocabulary: _Vocabulary) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The words of a row group, counted.
+def _counted(
+    table: Any, vocabulary: _Vocabulary, texts: Callable[[Passage], list[str]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The words of a row group's texts, counted.
 
     Returns:
-        How many terms each passage has, [passages]; and for each pair of a term and a passage, in the order of the
-        terms, the term's number, the passage's row in the group and the count, [pairs] each.
+        How many terms each text has, [texts]; and for each pair of a term and a text, in the order of the terms, the
+        term's number, the text's number in the group and the count, [pairs] each.
     """
     flat = array.array("q")
     lengths = []
     for row in table.select(COLUMNS).to_pylist():
-        before = len(flat)
-        flat.extend(map(vocabulary.__getitem__, Words.split(passage_text(Passage(**row)))))
-        lengths.append(len(flat) - before)
+        for text in texts(Passage(**row)):
+            before = len(flat)
+            flat.extend(map(vocabulary.__getitem__, Words.split(text)))
+            lengths.append(len(flat) - before)
     terms = np.frombuffer(flat, dtype=np.int64) if flat else np.zeros(0, dtype=np.int64)
     rows = np.repeat(np.arange(len(lengths)), lengths)[terms >= 0]
     term_counts = np.bincount(rows, minlength=len(lengths))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solution.config import RetrievalConfig
+from solution.config import SIGNALS, ContextView, RetrievalConfig
 from solution.errors import UserError
 from solution.files import MANIFEST, content_hash, read_json, read_manifest
 from solution.retrieval.approximate import build_settings
@@ -19,6 +19,7 @@ from solution.suggestions import suggest
 # Another version makes another index.
 _CUTTING_VERSION = 1  # of the way passages are cut
 _WORDS_VERSION = 1  # of the way words are made
+_SENTENCES_VERSION = 1  # of the way passages are cut into sentences
 VECTORS_FORMAT = "float16"  # of the vectors on disk
 
 
@@ -51,9 +52,13 @@ def _lexical_settings(config: RetrievalConfig) -> dict[str, Any]:
     return {**cutting_settings(config), **words}
 
 
+def _sentence_settings(config: RetrievalConfig) -> dict[str, Any]:
+    return {**_lexical_settings(config), "sentences": _SENTENCES_VERSION}
+
+
 @dataclass(frozen=True)
 class IndexKind:
-    """The dense or the lexical index, as folders, manifests and messages name it.
+    """The dense, the lexical or the sentence index, as folders, manifests and messages name it.
 
     Attributes:
         name: in manifests and messages.
@@ -75,6 +80,7 @@ class IndexKind:
 
 DENSE = IndexKind("index", "index", _dense_settings)
 LEXICAL = IndexKind("lexical index", "lexical", _lexical_settings, ("lexical index",))
+SENTENCES = IndexKind("sentence index", "sentences", _sentence_settings, ("sentence index",))
 
 
 # --- the place of an index -----------------------------------------------------------------
@@ -152,14 +158,18 @@ def locate(kind: IndexKind, config: RetrievalConfig, workdir: Path, embedder: Em
     return _place(kind, config, workdir, embedder, corpus)
 
 
-def locate_all(config: RetrievalConfig, workdir: Path, embedder: Embedder) -> list[IndexPlace]:
-    """The places of all indexes that contexts of these settings are made with.
+def locate_all(config: RetrievalConfig, view: ContextView, workdir: Path, embedder: Embedder) -> list[IndexPlace]:
+    """The places of all indexes that this view of the contexts is made with.
 
     Raises:
         UserError: see `locate`.
     """
-    kinds = [DENSE] if config.uses_vectors else []
-    kinds += [LEXICAL] if "lexical" in config.retrievers else []
+    if view == SIGNALS:
+        kinds = [DENSE, LEXICAL, SENTENCES]
+    else:
+        config = config.view(view)
+        kinds = [DENSE] if config.uses_vectors else []
+        kinds += [LEXICAL] if "lexical" in config.retrievers else []
     return [locate(kind, config, workdir, embedder) for kind in kinds]
 
 

@@ -14,14 +14,15 @@ from solution.errors import UserError
 from solution.files import content_hash
 from solution.questions import LETTERS, Questions
 from solution.retrieval.approximate import search_settings
-from solution.retrieval.bm25 import LexicalIndex
+from solution.retrieval.bm25 import LexicalIndex, Postings
 from solution.retrieval.dense import PassageIndex, as_cosines
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.fusion import Ranking
 from solution.retrieval.index import build_index, open_index
 from solution.retrieval.lexical import build_lexical, open_lexical
 from solution.retrieval.passages import token_offsets
-from solution.retrieval.places import DENSE, LEXICAL, IndexPlace, find_embedder, locate
+from solution.retrieval.places import DENSE, LEXICAL, SENTENCES, IndexPlace, find_embedder, locate
+from solution.retrieval.sentence_index import build_sentences, open_sentences
 from solution.retrieval.store import Passages
 from solution.suggestions import suggest
 
@@ -39,7 +40,7 @@ def search_depth(config: RetrievalConfig) -> int:
 
 
 class Indexes:
-    """The dense and the lexical index of some settings, each sought and opened once, when it is first needed.
+    """The dense, the lexical and the sentence index of some settings, each sought and opened once: when first needed.
 
     Searchers may share one object if their settings differ only in how they search: in retrievers, depth, query or
     option scores.
@@ -68,6 +69,10 @@ class Indexes:
         return locate(LEXICAL, self._config, self.workdir, self.embedder)
 
     @functools.cached_property
+    def sentence_place(self) -> IndexPlace:
+        return locate(SENTENCES, self._config, self.workdir, self.embedder)
+
+    @functools.cached_property
     def dense(self) -> PassageIndex:
         get = build_index if self._build else open_index
         return get(self._config, self.workdir, self.embedder, self.dense_place)
@@ -76,6 +81,21 @@ class Indexes:
     def lexical(self) -> LexicalIndex:
         get = build_lexical if self._build else open_lexical
         return get(self._config, self.workdir, self.embedder, self.lexical_place)
+
+    @functools.cached_property
+    def sentences(self) -> Postings:
+        if not self._build:
+            return open_sentences(self._config, self.workdir, self.embedder, self.sentence_place)
+        _ = self.lexical  # is built where it is missing: the sentences are those of its passages
+        return build_sentences(self._config, self.sentence_place, self.lexical_place)
+
+    def require_same_passages(self) -> None:
+        """Raise `UserError` where the dense and the lexical index hold different passages."""
+        if not self.lexical.passages.same_ids(self.dense.passages):
+            raise UserError(
+                f"the index {self.dense.key} and the lexical index {self.lexical.key} do not hold the same "
+                f"passages; delete the older one in WORKDIR/cache and run `{suggest('index')}`"
+            )
 
 
 class Searcher:
@@ -145,17 +165,14 @@ class Searcher:
         indexes, retrievers = self.indexes, self.config.retrievers
         if retrievers == ["lexical"]:
             return indexes.lexical.passages
-        if "lexical" in retrievers and not indexes.lexical.passages.same_ids(indexes.dense.passages):
-            raise UserError(
-                f"the index {indexes.dense.key} and the lexical index {indexes.lexical.key} do not hold the same "
-                f"passages; delete the older one in WORKDIR/cache and run `{suggest('index')}`"
-            )
+        if "lexical" in retrievers:
+            indexes.require_same_passages()
         return indexes.dense.passages
 
     def query_vectors(self, query: QueryForm) -> np.ndarray:
         """Vectors of the prompts and what the query form puts behind each, float32 [n, d]."""
         if query not in self._vectors:
-            texts = _fitted(self.embedder, self.questions.prompts, query_tails(self.questions, query))
+            texts = fitted(self.embedder, self.questions.prompts, query_tails(self.questions, query))
             title = "embedding the questions"
             self._vectors[query] = self.embedder.encode(texts, self.config.batch_size, title, query=True)
         return self._vectors[query]
@@ -238,11 +255,11 @@ def _pairs(questions: Questions) -> list[tuple[str, str]]:
 def embed_options(questions: Questions, config: RetrievalConfig, embedder: Embedder) -> np.ndarray:
     """The vectors of question + option, float32 [options of all questions, d], in the order of `exists`."""
     pairs = _pairs(questions)
-    texts = _fitted(embedder, [prompt for prompt, _ in pairs], [option for _, option in pairs])
+    texts = fitted(embedder, [prompt for prompt, _ in pairs], [option for _, option in pairs])
     return embedder.encode(texts, config.batch_size, "embedding the options", query=True)
 
 
-def _fitted(embedder: Embedder, prompts: Sequence[str], tails: Sequence[str]) -> list[str]:
+def fitted(embedder: Embedder, prompts: Sequence[str], tails: Sequence[str]) -> list[str]:
     """ "prompt tail" for each pair; of a prompt too long for the embedder only its end is kept.
 
     The embedder cuts at the end, and there an option would be lost.

@@ -6,13 +6,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from solution.config import ContextView, RetrievalConfig
+from solution.config import SIGNALS, ContextView, RetrievalConfig
 from solution.errors import UserError
 from solution.exam import ContextPassage, Contexts
 from solution.questions import Questions
 from solution.retrieval.contexts.cache import ContextCache, is_stored, stored_contexts
 from solution.retrieval.contexts.column import column_contexts
 from solution.retrieval.contexts.option_scores import option_table, sentence_scores
+from solution.retrieval.contexts.signals.build import make_signals, signal_inputs
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.fusion import Ranking, drop_similar, select
 from solution.retrieval.reranker.candidates import find_candidates
@@ -55,8 +56,31 @@ def searched_contexts(searcher: Searcher, reranker: Reranker | None) -> Contexts
     return contexts
 
 
-def contexts_key(questions: Questions, config: RetrievalConfig, workdir: Path, embedder: Embedder) -> str:
-    """The `Contexts.key` that `build_contexts` would give (source index), without searching.
+def _signal_cache(questions: Questions, config: RetrievalConfig, indexes: Indexes) -> ContextCache:
+    # Signals depend on none of the option scores, which other rankers read.
+    settings = config.model_copy(update={"option_scores": []})
+    return ContextCache(questions, settings, indexes.workdir, signal_inputs(config, indexes))
+
+
+def signal_contexts(questions: Questions, config: RetrievalConfig, indexes: Indexes) -> Contexts:
+    """The signals of the options, from the cache or made anew.
+
+    Raises:
+        UserError: see `make_signals`.
+    """
+    cache = _signal_cache(questions, config, indexes)
+    contexts = cache.read()
+    if contexts is None:
+        contexts = make_signals(questions, config, indexes)
+        cache.write(contexts)
+    contexts.key = cache.key
+    return contexts
+
+
+def contexts_key(
+    questions: Questions, config: RetrievalConfig, view: ContextView, workdir: Path, embedder: Embedder
+) -> str:
+    """The `Contexts.key` that `build_views` would give for a view (source index), without searching.
 
     Args:
         embedder: one made for `config.embedder`.
@@ -64,7 +88,11 @@ def contexts_key(questions: Questions, config: RetrievalConfig, workdir: Path, e
     Raises:
         UserError: there is no index to search.
     """
-    searcher = Searcher(questions, config, Indexes(config, workdir, build=False, embedder=embedder))
+    indexes = Indexes(config, workdir, build=False, embedder=embedder)
+    if view == SIGNALS:
+        return _signal_cache(questions, config, indexes).key
+    config = config.view(view)
+    searcher = Searcher(questions, config, indexes)
     return ContextCache(questions, config, workdir, context_inputs(searcher, reranker_of(config, workdir))).key
 
 
@@ -97,7 +125,7 @@ def build_views(
     workdir: Path,
     hidden: Sequence[str] | None = None,
 ) -> dict[ContextView, Contexts]:
-    """`build_contexts` by all retrievers together (`fused`) or by one alone, for each of the views named.
+    """`build_contexts` by all retrievers together (`fused`) or by one alone, or the signals, for each view named.
 
     The views share the opened indexes, the embedder and the reranker. A source that does not search has the same
     contexts in every view.
@@ -110,8 +138,11 @@ def build_views(
     indexes, reranker = Indexes(config, workdir), reranker_of(config, workdir)
     contexts: dict[ContextView, Contexts] = {}
     for view in dict.fromkeys(views):
+        if view == SIGNALS:
+            contexts[view] = signal_contexts(questions, config, indexes)
+            continue
         settings = config.view(view)
-        same = next((other for other in contexts if config.view(other) == settings), None)
+        same = next((other for other in contexts if other != SIGNALS and config.view(other) == settings), None)
         if same is None:
             contexts[view] = searched_contexts(Searcher(questions, settings, indexes, hidden), reranker)
         else:

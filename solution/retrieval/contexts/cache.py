@@ -65,7 +65,11 @@ def _read(path: Path, key: str, ids: Sequence[str]) -> Contexts | None:
             kind: np.array([row[f"option_{kind}"] for row in ordered], dtype=np.float32) for kind in about["kinds"]
         }
         passages = [[ContextPassage(**p) for p in row["passages"]] for row in ordered]
-        contexts = Contexts(list(ids), passages, scores, key)
+        signals = {
+            name: np.array([row[f"signal_{name}"] for row in ordered], dtype=np.float32)
+            for name in about.get("signals", [])
+        }
+        contexts = Contexts(list(ids), passages, scores, key, signals)
         whole = (about["schema"], about["kind"], about["key"]) == (SCHEMA, KIND, key)
         if whole and len(table) == len(ids) and about["hash"] == contexts.hash:
             return contexts
@@ -96,7 +100,7 @@ class ContextCache:
             return None
         contexts = _read(self.path, self.key, self._ids)
         if contexts is not None:
-            shapes = {table.shape for table in contexts.option_scores.values()}
+            shapes = {table.shape for table in (*contexts.option_scores.values(), *contexts.signals.values())}
             if shapes <= {(len(self._ids), self._width)}:
                 return contexts
         say(f"the contexts in {self.path} are corrupt and are made again")
@@ -110,14 +114,18 @@ class ContextCache:
         passage = pa.struct([*texts, ("score", pa.float64()), ("retriever", pa.string())])
         scores = contexts.option_scores
         about = {"schema": SCHEMA, "kind": KIND, "key": self.key, "hash": contexts.hash, "kinds": sorted(scores)}
+        if contexts.signals:
+            about["signals"] = list(contexts.signals)
         columns = [("id", pa.string()), ("passages", pa.list_(passage))]
         columns += [(f"option_{kind}", pa.list_(pa.float32())) for kind in sorted(scores)]
+        columns += [(f"signal_{name}", pa.list_(pa.float32())) for name in contexts.signals]
         schema = pa.schema(columns, metadata={_METADATA: json.dumps(about).encode()})
         rows = [
             {
                 "id": id_,
                 "passages": [asdict(passage) for passage in contexts.passages[row]],
                 **{f"option_{kind}": table[row].tolist() for kind, table in scores.items()},
+                **{f"signal_{name}": table[row].tolist() for name, table in contexts.signals.items()},
             }
             for row, id_ in enumerate(contexts.ids)
         ]

@@ -1,0 +1,82 @@
+"""The ranker of signals through all commands: trained, tuned, reported, examined, bundled and asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from pipeline import HEADER, ROWS, built_once, run, write_configs
+
+FEATURES = {"name": "features", "family": "features", "signals": {"trees": 5, "forests": 2, "options_per_leaf": 1}}
+RANKERS = {"features": FEATURES, "similarity": {"name": "similarity", "family": "similarity"}}
+STRANGE = "q9,只有汉字?,一,二,,A\nq10,Same?,same,same,,A\nq11,Which is near the Sun?,planet Mercury,moon of Pluto,,A\n"
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built_once(tmp_path_factory, "features", _build)
+
+
+def _build(folder: Path) -> None:
+    (folder / "questions.csv").write_text(HEADER + ROWS)
+    (folder / "test.csv").write_text(HEADER + ROWS + STRANGE)
+    words = [line.split(",")[2] for line in ROWS.splitlines()]
+    corpus = "".join(
+        f"Page {i},The {word} is body number {i} from the Sun. It is round.\n" for i, word in enumerate(words)
+    )
+    (folder / "corpus.csv").write_text("title,text\n" + corpus)
+    write_configs(folder / "configs", RANKERS, source="index", corpus="corpus.csv", top_k=2)
+    for command in (("train", "--all-folds"), ("tune", "tune.choose=equal")):
+        done = run(*command, cwd=folder)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_fold_keeps_its_models_and_figures(built: Path) -> None:
+    folder = built / "weights" / "features" / "fold_1"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"forest_0.txt", "forest_1.txt", "signals.json", "metrics.json", "ranker.json", "manifest.json"}
+    figures = json.loads((folder / "metrics.json").read_text())["signals"]
+    assert "pmi_mean" in figures and set(figures["pmi_mean"]) == {"map3", "linear", "trees"}
+    again = run("train", "--all-folds", cwd=built)
+    assert again.stderr.count("already trained, nothing has changed") == 6
+
+
+def test_it_answers_every_question_with_all_of_its_folds(built: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(built, work)
+    done = run("submit", "--ranked", "ranked.jsonl", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert "note: 2 of 12 questions or their options have no word that the corpus knows (first: id q9)" in (
+        " ".join(done.stderr.split())
+    )
+    report = json.loads((work / "submission.report.json").read_text())
+    (features,) = [ranker for ranker in report["rankers"] if ranker["ranker"] == "features"]
+    assert features["state"] == "finished" and features["answered"] == 12 and features["folds"] == 3, features
+    assert len((work / "submission.csv").read_text().splitlines()) == 13
+    # Damaged weights leave it out, and the others answer.
+    (work / "weights" / "features" / "fold_0" / "signals.json").write_text("{}")
+    (work / "weights" / "features" / "fold_1" / "forest_0.txt").unlink()
+    shutil.rmtree(work / "weights" / "features" / "fold_2")
+    done = run("submit", cwd=work)
+    assert done.returncode == 0 and "WARNING: the ranker features is left out" in done.stderr, done.stderr
+
+
+def test_doctor_report_and_bundle_know_it(built: Path, tmp_path: Path) -> None:
+    done = run("doctor", "--json", cwd=built)
+    found = json.loads(done.stdout)
+    assert {record["ranker"]: record["folds"] for record in found["plan"]}["features"] == 3
+    assert not [finding for finding in found["findings"] if finding["state"] == "error"], found
+    assert [finding for finding in found["findings"] if finding["subject"].startswith("sentences-")]
+    done = run("report", "--output", str(tmp_path / "report"), cwd=built)
+    assert done.returncode == 0, done.stderr
+    page = next((tmp_path / "report").glob("*.html")).read_text().replace("<wbr>", "")
+    assert "Signals of features" in page and "cosine_sentence_best" in page
+    done = run("bundle", "--output", str(tmp_path / "bundle"), "--no-wheels", cwd=built)
+    assert done.returncode == 0, done.stderr
+    there = {str(path.relative_to(tmp_path / "bundle")) for path in (tmp_path / "bundle").rglob("*") if path.is_file()}
+    assert "weights/features/fold_2/forest_1.txt" in there
+    assert {name.split("/")[1].partition("-")[0] for name in there if name.startswith("cache/")} == {
+        "index", "lexical", "sentences",
+    }  # fmt: skip
