@@ -70,14 +70,15 @@ def test_a_check_that_fails_ends_no_other(gpu_check, monkeypatch, tmp_path, caps
 @pytest.mark.parametrize(
     ("code", "seconds", "reason"),
     [
-        ("import time; time.sleep(60)", 5.5, "not finished in its 6 s"),
+        ("import time; time.sleep(60)", 0.6, "not finished in its 1 s"),
         ("import os, sys; print('CUDA error', file=sys.stderr); os._exit(7)", 30, "ended with code 7: CUDA error"),
-        ("", 2, "the time is over"),
+        ("", 0.1, "the time is over"),
     ],
 )
-def test_a_check_that_hangs_or_crashes(gpu_check, code, seconds, reason):
+def test_a_check_that_hangs_or_crashes(gpu_check, monkeypatch, code, seconds, reason):
+    monkeypatch.setattr(gpu_check, "LEAST_SECONDS", 0.5)
     result = gpu_check.in_own_process("card", seconds, lambda name, path: [sys.executable, "-c", code])
-    assert reason in result["reason"] and result["state"] == ("not tried" if seconds < 5 else "failed")
+    assert reason in result["reason"] and result["state"] == ("not tried" if seconds < 0.5 else "failed")
 
 
 def test_cards(gpu_check):
