@@ -316,6 +316,31 @@ def test_a_submission_counts_them(trained, tmp_path, monkeypatch, capsys):
     ]
 
 
+def test_the_embedder_makes_vectors_again_in_float32(tiny, tmp_path):
+    from transformers import AutoModel, AutoTokenizer
+
+    from solution.retrieval.embedding import Embedder
+
+    model, tokenizer = AutoModel.from_pretrained(tiny("bert")), AutoTokenizer.from_pretrained(tiny("bert"))
+    make_loud([model], "bert", tokenizer)
+    model.save_pretrained(tmp_path / "loud")
+    tokenizer.save_pretrained(tmp_path / "loud")
+    texts = ["iron stone river", f"moon {LOUD} river", "gold water"]
+    tables = []
+    for device in (SINGLE, HALF):
+        embedder = Embedder(str(tmp_path / "loud"), tmp_path)
+        assert embedder.dimension == 64  # loads it
+        embedder._device = device
+        tables.append(embedder.encode(texts, 8))
+    np.testing.assert_allclose(tables[1][1], tables[0][1], atol=1e-5)
+    np.testing.assert_allclose(tables[1], tables[0], atol=0.05)
+    assert not np.array_equal(tables[1][0], tables[0][0])  # the others are those of float16
+
+    embedder._model[0].auto_model.embeddings.word_embeddings.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="makes vectors that are not finite"):
+        embedder.encode(texts, 8)
+
+
 # --- the warning before --------------------------------------------------------------------
 
 

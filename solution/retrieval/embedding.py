@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -17,7 +17,7 @@ from solution.errors import UserError
 from solution.files import content_hash, file_hash
 from solution.gguf_models import is_gguf
 from solution.models import hub_cache_folder, locate_model, resolve_model
-from solution.progress import Bar, progress_bar
+from solution.progress import Bar, progress_bar, say
 
 _POSITIONS = 512
 _LENGTHS_AT_ONCE = 4096
@@ -173,7 +173,7 @@ class Embedder:
             bar: a running bar to advance in place of a new one.
 
         Raises:
-            UserError: the model makes vectors of another length than its settings say.
+            UserError: the model makes vectors of another length than its settings say, or vectors that are not finite.
         """
         import torch
 
@@ -188,8 +188,7 @@ class Embedder:
             for begin, end in _batches(lengths, batch_size, _TOKENS_AT_ONCE[self._device.kind]):
                 batch = distinct[begin:end]
                 started = time.monotonic()
-                encoded = encode(batch, batch_size=len(batch), show_progress_bar=False, convert_to_tensor=True)
-                part = encoded.float().cpu().numpy()  # [texts of the batch, d]
+                part = self._batch_vectors(encode, batch)
                 Embedder.model_seconds += time.monotonic() - started
                 if part.shape[1] != self.dimension:
                     raise UserError(
@@ -204,6 +203,24 @@ class Embedder:
             bar.advance(len(texts) - len(distinct))
         place = {text: row for row, text in enumerate(distinct)}
         return vectors[[place[text] for text in texts]] if texts else vectors
+
+    def _batch_vectors(self, encode: Callable[..., Any], texts: list[str]) -> np.ndarray:
+        """The model's vectors of a batch, float32 [texts, d]; those that overflow in float16 are made in float32."""
+        import torch
+
+        def vectors(some: list[str]) -> np.ndarray:
+            made = encode(some, batch_size=len(some), show_progress_bar=False, convert_to_tensor=True)
+            return made.float().cpu().numpy()
+
+        part = vectors(texts)
+        wrong = ~np.isfinite(part).all(axis=1)  # bool [texts]
+        if wrong.any() and self._device.may_overflow:
+            say(f"the embedder: {wrong.sum()} texts overflow in float16, and are embedded again in float32")
+            with torch.autocast(self._device.kind, enabled=False):
+                part[wrong] = vectors([text for text, again in zip(texts, wrong, strict=True) if again])
+        if not np.isfinite(part).all():
+            raise UserError(f"the embedder {self.spec} makes vectors that are not finite: its weights are damaged")
+        return part
 
     def _by_length(self, texts: Sequence[str]) -> tuple[list[str], list[int]]:
         """The distinct texts, the longest first, and how many tokens of each are read."""
