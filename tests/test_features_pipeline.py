@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 from pipeline import HEADER, ROWS, built_once, run, write_configs
 
+from solution.config import RankerConfig, RetrievalConfig
+from solution.inference.jobs import OutOfTime, Patience, run_job
+from solution.inference.limits import Limits
+from solution.inference.trained import TrainedRanker, context_requests
+
 FEATURES = {"name": "features", "family": "features", "signals": {"trees": 5, "forests": 2, "options_per_leaf": 1}}
 RANKERS = {"features": FEATURES, "similarity": {"name": "similarity", "family": "similarity"}}
 STRANGE = "q9,只有汉字?,一,二,,A\nq10,Same?,same,same,,A\nq11,Which is near the Sun?,planet Mercury,moon of Pluto,,A\n"
@@ -61,6 +66,23 @@ def test_it_answers_every_question_with_all_of_its_folds(built: Path, tmp_path: 
     shutil.rmtree(work / "weights" / "features" / "fold_2")
     done = run("submit", cwd=work)
     assert done.returncode == 0 and "WARNING: the ranker features is left out" in done.stderr, done.stderr
+
+
+def test_no_other_ranker_waits_for_signals(tmp_path: Path) -> None:
+    retrieval = RetrievalConfig()
+    rankers = [
+        TrainedRanker(name, RankerConfig(name=name, family=name), [tmp_path], retrieval)
+        for name in ("features", "similarity", "longest")
+    ]
+    rankers[2].retrieval = None
+    requests = context_requests(rankers)
+    assert [(request.readers, request.views) for request in requests] == [
+        (["similarity"], ["fused"]),
+        (["features"], ["signals"]),
+    ]
+    # A job that takes longer than it may is ended, whatever the deadline.
+    with pytest.raises(OutOfTime):
+        run_job(b"{", lambda event: None, Limits(), Patience(60, "it was silent for", longest=0.0))
 
 
 def test_doctor_report_and_bundle_know_it(built: Path, tmp_path: Path) -> None:
