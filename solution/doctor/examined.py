@@ -15,6 +15,7 @@ from solution.inference.trained import TrainedRanker, imported_rankers, read_ran
 from solution.kaggle.kernel import find_place, kernel_root
 from solution.questions import Questions, read_questions
 from solution.retrieval.embedding import Embedder
+from solution.retrieval.prefixes import Prefixes
 from solution.workdir import Workdir
 
 Part = TypeVar("Part")
@@ -86,7 +87,7 @@ class Examined:
         self.test: ReadOnce[tuple[Questions, list[str]]] = ReadOnce(self._read_test)
         self.ensemble: ReadOnce[EnsembleRecord] = ReadOnce(lambda: load_ensemble(self.workdir))
         self.trained: ReadOnce[list[TrainedRanker]] = ReadOnce(lambda: self._read_rankers(submit_overrides))
-        self._embedders: dict[str, Embedder] = {}
+        self._embedders: dict[tuple[str, Prefixes], Embedder] = {}
 
     def _read_test(self) -> tuple[Questions, list[str]]:
         wrong: list[str] = []
@@ -112,8 +113,9 @@ class Examined:
         """One of each name: the ensemble's where it is in both."""
         return {config.name: (config, retrieval) for config, retrieval in self.pairs}
 
-    def embedder(self, spec: str) -> Embedder:
-        """The embedder of this name, made once: its fingerprint reads the whole model."""
-        if spec not in self._embedders:
-            self._embedders[spec] = Embedder(spec, self.workdir.cache)
-        return self._embedders[spec]
+    def embedder(self, retrieval: RetrievalConfig) -> Embedder:
+        """The embedder of these settings, made once: its fingerprint reads the whole model."""
+        key = (retrieval.embedder, Prefixes.of(retrieval))
+        if key not in self._embedders:
+            self._embedders[key] = Embedder(retrieval.embedder, self.workdir.cache, key[1])
+        return self._embedders[key]

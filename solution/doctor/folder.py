@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from solution.kaggle.base_models import hub_folder
 from solution.models import fetch_command, layers_without_masks, locate_model, ready_model
 from solution.oof import load_oof, part_hash
 from solution.questions import Questions
+from solution.rankers.trained_head import check_head
 from solution.retrieval.contexts.build import contexts_key
 from solution.retrieval.corpus import look_at_corpus
 from solution.retrieval.places import locate_all
+from solution.retrieval.prefixes import Prefixes, unset_prefixes
 from solution.suggestions import suggest
 from solution.weights import FoldRecord, check_folder, full_folders, read_record, record_path, trained_folders
 from solution.workdir import Workdir
@@ -117,10 +119,12 @@ def models(examined: Examined) -> Iterator[Finding]:
                 wanted.setdefault((retrieval.reranker.model, retrieval.reranker.revision), {})["reranker"] = None
     cache = examined.workdir.cache
     for (spec, revision), users in wanted.items():
-        yield from guarded("models", spec, functools.partial(_model, spec, revision, ", ".join(users), cache))
+        rankers = [config for config, _ in examined.pairs if (config.model, config.revision) == (spec, revision)]
+        yield from guarded("models", spec, functools.partial(_model, spec, revision, ", ".join(users), cache, rankers))
     for config in {config.name: config for config, _ in examined.pairs if config.family == "causal"}.values():
         yield from guarded("models", config.model, functools.partial(_layers, config, cache))
     yield from _number_formats(examined)
+    yield from _unset_prefixes(examined)
 
 
 def _layers(config: RankerConfig, cache: Path) -> Iterator[Finding]:
@@ -149,7 +153,19 @@ def _number_formats(examined: Examined) -> Iterator[Finding]:
             yield Finding("models", name, "warning" if here else "ok", text)
 
 
-def _model(spec: str, revision: str | None, users: str, cache: Path) -> Iterator[Finding]:
+def _unset_prefixes(examined: Examined) -> Iterator[Finding]:
+    """Name the settings of prefixes that an embedder needs and does not have."""
+    retrievals = [each for _, each in examined.pairs if each is not None and each.source != "none"]
+    unset = {(each.embedder, unset_prefixes(each.embedder, Prefixes.of(each))) for each in retrievals}
+    for spec, missing in sorted(unset):
+        if missing:
+            found = "its authors put a prefix in front of its texts, and the settings name none"
+            yield Finding("models", spec, "warning", found, missing)
+
+
+def _model(
+    spec: str, revision: str | None, users: str, cache: Path, rankers: Sequence[RankerConfig]
+) -> Iterator[Finding]:
     found = locate_model(spec, revision)
     if isinstance(found, Path):
         later = ""
@@ -166,6 +182,8 @@ def _model(spec: str, revision: str | None, users: str, cache: Path) -> Iterator
             f"not in the hub's cache, for {users}: it is fetched when it is first used",
             fetch_command(spec, revision),
         )
+    for config in rankers:
+        check_head(config)
 
 
 def indexes(examined: Examined) -> Iterator[Finding]:
@@ -174,7 +192,7 @@ def indexes(examined: Examined) -> Iterator[Finding]:
     for config, retrieval in examined.pairs:
         if retrieval is None or retrieval.source != "index":
             continue
-        embedder = examined.embedder(retrieval.embedder)
+        embedder = examined.embedder(retrieval)
         for view in config.contexts:
             for place in locate_all(retrieval, view, root, embedder):
                 if place.folder not in seen:
@@ -351,7 +369,7 @@ def contexts(examined: Examined) -> Iterator[Finding]:
             continue
         for view in config.contexts:
             if (retrieval.hash(), view) not in keys:
-                embedder = examined.embedder(retrieval.embedder)
+                embedder = examined.embedder(retrieval)
                 keys[retrieval.hash(), view] = contexts_key(exam, retrieval, view, workdir.root, embedder)
         now = context_key([keys[retrieval.hash(), view] for view in config.contexts])
         trained = read_record(folder, "")["about"]["contexts"]

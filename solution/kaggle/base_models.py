@@ -16,7 +16,7 @@ from solution.files import MANIFEST
 from solution.gguf_models import hub_file, is_gguf
 from solution.inference.trained import TrainedRanker
 from solution.kaggle.items import Item, folder_items
-from solution.models import PYPI, hub_cache_folder, locate_model, resolve_model, weight_files
+from solution.models import PYPI, hub_cache_folder, locate_model, may_be_hub_name, resolve_model, weight_files
 from solution.workdir import Workdir
 
 _MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken")
@@ -138,7 +138,7 @@ def _located(spec: str) -> Path | str:
     try:
         return locate_model(spec)
     except UserError:
-        if spec.count("/") == 1 and not spec.startswith((".", "~", "/", PYPI)):
+        if may_be_hub_name(spec):
             return spec
         raise
 
@@ -178,9 +178,19 @@ def model_files(folder: Path) -> list[Path]:
     elif any(path.suffix == ".safetensors" and path.parent == folder for path in chosen):
         lacking = []
     else:
-        weights = [path for path in files if path.parent == folder and path.suffix == ".bin"]
+        weights = _pytorch_files(folder, files)
         chosen += weights
-        lacking = [] if weights else ["model.safetensors"]
+        lacking = [path.name for path in weights if not path.is_file()] if weights else ["model.safetensors"]
     if lacking:
         raise UserError(f"the model folder {folder} is incomplete: {lacking[0]} is missing. Fetch the model again.")
     return [path.relative_to(folder) for path in chosen]
+
+
+def _pytorch_files(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """PyTorch's own files of a model's weights; some authors put those of another model beside them (a generator)."""
+    index, whole = folder / "pytorch_model.bin.index.json", folder / "pytorch_model.bin"
+    if index.is_file():
+        return [folder / name for name in weight_files(index)]
+    if whole.is_file():
+        return [whole]
+    return [path for path in files if path.parent == folder and path.suffix == ".bin"]

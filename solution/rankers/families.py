@@ -12,6 +12,7 @@ from solution.families import FAMILIES
 from solution.learning.log import tensorboard_problem
 from solution.models import locate_model
 from solution.rankers.base import Ranker
+from solution.rankers.trained_head import check_head
 
 
 def make_ranker(config: RankerConfig, cache: Path) -> Ranker:
@@ -29,7 +30,7 @@ def make_ranker(config: RankerConfig, cache: Path) -> Ranker:
 
 
 def check_models(rankers: Sequence[RankerConfig]) -> None:
-    """Raise one `UserError` for all models and packages that cannot be found, before anything is loaded."""
+    """Raise one `UserError` for all models and packages that cannot be found or used, before anything is loaded."""
     problems = []
     if any(config.trains and config.training.tensorboard for config in rankers):
         problem = tensorboard_problem()
@@ -38,7 +39,8 @@ def check_models(rankers: Sequence[RankerConfig]) -> None:
         if config.has_model:
             try:
                 locate_model(config.model, config.revision)
+                check_head(config)
             except UserError as error:
                 problems.append(f"{config.name}: {error}")
     if problems:
-        raise UserError.join(problems, "models are missing")
+        raise UserError.join(problems, "models cannot be used")

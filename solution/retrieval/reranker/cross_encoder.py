@@ -66,6 +66,9 @@ class CrossEncoder(MultipleChoiceRanker):
         """Pairs whose score overflowed in float16, and was computed again in float32, since the last `learn`."""
         self._lists: list[tuple[Tokens, LabelledList]] = []  # while it is trained
 
+    def _check_stored_head(self) -> None:
+        """Its own check is that of the loaded model, below: a new head is given other weights there."""
+
     def _load_base(self, source: str, **options: Any) -> Any:
         model = super()._load_base(source, num_labels=1, **options)
         architectures = model.config.architectures or []
