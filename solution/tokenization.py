@@ -71,19 +71,19 @@ def mend_tokenizer(
         if normalizer is not None:
             backend.normalizer = normalizer
     if getattr(backend.model, "byte_fallback", False):
-        _take_stored_cutting(backend, source, revision)
+        _take_stored_cutting(backend, source, revision, subfolder)
     if type(backend.model).__name__ == "Unigram":
         _part_special_tokens(backend, special_names(tokenizer))
 
 
-def _take_stored_cutting(backend: Any, source: str, revision: str | None) -> None:
+def _take_stored_cutting(backend: Any, source: str, revision: str | None, subfolder: str) -> None:
     """Have the text of a sentencepiece BPE (Llama 2) put into pieces as the authors' tokenizer.json does it.
 
     transformers 5 builds the Llama tokenizer anew, and drops the first of the spaces that a text begins with.
     """
     from tokenizers import Tokenizer
 
-    path = _file(source, revision, _TOKENIZER)
+    path = _file(source, revision, subfolder, TOKENIZER)
     if path is not None:
         stored = Tokenizer.from_file(str(path))
         backend.normalizer, backend.pre_tokenizer = stored.normalizer, stored.pre_tokenizer

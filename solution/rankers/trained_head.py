@@ -8,6 +8,7 @@ from typing import Any
 
 from solution.config import RankerConfig
 from solution.errors import UserError
+from solution.gguf_models import is_gguf
 from solution.models import empty_model, hub_cache_folder, locate_model, weight_files
 
 # The parts of multiple-choice models that a pretrained encoder does not bring, or brings without the rest of a head:
@@ -99,6 +100,8 @@ def check_head(config: RankerConfig) -> None:
             )
         return
     place = locate_model(config.model, config.revision)
+    if is_gguf(Path(place)):
+        return  # a decoder: it is refused when it is loaded
     if isinstance(place, str) and hub_cache_folder(place, config.revision) is None:
         return
     if missing := missing_head(str(place), config.revision):
