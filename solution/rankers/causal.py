@@ -178,13 +178,6 @@ class CausalRanker(GenerativeRanker):
         sums = sums.index_add(0, owners_tensor, picked)
         return sums / torch.bincount(owners_tensor, minlength=len(places))
 
-    def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
-        """See `Ranker.fit`."""
-        facts = super().fit(train_exam, valid_exam, checkpoint, logs)
-        if not self.config.trains and not self.streaming:
-            self._check_before_training(train_exam)
-        return facts
-
     def _check_before_training(self, exam: Exam) -> None:
         """Refuse an architecture that this family reads otherwise than the model's own code does.
 

@@ -248,7 +248,8 @@ class NeuralRanker(Generic[E]):
         config = self.config
         if not config.trains:
             self.build()
-            self._check_before_training(train_exam)
+            if not self.streaming:  # its layers are on disk: the check would read them all
+                self._check_before_training(train_exam)
             return self._report_bits()
         train_exam.questions.require_answers("training")
         self.model = None  # after an earlier `fit` or `load` too, training starts from the base model
