@@ -84,7 +84,7 @@ def embedder(tmp_path_factory) -> Embedder:
 def loaded_once(embedder, monkeypatch):
     """All tests use one loaded model: loading it is most of what they would do."""
     for module in (places_module, column):
-        monkeypatch.setattr(module, "Embedder", lambda spec, cache: embedder)
+        monkeypatch.setattr(module, "Embedder", lambda spec, cache, prefixes=None: embedder)
 
 
 def changed(config: RetrievalConfig, **values) -> RetrievalConfig:

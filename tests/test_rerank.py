@@ -255,7 +255,7 @@ def loaded_once(request, monkeypatch):
     if "workdir" in request.fixturenames:
         embedder = request.getfixturevalue("embedder")
         for module in (places_module, column):
-            monkeypatch.setattr(module, "Embedder", lambda spec, cache: embedder)
+            monkeypatch.setattr(module, "Embedder", lambda spec, cache, prefixes=None: embedder)
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +280,7 @@ def built(config, embedder, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("built")
     with pytest.MonkeyPatch.context() as patch:
         for module in (places_module, column):
-            patch.setattr(module, "Embedder", lambda spec, cache: embedder)
+            patch.setattr(module, "Embedder", lambda spec, cache, prefixes=None: embedder)
         trained(config, Workdir.open(folder))
     return folder
 

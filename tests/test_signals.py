@@ -74,7 +74,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
 @pytest.fixture(autouse=True)
 def loaded_once(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """All tests use one loaded model: loading it is most of what they would do."""
-    monkeypatch.setattr(places_module, "Embedder", lambda spec, cache: embedder)
+    monkeypatch.setattr(places_module, "Embedder", lambda spec, cache, prefixes=None: embedder)
 
 
 @pytest.fixture(scope="module")
