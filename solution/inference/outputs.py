@@ -162,7 +162,7 @@ def _shortcomings(answers: Answers, lost_folds: Mapping[str, Sequence[str]]) -> 
     failed = {name: turn.reason for name, turn in answers.turns.items() if turn.state == "failed"}
     lines += [f"the ranker {name} was left out: {reason}" for name, reason in failed.items()]
     lines += [f"{name} went on without one of its folds: {why}" for name, lost in lost_folds.items() for why in lost]
-    return lines + answers.shortfalls()
+    return [*lines, *answers.shortfalls(), *answers.overflows()]
 
 
 def _ranker_record(name: str, turn: Turn, lost_folds: Sequence[str]) -> dict[str, Any]:
