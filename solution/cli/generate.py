@@ -12,17 +12,20 @@ from solution.command import command
 from solution.errors import UserError
 from solution.generation.drafts import KINDS, Kind
 from solution.generation.exam import Wish, generate_exam
+from solution.generation.gift import write_gift
 from solution.progress import say
 from solution.questions import MAX_OPTIONS, MIN_OPTIONS, Questions, read_questions, write_questions
 from solution.retrieval.articles import article_rules
 from solution.retrieval.corpus import corpus_files, read_corpus
+
+_WRITERS = {".csv": write_questions, ".gift": write_gift}
 
 
 # More than seven parameters: each is an option of the command line.
 @command
 def generate(
     count: Annotated[int, typer.Option(help="Questions to make.", min=1)],
-    output: Annotated[Path, typer.Option(help="The exam to write, a CSV file.")],
+    output: Annotated[Path, typer.Option(help="The exam to write: .csv, or .gift for Moodle.")],
     overrides: OverridesArgument = None,
     corpus: CorpusOption = None,
     options: Annotated[int, typer.Option(help="Options of a question.", min=MIN_OPTIONS, max=MAX_OPTIONS)] = 5,
@@ -49,7 +52,7 @@ def generate(
     documents = read_corpus(retrieval.corpus, article_rules(retrieval))
     exam = generate_exam(documents, Wish(count, options, chosen, seed, old))
     _check_count(exam, count, at_most, retrieval.corpus)
-    write_questions(output, exam)
+    _WRITERS[output.suffix.lower()](output, exam)
     made = [(kind, exam.extra["kind"].count(kind)) for kind in chosen]
     print(f"{output}: {len(exam)} questions ({', '.join(f'{number} {kind}' for kind, number in made)})")
 
@@ -73,8 +76,8 @@ def _check_output(output: Path, sources: list[Path]) -> None:
     Raises:
         UserError: see above.
     """
-    if output.suffix.lower() != ".csv":
-        raise UserError(f"--output {output}: an exam is written as CSV; give a name that ends in .csv")
+    if output.suffix.lower() not in _WRITERS:
+        raise UserError(f"--output {output}: give a name that ends in {' or '.join(_WRITERS)}")
     if output.is_dir():
         raise UserError(f"--output {output} is a folder; name a file")
     if output.exists() and any(source.exists() and output.samefile(source) for source in sources):

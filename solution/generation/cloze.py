@@ -17,8 +17,8 @@ from solution.generation.english import (
 from solution.generation.material import Material
 from solution.generation.terms import Place, roots_of
 
-DRAFTS_OF_A_TERM = 3
-_LEAST_STEMS = 5
+DRAFTS_OF_A_TERM = 8
+_LEAST_STEMS = 6
 _LEAST_KEY_TERMS = 2  # beside the answer
 _MOST_LOOSENESS = 0
 _NOT_BEFORE = frozenset("and or ( , - – — / “ \" ' ‘".split())
@@ -66,12 +66,14 @@ def _draft(material: Material, place: Place) -> Draft | None:
         return None
     begin, end = spans[place.start][0], spans[place.end - 1][1]
     head = sentence.text[:begin]
+    if place.start and sentence.text[begin] != term.text[0]:  # a part of a title: "The War of the Worlds"
+        return None
     if before in ("a", "an"):
         at = spans[place.start - 1][0]
         head = head[:at] + ("A(n) " if head[at].isupper() else "a(n) ")
     prompt = head + BLANK + sentence.text[end:]
     article = {"a": "a", "an": "a", "the": "the"}.get(before, "")
-    return Draft("cloze", prompt, term.text, place.term, sentence.passage, left, article)
+    return Draft("cloze", prompt, term.text, place.term, sentence.passage, left, article, place.sentence)
 
 
 def _is_whole_phrase(before: str, behind: str) -> bool:

@@ -19,6 +19,7 @@ class Draft:
         passage: the position of the source passage in the sample.
         stems: of the statement that the answer makes true, without the term's own.
         article: of the blank: "a", "the" or "".
+        sentence: the number of the sentence that a cloze question was made of; -1 for other kinds.
         definition: the number of the definition that it was made of; -1 for a cloze question.
     """
 
@@ -29,4 +30,5 @@ class Draft:
     passage: int
     stems: frozenset[str]
     article: str = ""
+    sentence: int = -1
     definition: int = -1

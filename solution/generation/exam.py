@@ -90,21 +90,32 @@ def _drafts_by_kind(material: Material, kinds: Sequence[Kind], rng: random.Rando
 
 
 def _in_turn(queues: dict[Kind, list[Draft]]) -> Iterator[Draft]:
-    """A draft of each kind in turn; those whose term had a question come when no other term is left."""
+    """A draft of each kind in turn, and no sentence twice: one blank would show what stood in the other.
+
+    Those whose term had a question come when no other term is left.
+    """
     waiting = {kind: iter(drafts) for kind, drafts in queues.items()}
-    asked: set[int] = set()
+    terms: set[int] = set()
+    sentences: set[int] = set()
     later: list[Draft] = []
     while waiting:
         for kind in list(waiting):
             for draft in waiting[kind]:
-                if draft.term not in asked:
-                    asked.add(draft.term)
+                if draft.term in terms:
+                    later.append(draft)
+                elif draft.sentence not in sentences:
+                    terms.add(draft.term)
+                    sentences.add(draft.sentence)
+                    sentences.discard(-1)
                     yield draft
                     break
-                later.append(draft)
             else:
                 del waiting[kind]
-    yield from later
+    for draft in later:
+        if draft.sentence not in sentences:
+            sentences.add(draft.sentence)
+            sentences.discard(-1)
+            yield draft
 
 
 def _distinct(made: Sequence[_Made], without: Questions | None) -> list[_Made]:

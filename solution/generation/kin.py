@@ -16,8 +16,8 @@ from solution.generation.terms import Term, Terms
 from solution.generation.vectors import term_vectors
 
 _ARTICLE_DISTANCE = 0.4
-_SAME_MEANING, _CONTAINED = 0.5, 0.75
-_LEAST_LIKENESS = 0.1
+_SAME_MEANING, _CONTAINED = 0.45, 0.7
+_LEAST_LIKENESS = 0.13
 _COUNT_WEIGHT = 0.02
 _ALIAS_SIGNS = (
     ("(",),

@@ -9,6 +9,9 @@ from solution.generation.english import lowered
 from solution.generation.material import Material
 from solution.generation.terms import roots_of
 
+_LEAST_STEMS = 4
+"""A definition of fewer words, "an overall property of a system", is true of many terms."""
+
 
 def definition_drafts(material: Material) -> tuple[list[list[Draft]], list[list[Draft]]]:
     """For each term that has a definition: the questions for the term, and those for the definition.
@@ -27,7 +30,8 @@ def definition_drafts(material: Material) -> tuple[list[list[Draft]], list[list[
             prompt = f"Which of these {definition.verb} {definition.text}?"
         else:
             prompt = f"Which term means “{definition.text}”?"
-        of_term[term].append(Draft("term", prompt, name, term, definition.passage, stems, definition=number))
+        if len(stems) >= _LEAST_STEMS:
+            of_term[term].append(Draft("term", prompt, name, term, definition.passage, stems, definition=number))
         prompt = f"Which description fits “{name}”?"
         of_meaning[term].append(
             Draft("definition", prompt, definition.text, term, definition.passage, stems, definition=number)

@@ -18,6 +18,10 @@ _PIECE = 4_000
 """Characters of a piece of a longer document; its pieces are drawn by themselves."""
 
 
+_UNTITLED_GROUP = 10
+"""Passages without a title that follow each other are taken for a chapter."""
+
+
 @dataclass(frozen=True)
 class Sentence:
     """A sentence of the sample.
@@ -44,7 +48,8 @@ class Sample:
 
     Attributes:
         passages: n documents or pieces of documents, in the corpus's order.
-        group: n numbers, equal for passages of the same title (an article, a chapter), whatever their section.
+        group: n numbers, equal for passages of the same title (an article, a chapter), whatever their section;
+            without titles, for ten that follow each other.
         sentences: in the order of the passages.
         starts: n + 1, the number of each passage's first sentence.
         whole: every passage of the corpus is in the sample.
@@ -79,7 +84,8 @@ def draw_sample(documents: Iterable[Document], stems: Stems, seed: int, characte
             whole = False
     passages = [piece for _, _, piece in sorted(heap, key=lambda entry: entry[1])]
     numbers: dict[str, int] = {}
-    group = [numbers.setdefault(piece.title.partition(" > ")[0] or f"\0{piece.id}", len(numbers)) for piece in passages]
+    names = [piece.title.partition(" > ")[0] or f"\0{place // _UNTITLED_GROUP}" for place, piece in enumerate(passages)]
+    group = [numbers.setdefault(name, len(numbers)) for name in names]
     return _parted(Sample(passages, group, whole=whole), stems)
 
 

@@ -26,7 +26,8 @@ _LONGEST_RUN = 3
 _LONGEST_TERM = 5
 _NOUN_VOTES = 3
 _LEAST_COUNT = 4
-_LEAST_RESIDUAL_IDF = 1.0
+_LEAST_GROUPS = 2
+_LEAST_RESIDUAL_IDF = 0.3
 _BEFORE_NOUNS = DETERMINERS | frozenset("of between by into from with".split())
 _AFTER_ADJECTIVES = frozenset("and or , - –".split())
 _AFTER_VERBS = ARTICLES | frozenset("it its them their his her".split())
@@ -138,9 +139,9 @@ def noun_votes(sample: Sample) -> dict[str, tuple[int, int]]:
 def find_terms(sample: Sample, defined: Iterable[str], stems: Stems) -> Terms:
     """The key terms of a sample: terms that a definition explains, in both numbers, and titles that name things.
 
-    Where these are few, noun phrases are taken too that stand in clusters, as words do that a text is about: their
-    residual inverse document frequency (Church and Gale 1995, https://aclanthology.org/W95-0110/), by titles, is at
-    least 1 bit.
+    Where these are few, noun phrases are taken too: those that stand most in clusters, as words do that a text is
+    about, by their residual inverse document frequency over titles (Church and Gale 1995,
+    https://aclanthology.org/W95-0110/).
 
     Args:
         defined: terms that a glossary or a sentence explains.
@@ -164,7 +165,7 @@ def find_terms(sample: Sample, defined: Iterable[str], stems: Stems) -> Terms:
     ]
     places = _places(sample, {text: number for number, text in enumerate(candidates)})
     _count(sample, terms, places)
-    fit = [number for number, term in enumerate(terms) if term.stems and (term.defined or _is_topic(term, sample))]
+    fit = sorted([number for number, term in enumerate(terms) if term.defined and term.stems] + _topics(sample, terms))
     new = {old: number for number, old in enumerate(fit)}
     places = [Place(new[p.term], p.sentence, p.start, p.end) for p in places if p.term in new]
     return Terms([terms[old] for old in fit], places, {candidates[old]: number for old, number in new.items()})
@@ -193,8 +194,15 @@ def _named_titles(sample: Sample) -> set[str]:
     return names
 
 
-def _is_topic(term: Term, sample: Sample) -> bool:
-    return term.count >= _LEAST_COUNT and _residual_idf(term, sample) >= _LEAST_RESIDUAL_IDF
+def _topics(sample: Sample, terms: list[Term]) -> list[int]:
+    """The numbers of the undefined terms that stand most in clusters, so many that `_ENOUGH_TERMS` terms are there."""
+    ranked = sorted(
+        (-_residual_idf(term, sample), number)
+        for number, term in enumerate(terms)
+        if term.stems and not term.defined and term.count >= _LEAST_COUNT and term.groups >= _LEAST_GROUPS
+    )
+    wanted = max(0, _ENOUGH_TERMS - sum(term.defined for term in terms))
+    return [number for score, number in ranked[:wanted] if score <= -_LEAST_RESIDUAL_IDF]
 
 
 def _places(sample: Sample, number: Mapping[str, int]) -> list[Place]:
@@ -250,7 +258,10 @@ def _count(sample: Sample, terms: list[Term], places: list[Place]) -> None:
         term.with_a = indefinite[number] / max(1, term.count)
         _spell(term, spellings[number])
         singular, plural = verbs[number]
-        term.plural = plural > singular if singular + plural > 2 else looks_plural(term.words[-1])
+        if looks_plural(term.words[-1]):  # not "lens is"
+            term.plural = singular <= plural + 1
+        else:  # "people are", but not "an array of antennas are"
+            term.plural = plural > 2 * singular + 2 and not indefinite[number]
 
 
 def _spell(term: Term, seen: Counter[str]) -> None:
