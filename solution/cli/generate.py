@@ -10,22 +10,20 @@ import typer
 from solution.cli.options import CONFIGS, ConfigsOption, CorpusOption, OverridesArgument, read_settings
 from solution.command import command
 from solution.errors import UserError
+from solution.formats.forms import BY_ENDING, WRITTEN
 from solution.generation.drafts import KINDS, Kind
 from solution.generation.exam import Wish, generate_exam
-from solution.generation.gift import write_gift
 from solution.progress import say
 from solution.questions import MAX_OPTIONS, MIN_OPTIONS, Questions, read_questions, write_questions
 from solution.retrieval.articles import article_rules
 from solution.retrieval.corpus import corpus_files, read_corpus
-
-_WRITERS = {".csv": write_questions, ".gift": write_gift}
 
 
 # More than seven parameters: each is an option of the command line.
 @command
 def generate(
     count: Annotated[int, typer.Option(help="Questions to make.", min=1)],
-    output: Annotated[Path, typer.Option(help="The exam to write: .csv, or .gift for Moodle.")],
+    output: Annotated[Path, typer.Option(help="The exam to write; its ending tells the form (.csv, .gift, ...).")],
     overrides: OverridesArgument = None,
     corpus: CorpusOption = None,
     options: Annotated[int, typer.Option(help="Options of a question.", min=MIN_OPTIONS, max=MAX_OPTIONS)] = 5,
@@ -47,12 +45,12 @@ def generate(
     chosen = _kinds(kinds)
     retrieval = read_settings(configs, overrides, corpus).retrieval
     sources = [*corpus_files(retrieval.corpus).values(), *([without] if without else [])]
-    _check_output(output, sources)
+    form = _check_output(output, sources)
     old = read_questions(without) if without is not None else None
     documents = read_corpus(retrieval.corpus, article_rules(retrieval))
     exam = generate_exam(documents, Wish(count, options, chosen, seed, old))
     _check_count(exam, count, at_most, retrieval.corpus)
-    _WRITERS[output.suffix.lower()](output, exam)
+    write_questions(output, exam, form)
     made = [(kind, exam.extra["kind"].count(kind)) for kind in chosen]
     print(f"{output}: {len(exam)} questions ({', '.join(f'{number} {kind}' for kind, number in made)})")
 
@@ -70,18 +68,21 @@ def _kinds(text: str) -> list[Kind]:
     return [kind for kind in KINDS if kind in names]
 
 
-def _check_output(output: Path, sources: list[Path]) -> None:
-    """Refuse an output that cannot be written, or that is one of the command's own sources.
+def _check_output(output: Path, sources: list[Path]) -> str:
+    """The form to write. An output that cannot be written, or that is one of the command's own sources, is refused.
 
     Raises:
         UserError: see above.
     """
-    if output.suffix.lower() not in _WRITERS:
-        raise UserError(f"--output {output}: give a name that ends in {' or '.join(_WRITERS)}")
+    form = BY_ENDING.get(output.suffix.lower())
+    if form is None or form.name not in WRITTEN:
+        endings = [ending for written in WRITTEN.values() for ending in written.endings]
+        raise UserError(f"--output {output}: give a name that ends in one of {', '.join(endings)}")
     if output.is_dir():
         raise UserError(f"--output {output} is a folder; name a file")
     if output.exists() and any(source.exists() and output.samefile(source) for source in sources):
         raise UserError(f"--output {output} is what the questions are made from; name another file")
+    return form.name
 
 
 def _check_count(exam: Questions, count: int, at_most: bool, corpus: str) -> None:
