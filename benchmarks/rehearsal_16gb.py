@@ -49,7 +49,7 @@ from solution.learning.adapters import ADAPTER
 from solution.memory import parse_memory
 from solution.models import empty_model
 from solution.questions import LETTERS, read_questions
-from solution.rankers.neural import HEAD
+from solution.rankers.model import HEAD
 from solution.weights import close_folder, read_metrics, write_metrics, write_record
 from solution.workdir import Workdir
 

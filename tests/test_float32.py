@@ -33,7 +33,7 @@ from solution.inference.retrieving import RetrievalTime
 from solution.inference.timeline import Timeline
 from solution.inference.trained import TrainedRanker
 from solution.inference.turns import Answers, Recipes
-from solution.rankers import neural
+from solution.rankers import model as model_module
 from solution.rankers.families import make_ranker
 from solution.rankers.float32 import float32_products, in_float32
 from solution.rankers.scoring import BatchScoring
@@ -281,7 +281,7 @@ def trained(tiny, tmp_path_factory):
     workdir = Workdir(folder)
     prepared = prepare(run, questions, workdir)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neural, "choose_device", lambda precision: HALF)
+        patch.setattr(model_module, "choose_device", lambda precision: HALF)
         for fold in range(2):
             train_fold(base, run, prepared, workdir, fold)
     folders = [workdir.fold_weights("tiny", fold) for fold in range(2)]
@@ -301,7 +301,7 @@ def test_a_submission_counts_them(trained, tmp_path, monkeypatch, capsys):
     answers.turns["tiny"].plan = MemoryPlan("tiny", 0, 0, 0, 0, config.predict_tokens_per_batch, 0)
     rankers = {"tiny": ReadyRanker(TrainedRanker("tiny", config, folders), [made.hidden()], 0.0)}
     journal, file = AnswerJournal(tmp_path / "journal"), AnswerFile(answers, lambda blend: None)
-    monkeypatch.setattr(neural, "choose_device", lambda precision: HALF)
+    monkeypatch.setattr(model_module, "choose_device", lambda precision: HALF)
     monkeypatch.setattr(answering, "run_job", lambda job, take, *more: worker.answer(json.loads(job), take))
     Engine(answers, Answering(answers, rankers, journal, file, tmp_path)).run(
         [Stage("tiny", Recipe({"tiny": 1.0}))], []
