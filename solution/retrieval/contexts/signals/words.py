@@ -39,7 +39,7 @@ def word_signals(texts: OptionTexts, postings: Postings, kind: str) -> WordSigna
     one text; `share`, `share_best`: the share of the option's words that the question's ten best texts hold, on
     average and at best. All are 0 where no word is known.
 
-    Memory: a float32 for each text of the index.
+    Memory: two float32 for each text of the index.
 
     Args:
         kind: begins the names: "bm25_KIND_best".
@@ -49,7 +49,7 @@ def word_signals(texts: OptionTexts, postings: Postings, kind: str) -> WordSigna
     table = np.zeros((len(texts), len(_NAMES)), dtype=np.float32)
     question_rows = np.full((len(texts.prompts), NEAREST), -1, dtype=np.int64)
     option_rows = np.full((len(texts), NEAREST), -1, dtype=np.int64)
-    scores = np.zeros(len(postings), dtype=np.float32)
+    scores, alone = (np.zeros(len(postings), dtype=np.float32) for _ in range(2))
     with progress_bar(len(texts.prompts), f"searching for words ({kind})") as bar:
         for row, places in enumerate(texts.by_question()):
             lists = [postings.entries(number) for number in asked_terms[row]]
@@ -59,7 +59,7 @@ def word_signals(texts: OptionTexts, postings: Postings, kind: str) -> WordSigna
             question_rows[row, : len(top)] = top
             for place in range(places.start, places.stop):
                 own = [postings.entries(number) for number in own_terms[place]]
-                best = _OptionScores.of(scores, top, own)
+                best = _OptionScores.of(scores, top, own, alone)
                 option_rows[place, : len(best.rows)] = best.rows
                 table[place, :4] = best.best, best.mean, best.option, best.both
                 table[place, 4:] = _shares(top, own, words[place])
@@ -85,19 +85,23 @@ class _OptionScores:
     both: float
 
     @classmethod
-    def of(cls, scores: np.ndarray, top: np.ndarray, own: Entries) -> _OptionScores:
+    def of(cls, scores: np.ndarray, top: np.ndarray, own: Entries, sums: np.ndarray) -> _OptionScores:
         """The scores of an option with these terms.
 
         Args:
             scores: float32 [texts], those of the question.
             top: the question's best texts.
+            sums: float32 [texts] to add up in, all 0 before and after.
         """
-        empty = np.zeros(0, dtype=np.int64)
-        every, places = np.unique(np.concatenate([rows for rows, _ in own] or [empty]), return_inverse=True)
-        alone = np.bincount(places, np.concatenate([part for _, part in own] or [empty.astype(np.float32)]), len(every))
-        asked = scores[every]
+        parts = [np.zeros(0, dtype=np.int64)]
+        for held, values in own:
+            parts.append(held[sums[held] == 0])  # each text once, without sorting: scores are above 0
+            sums[held] += values
+        every = np.concatenate(parts)
+        alone, asked = sums[every], scores[every]
         # A text that holds no word of the option is among the best only if it is among the question's.
-        others = top[~np.isin(top, every)]
+        others = top[sums[top] == 0]
+        sums[every] = 0
         rows = np.concatenate([every, others])
         together = np.concatenate([asked + alone, scores[others]])
         order = np.lexsort((rows, -together)) if len(rows) <= NEAREST else _best_places(rows, together)
