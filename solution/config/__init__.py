@@ -1,0 +1,69 @@
+"""Typed settings: of rankers, retrieval and the ensemble, with the checks of single values and of values together.
+
+`config_files` reads them from YAML files and the command line.
+"""
+
+from solution.config.base import Settings
+from solution.config.ensemble import MAX_FOLDS, CandidateName, EnsembleConfig, Run, TuneSettings, needs_contexts
+from solution.config.ranker import (
+    RANKER_NAME,
+    SCORE_TEMPERATURE,
+    SIGNALS,
+    AnswerWith,
+    ContextView,
+    FamilyName,
+    OptionScore,
+    RankerConfig,
+    RankerName,
+)
+from solution.config.retrieval import (
+    Language,
+    QueryForm,
+    RerankerSettings,
+    RerankerTraining,
+    RetrievalConfig,
+    Retriever,
+    SignalSettings,
+)
+from solution.config.training import (
+    AwpSettings,
+    LoraSettings,
+    PretrainingSettings,
+    PromptSettings,
+    QuantizationSettings,
+    SignalLearning,
+    TrainingSettings,
+)
+
+__all__ = [
+    "AnswerWith",
+    "AwpSettings",
+    "CandidateName",
+    "ContextView",
+    "EnsembleConfig",
+    "FamilyName",
+    "Language",
+    "LoraSettings",
+    "MAX_FOLDS",
+    "OptionScore",
+    "PretrainingSettings",
+    "PromptSettings",
+    "QuantizationSettings",
+    "QueryForm",
+    "RANKER_NAME",
+    "RankerConfig",
+    "RankerName",
+    "RerankerSettings",
+    "RerankerTraining",
+    "RetrievalConfig",
+    "Retriever",
+    "Run",
+    "SCORE_TEMPERATURE",
+    "SIGNALS",
+    "Settings",
+    "SignalLearning",
+    "SignalSettings",
+    "TrainingSettings",
+    "TuneSettings",
+    "needs_contexts",
+]

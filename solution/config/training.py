@@ -1,0 +1,161 @@
+"""Settings of training: LoRA, quantization, prompts, the optimizer, pretraining, and learning from signals."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from solution.config.base import Settings
+
+
+class LoraSettings(Settings):
+    """PEFT's LoraConfig (Hu et al. 2021); the names are PEFT's own."""
+
+    r: int = Field(16, ge=1)
+    lora_alpha: float = Field(32, gt=0)
+    lora_dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: list[str] | str | None = None
+    """Module names, a regular expression, "all-linear", or null for PEFT's choice for the architecture."""
+    bias: Literal["none", "all", "lora_only"] = "none"
+    use_rslora: bool = False
+    use_dora: bool = False
+    modules_to_save: list[str] = []
+    """More modules trained whole; a family adds its own new head (and BERT's or DeBERTa's pooler)."""
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: str | None = None
+    rank_pattern: dict[str, int] = {}
+    alpha_pattern: dict[str, float] = {}
+
+
+class QuantizationSettings(Settings):
+    """QLoRA's 4-bit base weights (Dettmers et al. 2023), by bitsandbytes."""
+
+    kind: Literal["nf4", "fp4"] = "nf4"
+    double: bool = True
+
+
+class PromptSettings(Settings):
+    """The text around a question, for causal and seq2seq rankers: `{context}`, `{question}`, `{option}` are put in."""
+
+    with_context: str = "{context}\n\nQuestion: {question}\nAnswer:"
+    without_context: str = "Question: {question}\nAnswer:"
+    instruction: str = "{context}\n\nInstruction: {question}\nResponse:"
+    """Used in the place of `with_context` where a question's `is_question` is false."""
+    option: str = " {option}"
+    few_shot: int = Field(0, ge=0, le=16)
+    """Answered questions of the training folds shown first, without contexts; they are kept with the fold's weights."""
+    chat: bool = False
+    """Put the text into the tokenizer's chat template as the user's turn (and each example into turns of its own); the
+    option begins the reply, so `option` usually needs no space in front."""
+
+    @model_validator(mode="after")
+    def _fields(self) -> PromptSettings:
+        for name, needed in (
+            ("with_context", ("{context}", "{question}")),
+            ("instruction", ("{context}", "{question}")),
+            ("without_context", ("{question}",)),
+            ("option", ("{option}",)),
+        ):
+            text = getattr(self, name)
+            lacking = [field for field in needed if text.count(field) != 1]
+            if lacking:
+                raise ValueError(f"prompt.{name} must hold {' and '.join(lacking)} exactly once")
+        return self
+
+
+class AwpSettings(Settings):
+    """Adversarial weight perturbation (Wu, Xia, Wang 2020): each step's gradient is taken a second time where the
+    weights have been moved to raise the loss, and both count. Doubles the time of a step."""
+
+    rate: float = Field(0.01, gt=0)
+    """The step of a parameter along its gradient, as a share of its norm (the paper's gamma: 0.005 to 0.01)."""
+    epsilon: float = Field(0.1, gt=0)
+    """No number of a parameter moves by more than this share of itself."""
+    start_epoch: int = Field(1, ge=0)
+    """The first epoch with it, from 0: a ranker that has learnt nothing yet gains nothing from it."""
+
+
+class TrainingSettings(Settings):
+    epochs: int = Field(2, ge=0)
+    learning_rate: float = Field(2e-4, gt=0)
+    head_learning_rate: float | None = Field(None, gt=0)
+    """For the new head and other modules trained whole; null: `learning_rate`."""
+    weight_decay: float = Field(0.01, ge=0)
+    adam_epsilon: float = Field(1e-6, gt=0)
+    optimizer: Literal["adamw", "paged_adamw_8bit", "paged_adamw_32bit"] = "adamw"
+    warmup_share: float = Field(0.1, ge=0, le=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    questions_per_step: int = Field(8, ge=1)
+    tokens_per_batch: int = Field(8192, ge=64)
+    """Upper bound of the padded tokens of one forward and backward pass; a step is split into as many as needed."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    gradient_checkpointing: bool = False
+    option_shuffle: bool = True
+    context_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of training questions shown without a context, drawn anew each epoch."""
+    evaluations_per_epoch: int = Field(1, ge=0)
+    keep: Literal["best", "last"] = "last"
+    """`best` keeps the evaluation with the highest validation MAP@3 (which then flatters the OOF score a little)."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many evaluations in a row without a higher validation MAP@3; null: never."""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Evaluate and keep an exponential moving average of the trained weights; 0.99 looks back about 100 steps."""
+    awp: AwpSettings | None = None
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    stuck_patience: int = Field(60, ge=1)
+    """Steps after warm-up in which the mean loss must leave ln(number of options)."""
+    tensorboard: bool = False
+    """Write event files to WORKDIR/logs/RANKER/fold_K too (needs the package tensorboard)."""
+
+    @model_validator(mode="after")
+    def _together(self) -> TrainingSettings:
+        if self.patience is not None and (self.keep != "best" or self.evaluations_per_epoch == 0):
+            raise ValueError("patience needs keep: best and evaluations_per_epoch of at least 1")
+        if self.awp is not None and self.awp.start_epoch >= self.epochs:
+            raise ValueError(
+                f"awp.start_epoch is {self.awp.start_epoch} and epochs {self.epochs}: awp would never begin "
+                "(epochs are counted from 0); lower awp.start_epoch or set awp to null"
+            )
+        return self
+
+
+class PretrainingSettings(Settings):
+    """Training on other questions before the folds, once for a ranker: each fold starts from its weights.
+
+    A ranker that never sees a question again learns to read here what a few hundred questions cannot teach it.
+    """
+
+    questions: str = Field(min_length=1)
+    """A file of questions with answers. Its column `passage` may name the document that each was made from."""
+    epochs: int = Field(1, ge=1)
+    learning_rate: float | None = Field(None, gt=0)
+    """null: `training.learning_rate`. All other settings are those of `training`."""
+    hide_source: float = Field(0.5, ge=0, le=1)
+    """The share of the questions that are retrieved for as if the document that they were made from were not in the
+    corpus. Without it, the passage that answers is always the first, and the ranker learns to trust the search."""
+
+
+class SignalLearning(Settings):
+    """How the family `features` learns from the signals of the options: a listwise linear model (a softmax over the
+    options; Cao et al. 2007) and LambdaMART (Burges 2010, by LightGBM), blended."""
+
+    leave_out: list[str] = []
+    """Signals that are not read, by the beginnings of their names: [pmi, bm25_sentence]."""
+    tree_share: float = Field(0.5, ge=0, le=1)
+    """The share of the trees in the blend; 0: only the linear model, 1: only the trees."""
+    ridge: float = Field(300.0, gt=0)
+    """Of the linear model: half of this times the sum of its squared coefficients is added to the loss, which is
+    summed over the questions."""
+    trees: int = Field(150, ge=1)
+    leaves: int = Field(7, ge=2)
+    tree_learning_rate: float = Field(0.03, gt=0, le=1)
+    options_per_leaf: int = Field(30, ge=1)
+    """The least number of options in a leaf."""
+    tree_inputs: float = Field(0.3, gt=0, le=1)
+    """The share of the inputs that a tree may use, drawn anew for each tree."""
+    tree_options: float = Field(0.7, gt=0, le=1)
+    """The share of the options that a tree learns from, drawn anew for each tree."""
+    tree_l2: float = Field(5.0, ge=0)
+    forests: int = Field(5, ge=1, le=100)
+    """Models with another seed each, whose scores are averaged."""
