@@ -15,11 +15,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from solution import tables
 from solution.cli.app import app
 from solution.doctor.examine import examine
 from solution.doctor.report import Finding, Report
 from solution.ensemble import record
+from solution.formats import forms
 from solution.inference.schedule import START_SECONDS
 
 
@@ -99,7 +99,7 @@ def test_the_ensemble_and_the_questions_are_read_once(
         monkeypatch.setattr(module, function, counted)
 
     count(record, "read_json")
-    count(tables, "read_bytes")
+    count(forms, "read_bytes")
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert reads["ensemble.json"] == 1

@@ -117,7 +117,7 @@ EXAM_CASES: dict[str, tuple[Change, str, str]] = {
     "not gzip": (write("e.csv.gz", "id,prompt"), FOLD + " --questions e.csv.gz", "gzip"),
     "not parquet": (write("e.parquet", "PAR1 no"), FOLD + " --questions e.parquet", "parquet"),
     "broken JSON line": (write("e.jsonl", '{"id": 1}\n{"id": '), FOLD + " --questions e.jsonl", "line 2"),
-    "JSON line no object": (write("e.jsonl", "[1, 2]"), FOLD + " --questions e.jsonl", "not a JSON object"),
+    "JSON line no object": (write("e.jsonl", "[1, 2]"), FOLD + " --questions e.jsonl", "is JSON and no table"),
     "NaN options": (
         write("e.jsonl", '{"id": 1, "prompt": "Why?", "A": NaN, "B": NaN}'),
         FOLD + " --questions e.jsonl",

@@ -21,6 +21,7 @@ from solution.exam import ContextPassage
 from solution.rankers.causal import option_places
 from solution.rankers.families import make_ranker
 from solution.rankers.generative import EncodedOptions
+from solution.workdir import Workdir
 
 _HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
 _MAMBA2 = {"mamba_n_heads": 2, "mamba_d_state": 8, "mamba_chunk_size": 8, "mamba_n_groups": 1}
@@ -173,9 +174,12 @@ def test_streaming_such_a_model_is_refused(folder_of: Callable[[str], str], tmp_
     ("name", "kind"), [("Lfm2", "conv"), ("Qwen3_5", "linear_attention"), ("Jamba", "linear_attention")]
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_doctor_tells_the_layers(folder_of: Callable[[str], str], name: str, kind: str, stream: bool) -> None:
+def test_doctor_tells_the_layers(
+    folder_of: Callable[[str], str], name: str, kind: str, stream: bool, tmp_path: Path
+) -> None:
     config = tiny_config("causal", folder_of(name), head="likelihood", stream=stream, training={"epochs": 0})
-    (_, finding) = folder.models(cast(Examined, SimpleNamespace(pairs=[(config, None), (config, None)])))
+    examined = SimpleNamespace(pairs=[(config, None), (config, None)], by_name={}, workdir=Workdir(tmp_path))
+    (_, finding) = folder.models(cast(Examined, examined))
     assert finding.state == ("error" if stream else "warning")
     assert f"not attention ({kind}): tiny reads each option by itself" in finding.found
     assert ("tiny.stream=false" in finding.remedy) == stream
