@@ -210,3 +210,17 @@ def test_every_command_tells_it_and_uses_one_rule(built: Path) -> None:
     page = (built / "report" / "index.html").read_text()
     assert "Options that a ranker cannot tell apart" in page
     assert "tiny: question q" in page
+
+
+def test_doctor_tells_what_the_embedder_of_a_similarity_reads_alike(tmp_path: Path) -> None:
+    for name in ("questions.csv", "test.csv"):
+        with open(tmp_path / name, "w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([["id", "prompt", *"ABC", "answer", "context"], *QUESTIONS])
+    similarity = {"name": "similarity", "family": "similarity"}
+    write_configs(
+        tmp_path / "configs", {"similarity": similarity}, folds=2, source="column", option_scores=["sentence"]
+    )
+    found = json.loads(run("doctor", "--json", cwd=tmp_path).stdout)["findings"]
+    alike = [finding for finding in found if "cannot tell options apart" in finding["found"]]
+    assert [(finding["subject"], finding["state"]) for finding in alike] == [("similarity", "warning")] * 2
+    assert "in 3 of 6 questions (first: id q0, options AB)" in alike[0]["found"].replace("A, B", "AB")

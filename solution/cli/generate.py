@@ -93,9 +93,10 @@ def _check_count(exam: Questions, count: int, at_most: bool, corpus: str) -> Non
     """
     if not len(exam):
         raise UserError(
-            f"no question can be made from {corpus}: that takes English passages with glossary entries "
-            '("term: definition"), with sentences that say what their title is, or with terms that several passages '
-            "are about; or fewer --options"
+            f"no question can be made from {corpus}. The wrong options are terms of the same kind as the right one, "
+            "and a small corpus has too few of these: give fewer --options (3, or 2), or a larger corpus. Questions "
+            'are made from English passages: glossary entries ("term: definition"), sentences that say what their '
+            "title is, and terms that several passages are about"
         )
     if len(exam) < count:
         if not at_most:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from solution.config import RankerConfig
+from solution.config import RankerConfig, RetrievalConfig
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding
 from solution.errors import UserError
 from solution.exam import Exam
 from solution.models import ready_model
 from solution.questions import Questions
-from solution.rankers.alike import by_letters, described
+from solution.rankers.alike import Alike, Groups, alike_options, by_letters, described
 
 
 def read_alike(examined: Examined) -> Iterator[Finding]:
-    """Count, for each ranker whose model is here, the questions of which it reads different options alike."""
+    """Count, for each ranker whose model is here, the questions of which it reads different options alike.
+
+    A ranker that takes retrieval's scores reads with the embedder.
+    """
     exams = [questions for questions in (examined.exam.value, (examined.test.value or [None])[0]) if questions]
-    for config, _ in examined.by_name.values():
+    for config, retrieval in examined.by_name.values():
+        if exams and config.traits.reads == "scores" and retrieval is not None and retrieval.embedder.strip():
+            yield from _of_embedder(config, retrieval, exams, examined)
         if not exams or not config.has_model:
             continue
         try:
@@ -39,6 +45,34 @@ def _of_ranker(config: RankerConfig, exams: list[Questions], examined: Examined)
         text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         yield Finding("models", config.name, "warning", f"it is not known whether its tokenizer fits the exam: {text}")
         return
+    yield from _told(config, exams, found)
+
+
+def _of_embedder(
+    config: RankerConfig, retrieval: RetrievalConfig, exams: list[Questions], examined: Examined
+) -> Iterator[Finding]:
+    try:
+        tokenizer = examined.embedder(retrieval).tokenizer
+        found = [by_letters(exam, _same_tokens(exam, tokenizer)) for exam in exams]
+    except Exception:  # noqa: BLE001 - the checks of models tell what is wrong with the embedder
+        return
+    yield from _told(config, exams, found)
+
+
+def _same_tokens(exam: Questions, tokenizer: Any) -> Groups:
+    """The options of each question that are the same tokens to an embedder, see `alike_options`."""
+    groups: Groups = {}
+    for row, texts in enumerate(exam.options):
+        there = [i for i, text in enumerate(texts) if text]
+        ids = (
+            tokenizer([texts[i] for i in there], add_special_tokens=False, verbose=False)["input_ids"] if there else []
+        )
+        if same := alike_options(texts, dict(zip(there, map(tuple, ids), strict=True))):
+            groups[row] = same
+    return groups
+
+
+def _told(config: RankerConfig, exams: list[Questions], found: list[Alike]) -> Iterator[Finding]:
     for exam, alike in zip(exams, found, strict=True):
         if alike:
             yield Finding(

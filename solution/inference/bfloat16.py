@@ -35,7 +35,7 @@ def overflow_warning(config: RankerConfig, folders: Sequence[Path], where: str =
         return None
     return (
         f"{reason}: on {where} it computes in float16, whose largest number is 65504, and may overflow. Questions that "
-        f"do are scored again in float32, which takes longer; training ends with a message ({config.name}.precision="
+        f"do are scored again in float32, which takes longer; training stops with an error ({config.name}.precision="
         "float32 trains it all the same)"
     )
 
