@@ -60,8 +60,17 @@ def _named(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it there when the block ends without an error."""
+    """Give a temporary path beside `path`; rename it there when the block ends without an error.
+
+    A symbolic link stays, and what it leads to is written anew.
+
+    Raises:
+        UserError: `path` is a device or a pipe: it would be replaced.
+    """
     path = Path(path)
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is a device or a pipe: name a file to write")
     path.parent.mkdir(parents=True, exist_ok=True)
     with _named(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

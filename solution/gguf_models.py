@@ -27,6 +27,7 @@ _HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+):([^:]+\.gguf)", re.IGNORECASE)
 _SPLIT = re.compile(r"-\d{5}-of-(\d{5})$")
 _MAGIC = b"GGUF"
 _EXACT = 1_000_000_000  # parameters up to which float32 costs little: 4 GB
+_BEGINNING = 32 << 20  # bytes; a vocabulary of 256,000 pieces takes about ten million
 _PIECES, _PIECE = 1024, 4096  # of a file that are compared, and their bytes
 _GIB = 1 << 30
 
@@ -83,10 +84,11 @@ def _settings(source: Path, packaged: bool) -> dict[str, Any]:
 
 
 def _content(source: Path) -> str:
-    """A hash of 1024 pieces of a file, evenly spread, the first and the last among them: that takes no time, and
-    training moves the weights of a whole layer at least."""
+    """A hash of a file's beginning, where settings and tokenizer stand, and of 1024 pieces, evenly spread: that takes
+    little time, and training moves the weights of a whole layer at least."""
     digest, size = hashlib.sha256(), source.stat().st_size
     with open(source, "rb") as stream:
+        digest.update(stream.read(_BEGINNING))
         for piece in range(_PIECES):
             stream.seek(max(0, size - _PIECE) * piece // (_PIECES - 1))
             digest.update(stream.read(_PIECE))
@@ -148,7 +150,10 @@ def _write(source: Path, target: Path, settings: dict[str, Any]) -> None:
         raise
     except Exception as error:  # noqa: BLE001 - the readers raise many kinds for a file that they do not understand
         text = " ".join((str(error) or type(error).__name__).split())[:300]
-        raise UserError(f"{source} cannot be read as a model: {text}. Use the model's safetensors") from error
+        raise UserError(
+            f"{source} cannot be read as a model: {text}. Where the file is cut short, fetch it again; else use the "
+            "model's safetensors"
+        ) from error
     try:
         with atomic_folder(target) as temporary:
             model.save_pretrained(temporary)

@@ -79,7 +79,8 @@ def locate_model(spec: str, revision: str | None = None) -> Path | str:
             return path
         gguf = only_gguf(path)
         if gguf is None:
-            raise UserError(f"the model folder {spec} has no config.json")
+            hub = "" if "/" in spec else " (it comes before a hub model of the same name: rename it to mean that)"
+            raise UserError(f"the model folder {spec} has no config.json{hub}")
         path = gguf
     if path.is_file() and is_gguf(path):
         refuse_split(path)
@@ -128,7 +129,10 @@ def fetch_command(spec: str, revision: str | None = None) -> str:
 def _cached_file(repository: str, file: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(repository, file, revision=revision)
+    try:
+        cached = try_to_load_from_cache(repository, file, revision=revision)
+    except ValueError as error:
+        raise UserError(f"{repository}:{file} is no file of a hub repository ({error})") from None
     return Path(cached) if isinstance(cached, str) else None
 
 

@@ -279,11 +279,12 @@ def _check_same_run(name: str, parts: list[OofPart]) -> None:
             ("contexts", "contexts"),
             ("config", "settings"),
             ("folds", "number of folds"),
+            ("pretrained", "pretrained weights"),  # of rankers with `pretraining` alone
         ):
-            if part.about[key] != parts[0].about[key]:
+            if part.about.get(key) != parts[0].about.get(key):
                 raise UserError(
                     f"the OOF parts of the ranker {name} were made with other {what}: fold {parts[0].about['fold']} "
-                    f"with {parts[0].about[key]}, fold {part.about['fold']} with {part.about[key]}. "
+                    f"with {parts[0].about.get(key)}, fold {part.about['fold']} with {part.about.get(key)}. "
                     "Train one of them again: "
                     + suggest("train_fold", "--ranker", name, "--fold", str(part.about["fold"]))
                 )

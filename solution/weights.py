@@ -7,7 +7,7 @@ training measured).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -51,6 +51,12 @@ def full_folders(workdir: Workdir, ranker: str) -> list[Path]:
     while (folder := workdir.full_weights(ranker, len(folders))).is_dir():
         folders.append(folder)
     return folders
+
+
+def differing_inputs(record: FoldRecord, about: Mapping[str, Any]) -> list[str]:
+    """The names of the inputs that weights were made from otherwise than OOF files (`about`) were."""
+    inputs = ("questions", "contexts", "config", "pretrained")
+    return [name for name in inputs if record["about"].get(name) != about.get(name)]
 
 
 def answering_folders(workdir: Workdir, ranker: str, answer_with: AnswerWith, folds: int) -> list[Path]:

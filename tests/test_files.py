@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -333,3 +334,17 @@ def test_a_sweep_keeps_to_its_name_and_puts_back_what_a_killed_exchange_took_awa
     assert sorted(path.name for path in tmp_path.iterdir()) == [".fold_1.abc.part", "fold_0"]
     sweep_leftovers(tmp_path, "fold_0")
     assert (tmp_path / "fold_0").is_dir()
+
+
+def test_a_link_stays_and_a_pipe_is_refused(tmp_path):
+    target, link = tmp_path / "folder" / "target.csv", tmp_path / "link.csv"
+    target.parent.mkdir()
+    target.write_text("old")
+    link.symlink_to(target)
+    with atomic_file(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink() and target.read_text() == "new"
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(UserError, match=r"pipe.csv is a device or a pipe"), atomic_file(tmp_path / "pipe.csv"):
+        pytest.fail("a pipe is never written")
+    assert stat.S_ISFIFO((tmp_path / "pipe.csv").stat().st_mode)

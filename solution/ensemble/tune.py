@@ -44,7 +44,7 @@ from solution.files import SCHEMA, write_json
 from solution.oof import Oof, load_oof, read_about
 from solution.progress import progress_bar, say
 from solution.suggestions import suggest
-from solution.weights import full_folders
+from solution.weights import differing_inputs, full_folders, read_record
 from solution.workdir import Workdir
 
 
@@ -159,6 +159,15 @@ def _about(workdir: Workdir, oof: Oof, deployment: Deployment) -> dict[str, dict
                 f"{name}.answer_with is {answer_with}, and it has not been trained on all questions: "
                 f"{suggest('train_fold', '--full', '--ranker', name)}"
             )
+        folders = full_folders(workdir, name)
+        again = suggest("train_fold", "--full", "--seeds", str(len(folders)), "--ranker", name)
+        for folder in folders:
+            differing = differing_inputs(read_record(folder, f"Train it again: {again}"), about[name])
+            if differing:
+                raise UserError(
+                    f"the weights in {folder} and the OOF files of {name} were made with other {', '.join(differing)}. "
+                    f"Train on all questions again, or remove the folder: {again}"
+                )
         about[name] = {**about[name], "answer_with": answer_with}
     return about
 

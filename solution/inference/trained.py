@@ -22,6 +22,8 @@ from solution.weights import (
     FoldRecord,
     answering_folders,
     check_folder,
+    differing_inputs,
+    full_folders,
     read_record,
     record_path,
     trained_folders,
@@ -80,7 +82,7 @@ class TrainedRanker:
             WeightsError: its folders are not usable, or its model is not there.
             UserError: an override is wrong.
         """
-        answer_with = about.get("answer_with", "folds")
+        answer_with = _answers_with(workdir, name, about)
         again = training_command(workdir, name, answer_with)
         remedy = f"Train it again, with the exam, corpus and settings that it was trained with: {again}"
         folders, records, lost = [], [], []
@@ -104,6 +106,18 @@ class TrainedRanker:
             except UserError as error:
                 raise WeightsError(str(error)) from None
         return cls(name, config, folders, retrieval, lost)
+
+
+def _answers_with(workdir: Workdir, name: str, about: RankerAbout) -> AnswerWith:
+    """Which weights answer: the folds, too, of a ranker whose folds are all alike, which is never trained on all
+    questions."""
+    answer_with = about.get("answer_with", "folds")
+    if answer_with == "full" and not full_folders(workdir, name):
+        with contextlib.suppress(UserError, OSError, KeyError, ValueError):
+            record = read_record(workdir.fold_weights(name, 0), "")
+            if not RankerConfig.model_validate(record["config"]).folds_differ:
+                return "folds"
+    return answer_with
 
 
 def training_command(workdir: Workdir, ranker: str, answer_with: AnswerWith = "folds") -> str:
@@ -163,6 +177,12 @@ def _checked_record(folder: Path, about: RankerAbout, remedy: str) -> FoldRecord
         record = read_record(folder, remedy)
     except (UserError, OSError) as error:
         raise WeightsError(str(error)) from None
+    # Folds have OOF files of their own, which `tune` has compared. What learnt from all questions has none.
+    if folder.name.startswith("full_") and (differing := differing_inputs(record, about)):
+        raise WeightsError(
+            f"the weights in {folder} and the OOF files that the ensemble was tuned on were made with other "
+            f"{', '.join(differing)}. {remedy}"
+        )
     if record["about"]["config"] != about["config"] or record["about"]["contexts"] != about["contexts"]:
         raise WeightsError(
             f"the weights in {folder} (settings {record['about']['config']}, contexts "

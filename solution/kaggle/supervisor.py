@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from solution.errors import UserError
 from solution.files import read_json
+from solution.formats.items import Reading
 from solution.inference.limits import parse_duration
 from solution.inference.outputs import Outputs
 from solution.kaggle.kernel import find_place
@@ -53,7 +54,9 @@ def supervise(script: Path, arguments: Sequence[str]) -> int:
     seconds = parse_duration(named.deadline, "--deadline") + GRACE if named.deadline else None
     code, error, late = _run([sys.executable, str(script), *arguments], seconds)
     is_new = [now is not None and now != then for now, then in zip(map(_identity, place.written), before, strict=True)]
-    lacking = incomplete(place.answer, place.questions) if is_new[0] else "this run has written no answer"
+    lacking = (
+        incomplete(place.answer, place.questions, named.reading) if is_new[0] else "this run has written no answer"
+    )
     report = _read_report(place.report) if is_new[1] else None
     _show(f"{place.answer}: {lacking or 'every question is answered'}", _lines(code, error, late, report))
     return 1 if lacking else 0
@@ -68,9 +71,17 @@ def _named_files(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("--questions", "--output", "--workdir"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--deadline")
+    parser.add_argument("--columns", action="append", default=[])
+    parser.add_argument("--encoding")
+    parser.add_argument("--answers-from", type=int)
+    parser.add_argument("--keep-html", action="store_true")
     named, others = parser.parse_known_args(arguments)
     # The folder of a model that the bundle lacks may be named so.
     named.overrides = [text for text in others if "=" in text and not text.startswith("-")]
+    # As `cli.options.make_reading` does.
+    parts = [part.partition("=") for text in named.columns for part in text.split(",") if part.strip()]
+    columns = {name.strip(): column.strip() for name, _, column in parts}
+    named.reading = Reading(columns, named.encoding, named.answers_from, named.keep_html)
     return named
 
 
@@ -101,10 +112,10 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     return state.st_ino, state.st_mtime_ns, state.st_size
 
 
-def incomplete(answer: Path, questions: Path) -> str | None:
+def incomplete(answer: Path, questions: Path, reading: Reading | None = None) -> str | None:
     """What an answer lacks; None where it ranks three different options (or all of fewer) of every question once."""
     try:
-        exam = read_questions(questions, [])
+        exam = read_questions(questions, [], reading)
         with open(answer, newline="", encoding="utf-8") as stream:
             rows = list(csv.reader(stream))
     except (UserError, OSError, ValueError, csv.Error) as error:

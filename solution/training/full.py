@@ -40,7 +40,7 @@ def train_full(run: Run, questions: Questions, workdir: Workdir, seeds: int = 1)
         UserError: see `training.run.prepare` and `Ranker.fit`; or `keep: best` has no folds to tell the step to end at.
     """
     check_models(run.rankers)
-    check_pretraining(run.rankers, run.retrieval)
+    check_pretraining(run.rankers, run.retrieval, questions)
     prepared = distributed.main_first(lambda: prepare(run, questions, workdir))
     for config in run.rankers:
         if not config.folds_differ:

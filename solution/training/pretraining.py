@@ -43,17 +43,36 @@ class Pretrained:
     folder: Path
 
 
-def check_pretraining(rankers: Sequence[RankerConfig], retrieval: RetrievalConfig) -> None:
-    """Raise one `UserError` for the pretraining questions of all rankers, before anything is retrieved or loaded."""
+def check_pretraining(rankers: Sequence[RankerConfig], retrieval: RetrievalConfig, exam: Questions) -> None:
+    """Raise one `UserError` for the pretraining questions of all rankers, before anything is retrieved or loaded.
+
+    Args:
+        exam: the questions of the folds. One of them among those of the pretraining would make its OOF score too high.
+    """
     problems = []
+    known = {_print(exam, row) for row in range(len(exam))}
     for config in rankers:
         if config.pretraining is not None:
             try:
-                _read(config, config.pretraining, retrieval)
+                questions, _ = _read(config, config.pretraining, retrieval)
+                same = [id_ for row, id_ in enumerate(questions.ids) if _print(questions, row) in known]
+                if same:
+                    raise UserError(
+                        f"{len(same)} questions of {config.pretraining.questions} (first: id {same[0]}) are questions "
+                        "of the exam, whose OOF scores would be too high. Remove them from the file"
+                    )
             except UserError as error:
                 problems.append(f"{config.name}: {error}")
     if problems:
         raise UserError.join(problems, "pretraining cannot start")
+
+
+def _print(questions: Questions, row: int) -> tuple[str, ...]:
+    """A question whatever its capitals, its white space and the order of its options."""
+    prompt, *options = (
+        " ".join(text.casefold().split()) for text in (questions.prompts[row], *filter(None, questions.options[row]))
+    )
+    return prompt, *sorted(options)
 
 
 def _read(
@@ -61,7 +80,7 @@ def _read(
 ) -> tuple[Questions, list[str] | None]:
     """The questions, and the documents to hide from their search (see `hidden_sources`; None: nothing is searched)."""
     questions = read_questions(Path(settings.questions))
-    questions.require_answers("pretraining")
+    questions.require_answers(f"pretraining ({settings.questions})")
     searches = needs_contexts(config, retrieval) and retrieval.source == "index"
     return questions, hidden_sources(questions, settings, config.seed) if searches else None
 

@@ -78,7 +78,7 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
             f"0 to {run.ensemble.folds - 1}"
         )
     check_models(run.rankers)
-    check_pretraining(run.rankers, run.retrieval)
+    check_pretraining(run.rankers, run.retrieval, questions)
     prepared = distributed.main_first(lambda: prepare(run, questions, workdir))
     for config in run.rankers:
         start = pretrained(config, run.retrieval, workdir)
