@@ -249,6 +249,12 @@ def _clean(item: Item) -> bool:
     return True
 
 
+def like_html(questions: Questions) -> int:
+    """How many questions look like HTML: in a file of this package's columns their texts would be cleaned."""
+    rows = enumerate(zip(questions.prompts, questions.options, strict=True))
+    return sum(_clean(Item(row, "", prompt, list(options), [], None)) for row, (prompt, options) in rows)
+
+
 class _Question(NamedTuple):
     id: str
     prompt: str

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from solution.errors import UserError
-from solution.formats.answers import is_missing
+from solution.formats.answers import index_of, is_missing
 from solution.formats.items import LETTERS, Item, Reading, Table
-from solution.formats.options import LISTS, OptionColumns, find_options, key_of, letter_columns, parsed
+from solution.formats.options import (
+    LISTS,
+    OptionColumns,
+    Options,
+    are_marks,
+    find_options,
+    key_of,
+    letter_columns,
+    parsed,
+)
 from solution.tables import Row, cell_text, listed, shown
 
 _PROMPTS = (
@@ -63,27 +72,21 @@ def items_of(table: Table, reading: Reading, source: str) -> tuple[list[Item], C
     columns.id = columns.id or _id_column(table, columns, reading, source)
     make_whole(table.rows, [columns.prompt, columns.answer, columns.id, *columns.options.names])
     ids = _ids(table, columns)
-    known = {columns.prompt, columns.answer, columns.id, columns.context, *columns.options.names} - {None}
+    kept = _kept(table, columns)
+    start = columns.start if reading.answers_from is None else reading.answers_from
+    cells = [row.get(columns.answer) for row in table.rows if columns.answer]
+    are_from_0 = start == 0 or any(index_of(cell) == 0 for cell in cells)
     items = []
     for number, (row, id_) in enumerate(zip(table.rows, ids, strict=True), 1):
-        prompt, nested = row.get(columns.prompt), None
-        if not columns.is_own and isinstance(
-            parsed(prompt), dict
-        ):  # ARC, CommonsenseQA: {"stem": ..., "choices": [...]}
-            nested = {key_of(key): value for key, value in parsed(prompt).items()}
-            prompt = next((nested[key] for key in ("stem", "text", "question") if key in nested), prompt)
-        if nested and any(key in nested for key in LISTS):
-            name = next(key for key in LISTS if key in nested)
-            options = OptionColumns("list", [name], "").read(nested, cell_text(prompt))
-        else:
-            options = columns.options.read(row, cell_text(prompt))
+        prompt, options = _asked(row, columns)
         answer = row.get(columns.answer) if columns.answer else None
-        labels = options.labels
+        # "1. argon", "2. helium" and the answer 0: the answers do not count as the texts do.
+        labels = None if options.is_counted and are_from_0 else options.labels
         if options.right is not None:
             labels = list(LETTERS[: len(options.cells)])
             answer = [labels[place] for place in options.right if place < len(labels)]
         names = columns.options.names if columns.options.kind == "columns" else [f"option {x}" for x in LETTERS]
-        extra = {name: row.get(name) for name in table.names if name not in known}
+        extra = {ours: row.get(name) for name, ours in kept.items()}
         if columns.context:
             extra["context"] = row.get(columns.context)
         item = Item(number, id_, prompt, options.cells, names, answer, labels, extra)
@@ -91,6 +94,48 @@ def items_of(table: Table, reading: Reading, source: str) -> tuple[list[Item], C
             item.options, item.names = [], [f"the column {columns.options.names[0]!r} {options.problem}"]
         items.append(item)
     return items, columns
+
+
+def _asked(row: Row, columns: Columns) -> tuple[Any, Options]:
+    """The prompt and the options of a row. One that cannot be read has none: a submission goes on with it."""
+    prompt, nested = row.get(columns.prompt), None
+    value = None if columns.is_own else parsed(prompt)
+    if isinstance(value, dict):  # ARC, CommonsenseQA: {"stem": ..., "choices": [...]}
+        nested = {key_of(key): part for key, part in value.items()}
+        prompt = next((nested[key] for key in ("stem", "text", "question") if key in nested), prompt)
+    try:
+        name = next((key for key in LISTS if nested and key in nested), None)
+        if nested and name:
+            return prompt, OptionColumns("list", [name], "").read(nested, cell_text(prompt))
+        return prompt, columns.options.read(row, cell_text(prompt))
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        return prompt, Options([], problem=f"cannot be read ({type(error).__name__})")
+
+
+def _kept(table: Table, columns: Columns) -> dict[str, str]:
+    """The further columns, and the names under which they are kept: none of this package's, which mean something else.
+
+    A file of which the user says `--columns prompt=question` may have a `prompt` too. What is renamed, or left out
+    since it is empty, goes into the notes.
+    """
+    known = {columns.prompt, columns.answer, columns.id, columns.context, *columns.options.names}
+    ours = {"id", "prompt", "answer", *LETTERS, *(["context"] if columns.context else [])}
+    taken = {*table.names, *ours}
+    kept = {}
+    for name in table.names:
+        if name in known:
+            continue
+        kept[name] = name
+        if columns.is_own and columns.context is None or name.strip() not in ours:
+            continue
+        if not any(cell_text(row.get(name)) for row in table.rows):
+            del kept[name]
+            columns.notes.append(f"the column {shown(name)!r} is empty and left out")
+            continue
+        kept[name] = next(new for i in range(1, len(taken) + 2) if (new := f"{name.strip()}_{i}") not in taken)
+        taken.add(kept[name])
+        columns.notes.append(f"the column {shown(name)!r} is kept as {shown(kept[name])!r}")
+    return kept
 
 
 def _exploded(table: Table) -> Table:
@@ -116,7 +161,7 @@ def _exploded(table: Table) -> Table:
 def _recognised(table: Table, reading: Reading, source: str) -> Columns:
     given = _given(table.names, reading, source)
     if not given and {"prompt", "A", "B"} <= set(table.names):
-        return _own_columns(table.names, source)
+        return _own_columns(table, source)
     keys: dict[str, str] = {}
     for name in table.names:
         keys.setdefault(key_of(name), name)
@@ -133,11 +178,15 @@ def _recognised(table: Table, reading: Reading, source: str) -> Columns:
         options = OptionColumns("list", [prompt], "the question's own choices")
     if prompt is None or options is None:
         raise _unknown(table.names, prompt, options, source)
+    if not letters:
+        _refuse_gap({name.strip().upper(): name for name in table.names}, options.names, source)
     if answer is None:
         # The first that holds anything: AGIEval has both `label` and an empty `answer`.
         there = [keys[key] for key in _ANSWERS if key in keys and keys[key] not in (*options.names, prompt)]
         full = [name for name in there if any(not is_missing(row.get(name)) for row in table.rows[:1000])]
         answer = next(iter(full or there), None)
+    if options.kind == "list" and not any(answer and not is_missing(row.get(answer)) for row in table.rows):
+        options = replace(options, are_marked=are_marks([row.get(options.names[0]) for row in table.rows]))
     context = given.get("context") or (None if "context" in table.names else keys.get("context"))
     columns = Columns(prompt, options, answer, given.get("id"), context)
     columns.start = _known_start(keys, options)
@@ -155,15 +204,44 @@ def _recognised(table: Table, reading: Reading, source: str) -> Columns:
     return columns
 
 
-def _own_columns(names: Sequence[str], source: str) -> Columns:
+def _own_columns(table: Table, source: str) -> Columns:
     """This package's columns, which have gone before all others since its first version."""
+    names = table.names
     letters = letter_columns(names, names)
-    gap = next((name for name in LETTERS[:8] if name in names and name not in letters), None)
-    if gap:
-        raise UserError(f"{source}: option column {LETTERS[len(letters)]} missing while {gap} is there")
+    _refuse_gap({name: name for name in names}, letters, source)
     cased = {name.casefold(): name for name in reversed(names)}
     answer, id_ = (name if name in names else cased.get(name) for name in ("answer", "id"))
-    return Columns("prompt", OptionColumns("columns", letters, "its letters"), answer, id_, is_own=True)
+    columns = Columns("prompt", OptionColumns("columns", letters, "its letters"), answer, id_, is_own=True)
+    others = [name for name in names if name in LETTERS and name not in letters]
+    if others:
+        columns.notes.append(
+            f"{', '.join(others)} {'is no option' if len(others) == 1 else 'are no options'}, since there is no column "
+            f"{LETTERS[len(letters)]}"
+        )
+    return columns
+
+
+def _refuse_gap(spelled: dict[str, str], options: Sequence[str], source: str) -> None:
+    """Refuse columns of options behind a letter that is missing, and behind Z.
+
+    A single letter far behind the options (T beside A to D) is some other column.
+
+    Args:
+        spelled: the names of all columns, by what a letter is looked for as.
+
+    Raises:
+        UserError: names the columns.
+    """
+    # "Option A", "choice_A": what stands before the letter stands before all letters.
+    before = options[0].strip().upper().removesuffix("A")
+    if [name.strip().upper() for name in options] != [before + letter for letter in LETTERS[: len(options)]]:
+        return
+    later = LETTERS[len(options) :] if len(options) >= 8 else LETTERS[len(options) : 8]
+    if gap := next((spelled[before + letter] for letter in later if before + letter in spelled), None):
+        missing = options[0].strip()[:-1] + LETTERS[len(options)]
+        raise UserError(f"{source}: option column {missing} missing while {gap} is there")
+    if len(options) == len(LETTERS) and (beyond := spelled.get(f"{before}AA")):
+        raise UserError(f"{source} has the option column {beyond} behind Z: at most {len(LETTERS)} options are read")
 
 
 def _given(names: Sequence[str], reading: Reading, source: str) -> dict[str, str]:

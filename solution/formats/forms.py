@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from solution.formats.moodle import read_moodle, write_moodle
 from solution.formats.own import write_csv_exam, write_jsonl, write_parquet
 from solution.formats.qti import read_qti
 from solution.formats.tabular import headless, read_arrow, read_csv, read_excel, read_folder, read_json, read_parquet
-from solution.tables import decode, read_bytes
+from solution.tables import decode, read_bytes, shown
 
 Reader = Callable[[bytes, Source], Table]
 Writer = Callable[[Path, ExamToWrite], None]
@@ -80,7 +81,8 @@ def read_table(path: Path, what: str, encoding: str | None = None) -> Table:
         UserError: an unknown ending; see `read_bytes` and `decode`; or the content is not of its form.
     """
     if path.is_dir():
-        return read_folder(path, what)
+        with _refuses_damage(path, what):
+            return read_folder(path, what)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
@@ -89,18 +91,40 @@ def read_table(path: Path, what: str, encoding: str | None = None) -> Table:
         raise UserError(
             f"{path}: unknown file type {ending or '(none)'!r}; use {', '.join(BY_ENDING)}, or one with .gz"
         )
-    return BY_ENDING[ending].read(read_bytes(path, what), Source(path, what, encoding))
+    with _refuses_damage(path, what):
+        return BY_ENDING[ending].read(read_bytes(path, what), Source(path, what, encoding))
+
+
+@contextmanager
+def _refuses_damage(path: Path, what: str) -> Iterator[None]:
+    """Make one message of whatever a form's reader raises on a damaged file: its libraries know no end of kinds.
+
+    Raises:
+        UserError: anything was raised that has no message of its own.
+    """
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = shown(str(error), 200)
+        raise UserError(
+            f"{what} cannot be read: {path} is damaged, or of a kind that is not known ({type(error).__name__}"
+            f"{': ' if reason else ''}{reason}). Save it again, or in another form (docs/formats.md); "
+            "SOLUTION_TRACEBACK=1 shows where reading it failed."
+        ) from error
 
 
 def read_items(path: Path, what: str, reading: Reading) -> tuple[list[Item], Columns, Table]:
     """The questions of a file as they stand in it, with the columns that were recognised; see `items_of`."""
     table = read_table(path, what, reading.encoding)
-    try:
+    with _refuses_damage(path, what):
+        try:
+            return *items_of(table, reading, str(path)), table
+        except UserError:
+            # MMLU's own CSV files have no header: their first line is a question.
+            rows = mmlu_rows(headless(table)) if table.form.startswith("CSV") and not reading.columns else None
+            if rows is None or reading.needs_id:
+                raise
+        table = Table(list(rows[0]), rows, table.form, ["it has no header: question, options, letter of the answer"])
         return *items_of(table, reading, str(path)), table
-    except UserError:
-        # MMLU's own CSV files have no header: their first line is a question.
-        rows = mmlu_rows(headless(table)) if table.form.startswith("CSV") and not reading.columns else None
-        if rows is None or reading.needs_id:
-            raise
-    table = Table(list(rows[0]), rows, table.form, ["it has no header: question, options, letter of the answer"])
-    return *items_of(table, reading, str(path)), table

@@ -17,8 +17,8 @@ _MARKUP = re.compile(r"\[(html|moodle|plain|markdown)\]", re.IGNORECASE)
 _ANSWER = re.compile(r"([=~])")
 _WEIGHT = re.compile(r"%(-?\d+(?:\.\d+)?)%")
 _SPECIAL = re.compile(r"([~=#{}:\\])")
-# While a file is read, an escaped character is a private one of Unicode, so that it marks nothing.
-_HIDDEN = 0xF_0000
+# While a file is read, an escaped character is half of a pair of UTF-16, so that it marks nothing: no text has one.
+_HIDDEN = 0xDC00
 
 
 # --- GIFT ----------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def read_gift(data: bytes, source: Source) -> Table:
     for block in re.split(r"\n[ \t]*(?:\n[ \t]*)+", "\n".join(lines)):
         if block.strip().startswith("$CATEGORY:"):
             line, _, block = block.strip().partition("\n")
-            category = line.removeprefix("$CATEGORY:").strip()
+            category = _unescaped(line.removeprefix("$CATEGORY:")).strip()
         if not block.strip():
             continue
         row = _gift_question(block.strip())

@@ -26,16 +26,22 @@ _WRONG = re.compile(r"(?:distractors?|incorrect(?:_answer)?|wrong(?:_answer)?)_?
 _NUMBERED = re.compile(
     r"(options?|opt|op|choices?|answers?|ans|endings?|sol|solution|alternative|variant)_?([a-z]|\d{1,2})"
 )
-# "A. ", "(A) " or "a) " in front of an option, with its own letter or number.
-_IN_FRONT = r"\s*[(\[]?{}[)\].:]+\s*(?=\S)"
+# In front of an option, with its letter: "(A)" and "a)" say enough by themselves; "A. " may begin a name (A. niger),
+# and "A:T" is a pair of bases.
+_BRACKETED = r"\s*[(\[]?{}[.:]?[)\]]+[.:]*\s*(?=\S)"
+_DOTTED = r"\s*{}[.:]+\s+(?=\S)"
+# With its number, always with white space: "1.0 A" is a decimal, "1:1" and "1: 1" are ratios.
+_COUNTED = r"\s*[(\[]?{}[)\].]+\s+(?=\S)"
+_FEWEST_DOTTED = 3  # options: a run A, B, C is hardly one of names
 _TEXT_KEYS = ("text", "para", "content", "option", "value", "body", "answer", "choice", "sentence")
+_TEXT_OR_LABEL = ("option", "choice", "answer")
 _LABEL_KEYS = ("label", "key", "letter", "id", "identifier", "index")
 _RIGHT_KEYS = ("correct", "is_correct", "iscorrect", "right", "is_answer", "is_right")
 
 
 def key_of(name: str) -> str:
     """A column's name without what differs from file to file: case, spaces, hyphens, characters that are not seen."""
-    seen = "".join(character for character in name if unicodedata.category(character) != "Cf")
+    seen = "".join(character for character in str(name) if unicodedata.category(character) != "Cf")
     return re.sub(r"[\s_\-]+", "_", seen.strip().casefold()).strip("_")
 
 
@@ -48,12 +54,14 @@ class Options:
         labels: the file's own names of them.
         right: the positions that the form itself marks as right; None: it marks none.
         problem: why they cannot be read.
+        is_counted: the labels are numbers that stood in front of the texts; the answers may count otherwise.
     """
 
     cells: list[Any]
     labels: list[str] | None = None
     right: list[int] | None = None
     problem: str | None = None
+    is_counted: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,19 +72,21 @@ class OptionColumns:
         kind: `columns`, one an option; `list`, one column; `right`, the right option and the wrong ones.
         names: of the columns; of `right`, the right option's column first.
         form: what it is called in messages.
+        are_marked: an object of numbers is one of texts with marks (TruthfulQA), 1 where a text is right.
     """
 
     kind: str
     names: list[str]
     form: str
     labels: list[str] = field(default_factory=list)
+    are_marked: bool = False
 
     def read(self, row: Row, prompt: str) -> Options:
         """The options in a row; `prompt` decides the order of right and wrong ones, which stand apart in the file."""
         if self.kind == "columns":
             return Options([row.get(name) for name in self.names], list(self.labels) or None)
         if self.kind == "list":
-            return listed_options(row.get(self.names[0]))
+            return listed_options(row.get(self.names[0]), self.are_marked)
         wrong: list[Any] = []
         for name in self.names[1:]:
             cell = row.get(name)
@@ -128,23 +138,37 @@ def find_options(names: Sequence[str], taken: set[str]) -> OptionColumns | None:
     return None
 
 
-def listed_options(cell: Any) -> Options:
-    """The options in a list of texts, a list of objects with text and label, or an object of labels or of lists."""
+def are_marks(cells: Sequence[Any]) -> bool:
+    """Whether a column of objects holds texts with marks (TruthfulQA), and not numbers as the options A, B, ...
+
+    All objects must agree: one alone, as {"a": 0, "b": 1}, may be either.
+    """
+    objects = [cell for cell in map(parsed, cells) if isinstance(cell, dict)]
+    return bool(objects) and all(
+        set(_marks(cell).values()) in ({1}, {0, 1}) and not _is_run(list(_marks(cell))) for cell in objects
+    )
+
+
+def _marks(cell: dict[str, Any]) -> dict[str, Any]:
+    """An object without the keys of other rows, which parquet fills; None stands for what is no number."""
+    return {key: mark if isinstance(mark, (int, float)) else None for key, mark in cell.items() if mark is not None}
+
+
+def listed_options(cell: Any, are_marked: bool = False) -> Options:
+    """The options in a list of texts, a list of objects with text and label, or an object of labels or of lists.
+
+    Args:
+        are_marked: an object of numbers is one of texts with marks; see `are_marks`.
+    """
     cell = parsed(cell)
     if isinstance(cell, dict):
-        keys = {key_of(key): key for key in cell}
-        texts = next((cell[keys[key]] for key in (*_TEXT_KEYS, "choices") if key in keys), None)
-        if isinstance(texts, list):  # {"text": [...], "label": [...]}
-            labels = next((cell[keys[key]] for key in (*_LABEL_KEYS, "labels") if key in keys), None)
-            names = [cell_text(label) for label in labels] if isinstance(labels, list) else None
-            if isinstance(labels, list) and "labels" in keys and set(names or ()) <= {"0", "1"}:  # marks, not names
-                return Options(texts, right=[place for place, mark in enumerate(names or ()) if mark == "1"])
-            return Options(texts, names if names is not None and len(names) == len(texts) else None)
-        # TruthfulQA: an object of the options' texts, each with 1 where it is right and 0 where it is not.
-        marks = {key: mark for key, mark in cell.items() if mark is not None}
-        if all(mark in (0, 1) for mark in marks.values()) and 1 in marks.values():
+        columns = {key_of(key): part for key, part in cell.items() if isinstance(part, list)}
+        if text := _text_key([*columns], columns):  # {"text": [...], "label": [...]}
+            return _option_columns(text, columns)
+        if are_marked:
+            marks = _marks(cell)
             return Options(list(marks), right=[place for place, mark in enumerate(marks.values()) if mark])
-        return _without_letters(Options(list(cell.values()), [str(key) for key in cell]))
+        return _without_letters(Options(list(cell.values()), list(cell)))
     if isinstance(cell, list) and cell and all(isinstance(part, dict) for part in cell):
         return _option_objects(cell)
     if isinstance(cell, list):
@@ -154,10 +178,12 @@ def listed_options(cell: Any) -> Options:
 
 def _option_objects(parts: Sequence[dict[str, Any]]) -> Options:
     rows = [{key_of(key): value for key, value in part.items()} for part in parts]
-    text = next((key for key in _TEXT_KEYS if all(key in row for row in rows)), None)
-    if text is None:
+    shared = [key for key in rows[0] if all(key in row for row in rows)]
+    columns = {key: [row[key] for row in rows] for key in shared}
+    text = _text_key(shared, columns)
+    if text is None or text == "choices":
         return Options([], problem="holds objects without a text")
-    label = next((key for key in _LABEL_KEYS if key != text and all(key in row for row in rows)), None)
+    label = _label_key(text, columns)
     right = next((key for key in _RIGHT_KEYS if key != text and any(key in row for row in rows)), None)
     marks = None if right is None else [cell_text(row.get(right)).lower() in ("true", "1") for row in rows]
     return Options(
@@ -167,24 +193,90 @@ def _option_objects(parts: Sequence[dict[str, Any]]) -> Options:
     )
 
 
+def _option_columns(text: str, columns: dict[str, list[Any]]) -> Options:
+    """The options of an object of lists; `text` is the key of their texts."""
+    texts = columns[text]
+    label = _label_key(text, columns) or ("labels" if "labels" in columns else None)
+    names = [cell_text(name) for name in columns[label]] if label else []
+    # Marks, not names: TruthfulQA's on the hub.
+    if label == "labels" and set(names) <= {"0", "1"} and (len(set(names)) < len(names) or text == "choices"):
+        return Options(texts, right=[place for place, mark in enumerate(names) if mark == "1"])
+    return Options(texts, names if label and len(names) == len(texts) else None)
+
+
+def _text_key(keys: Sequence[str], columns: dict[str, list[Any]]) -> str | None:
+    """The key under which the options' texts stand; `option` may be that of their letters, beside another one."""
+    there = [key for key in (*_TEXT_KEYS, "choices") if key in keys]
+    texts = [key for key in there if key not in _TEXT_OR_LABEL or not _is_run(columns[key])]
+    return next(iter(texts or there), None)
+
+
+def _label_key(text: str, columns: dict[str, list[Any]]) -> str | None:
+    letters = [key for key in _TEXT_OR_LABEL if key in columns and key != text and _is_run(columns[key])]
+    return next((key for key in (*letters, *_LABEL_KEYS) if key in columns and key != text), None)
+
+
+def _is_run(cells: Sequence[Any]) -> bool:
+    """Whether cells are the letters A, B, ... or the numbers from 0 or 1, in any order: names of options."""
+    names = sorted((cell_text(cell).upper() for cell in cells), key=lambda name: (len(name), name))
+    starts = (list(LETTERS), [str(i) for i in range(1, 27)], [str(i) for i in range(26)])
+    return bool(names) and names in [start[: len(names)] for start in starts]
+
+
 def _without_letters(options: Options) -> Options:
-    """The options without the letters that the file wrote in front of every one of them."""
+    """The options without the letters or numbers that the file wrote in front of every one of them."""
     cells = [cell if isinstance(cell, str) else "" for cell in options.cells]
-    for names in (LETTERS, [str(i) for i in range(1, 27)]):
-        marks = [re.compile(_IN_FRONT.format(name), re.IGNORECASE) for name in names[: len(cells)]]
-        if len(cells) > 1 and len(marks) == len(cells):
-            heads = [mark.match(cell) for mark, cell in zip(marks, cells, strict=True)]
-            if all(heads):
-                cut = [cell[head.end() :] for cell, head in zip(cells, heads, strict=True) if head]
-                return Options(cut, options.labels or list(names[: len(cells)]), options.right)
+    lettered = _BRACKETED if len(cells) < _FEWEST_DOTTED else f"(?:{_BRACKETED}|{_DOTTED})"
+    numbers = [str(i) for i in range(1, len(LETTERS) + 1)]
+    for names, form in ((list(LETTERS), lettered), (numbers, _COUNTED)):
+        names = names[: len(cells)]
+        if not 1 < len(cells) == len(names):
+            continue
+        heads = [
+            re.match(form.replace("{}", name), cell, re.IGNORECASE) for name, cell in zip(names, cells, strict=True)
+        ]
+        cut = [cell[head.end() :] for cell, head in zip(cells, heads, strict=True) if head]
+        # "(1) only", "(2) only": the numbers are what tells the options apart.
+        if len(cut) == len(cells) and len(set(cut)) == len(set(cells)):
+            return Options(
+                cut, options.labels or names, options.right, is_counted=not options.labels and form is _COUNTED
+            )
     return options
 
 
 def parsed(cell: Any) -> Any:
-    """The list or object that a cell of text spells, in JSON, in Python or as numpy prints it; else the cell."""
+    """The list or object that a cell of text spells, in JSON, in Python or as numpy prints it; else the cell.
+
+    Keys of objects are texts. What holds anything but texts, numbers, lists and objects, or half of a character, is no
+    list and no object.
+    """
     if not isinstance(cell, str) or not cell.strip().startswith(("[", "{")):
         return cell
-    text = cell.strip()
+    try:
+        value = _plain(_evaluated(cell.strip()))
+        json.dumps(value, ensure_ascii=False).encode()  # "\\ud800" could not be written
+    # What Python raises on its own language is many things: {[1]: 2} is a TypeError, a tower of brackets a MemoryError.
+    except (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError):
+        return cell
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A value of JSON's kinds.
+
+    Raises:
+        TypeError: it is, or holds, another (`...`, a set, bytes).
+    """
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise TypeError(f"{value!r} is no text and no number")
+
+
+def _evaluated(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -192,14 +284,11 @@ def parsed(cell: Any) -> Any:
     # numpy within an object: {'text': array(['a', 'b'], dtype=object)}
     text = re.sub(r"\barray\((\[.*?\])(?:,\s*dtype=\w+)?\)", r"\1", text, flags=re.DOTALL)
     # numpy parts its texts with spaces, and Python would make one text of two that stand side by side.
-    try:
-        tokens = list(tokenize.generate_tokens(io.StringIO(text.replace("\n", " ")).readline))
-        parts: list[str] = []
-        for before, token in zip([None, *tokens], tokens, strict=False):
-            if before is not None and before.type == token.type == tokenize.STRING:
-                parts.append(",")
-            if token.type not in (tokenize.NEWLINE, tokenize.ENDMARKER, tokenize.NL):
-                parts.append(token.string)
-        return ast.literal_eval(" ".join(parts))
-    except (ValueError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError, IndentationError):
-        return cell
+    tokens = list(tokenize.generate_tokens(io.StringIO(text.replace("\n", " ")).readline))
+    parts: list[str] = []
+    for before, token in zip([None, *tokens], tokens, strict=False):
+        if before is not None and before.type == token.type == tokenize.STRING:
+            parts.append(",")
+        if token.type not in (tokenize.NEWLINE, tokenize.ENDMARKER, tokenize.NL):
+            parts.append(token.string)
+    return ast.literal_eval(" ".join(parts))

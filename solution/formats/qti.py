@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
+import zlib
 from xml.etree.ElementTree import Element, tostring
 
 from solution.errors import UserError
 from solution.formats.html import is_known_tag, plain_text
 from solution.formats.items import Source, Table
 from solution.formats.xml import parse, text_of
-from solution.tables import Row
+from solution.tables import Row, shown
 
+_DAMAGED = (zlib.error, lzma.LZMAError)  # of what a zip archive holds
 _MOST_BYTES = 1 << 28  # of a package's items together, unpacked
 
 
@@ -29,7 +32,11 @@ def read_qti(data: bytes, source: Source) -> Table:
         for item in root.iter("assessmentItem"):
             choices = list(item.iter("choiceInteraction"))
             if len(choices) == 1:
-                rows.append(_row(item, choices[0]))
+                try:
+                    rows.append(_row(item, choices[0]))
+                except RecursionError:
+                    name = shown(item.get("identifier", ""))
+                    raise UserError(f"{source}: the item {name!r} nests its elements too deeply to be read") from None
             else:
                 left_out += 1
     notes = [f"{left_out} items that are no single choice left out"] if left_out else []
@@ -47,7 +54,7 @@ def _package(data: bytes, source: Source) -> list[Element]:
                 raise UserError(f"{source} unpacks to more than {_MOST_BYTES >> 20} MiB of XML")
             named = sorted(files, key=lambda info: info.filename)
             return [parse(archive.read(info), f"{source} ({info.filename})") for info in named]
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, *_DAMAGED) as error:
         raise UserError(f"{source} is not a whole zip archive ({error})") from None
 
 
