@@ -250,7 +250,7 @@ def _clean(item: Item) -> bool:
 
 
 def like_html(questions: Questions) -> int:
-    """How many questions look like HTML: in a file of this package's columns their texts would be cleaned."""
+    """How many questions look like HTML: their texts would be cleaned when a file that holds them is read."""
     rows = enumerate(zip(questions.prompts, questions.options, strict=True))
     return sum(_clean(Item(row, "", prompt, list(options), [], None)) for row, (prompt, options) in rows)
 

@@ -227,6 +227,16 @@ def test_what_is_written_is_read_again_whatever_the_columns_are_called(tmp_path:
         assert same(read_questions(out), one)
 
 
+def test_columns_that_parquet_cannot_hold_become_text(tmp_path: Path) -> None:
+    more = {"empty": {}, "within": [{"of": {}}], "large": 10**30, "whole": {"n": 1}}
+    exam, _ = read(tmp_path / "e.jsonl", rows([["iron", "zinc"]], ["B"], **more))
+    write_questions(tmp_path / "out.parquet", exam, "parquet")
+    again = read_questions(tmp_path / "out.parquet")
+    assert again.options == exam.options and again.extra == {
+        "empty": ["{}"], "within": ['[{"of": {}}]'], "large": [str(10**30)], "whole": [{"n": 1}]
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_texts_that_look_like_html_are_told(tmp_path: Path, form: str) -> None:
     bank = (

@@ -48,7 +48,7 @@ def convert(
         say(f"note: {output}: this form does not hold {drops}")
         if gaps:
             say(f"note: {output}: {gaps} questions have a gap among their options; the letters behind it move up")
-    elif count := like_html(questions):
+    if not WRITTEN[to].is_plain and (count := like_html(questions)):
         say(
             f"note: {output}: {count} question{'s look' if count > 1 else ' looks'} like HTML and would be cleaned "
             "when the file is read; read it with --keep-html"

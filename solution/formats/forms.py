@@ -31,6 +31,7 @@ class Form:
         write: None where it is only read.
         needs_answers: a question without its answer cannot be written.
         drops: what `write` leaves out, in words.
+        is_plain: it says of a text that it is no HTML; what the others hold is cleaned when it is read.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Form:
     write: Writer | None = None
     needs_answers: bool = False
     drops: str = ""
+    is_plain: bool = False
 
 
 def _read_text(data: bytes, source: Source) -> Table:
@@ -61,8 +63,8 @@ FORMS = (
     Form("parquet", (".parquet",), read_parquet, write_parquet),
     Form("arrow", (".arrow", ".feather"), read_arrow),
     Form("excel", (".xlsx", ".xlsm"), read_excel),
-    Form("gift", (".gift",), read_gift, write_gift, True, "further columns"),
-    Form("moodle", (".xml",), _read_xml, write_moodle, True, "further columns"),
+    Form("gift", (".gift",), read_gift, write_gift, True, "further columns", is_plain=True),
+    Form("moodle", (".xml",), _read_xml, write_moodle, True, "further columns", is_plain=True),
     Form("aiken", (".aiken",), read_aiken, write_aiken, True, "ids, further columns and line ends"),
     Form("text", (".txt",), _read_text),
     Form("qti", (".zip",), read_qti),

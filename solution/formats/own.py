@@ -49,7 +49,7 @@ def write_jsonl(path: Path, exam: ExamToWrite) -> None:
 
 
 def write_parquet(path: Path, exam: ExamToWrite) -> None:
-    """Write an exam as parquet; a further column of mixed types becomes text."""
+    """Write an exam as parquet; a further column of mixed types, or that parquet cannot hold, becomes text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -57,7 +57,10 @@ def write_parquet(path: Path, exam: ExamToWrite) -> None:
     for name, cells in zip(_names(exam), zip(*_rows(exam), strict=True), strict=True):
         try:
             columns[name] = pa.array(cells)
-        except pa.ArrowException:
+            # Arrow holds an object without keys, parquet does not, and only writing shows it.
+            if pa.types.is_nested(columns[name].type):
+                pq.write_table(pa.table({name: columns[name]}), pa.BufferOutputStream())
+        except (pa.ArrowException, OverflowError):
             columns[name] = pa.array([None if cell is None else str(_flat(cell)) for cell in cells], pa.string())
     with atomic_file(path) as temporary:
         pq.write_table(pa.table(columns), temporary)

@@ -14,7 +14,7 @@ from solution.formats.items import Source, Table
 from solution.formats.xml import parse, text_of
 from solution.tables import Row, shown
 
-_DAMAGED = (zlib.error, lzma.LZMAError)  # of what a zip archive holds
+_DAMAGED = (zlib.error, lzma.LZMAError, ValueError)  # of what a zip archive holds, and of places outside it
 _MOST_BYTES = 1 << 28  # of a package's items together, unpacked
 
 
