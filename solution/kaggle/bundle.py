@@ -100,10 +100,15 @@ def make_bundle(
         write_json(folder / "kernel-metadata.json", kernel_metadata(address))
         sizes = _sizes(folder)
     _tell(output, address, contents, sum(sizes.values()))
+    _tell_overflows(rankers)
+    return sizes
+
+
+def _tell_overflows(rankers: Sequence[TrainedRanker]) -> None:
+    """Name the rankers that may overflow in the kernel's number format."""
     for ranker in rankers:
         if text := overflow_warning(ranker.config, ranker.folders):
             say(f"note: {ranker.name}: {text}")
-    return sizes
 
 
 def _check_output(output: Path) -> None:

@@ -266,12 +266,9 @@ def write_bm25(
     with progress_bar(len(parts), "scoring words") as bar:
         for part in parts:
             terms, rows, counts = np.load(part, allow_pickle=False)
-            first = np.flatnonzero(np.diff(terms, prepend=-1))
-            sizes = np.diff(first, append=len(terms))
-            targets = np.repeat(heads[terms[first]] - first, sizes) + np.arange(len(terms))
+            targets = _take_places(terms, heads)
             data[targets] = weights[terms] * counts / (counts + norms[rows])
             places[targets] = rows
-            heads[terms[first]] += sizes
             part.unlink()
             bar.advance()
     data.flush()
@@ -282,6 +279,15 @@ def write_bm25(
     parameters = {"k1": config.bm25_k1, "b": config.bm25_b, "method": "lucene", "num_docs": len(length)}
     write_json(folder / _PARAMETERS, parameters)
     return len(length)
+
+
+def _take_places(terms: np.ndarray, heads: np.ndarray) -> np.ndarray:
+    """The places int64 [pairs] of sorted terms int32 [pairs]; `heads`, the next free place of each term, moves on."""
+    first = np.flatnonzero(np.diff(terms, prepend=-1))  # where each term begins
+    sizes = np.diff(first, append=len(terms))
+    targets = np.repeat(heads[terms[first]] - first, sizes) + np.arange(len(terms))
+    heads[terms[first]] += sizes
+    return targets
 
 
 def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
