@@ -57,8 +57,8 @@ SLOW = {
 }
 # The longest files first, so that with two processes neither works alone at the end.
 LONGEST = """
-    memory shards hub_decoders submission passes retrieval qlora readme submit training rerank distributed errors
-    rankers ensemble merge streamed kaggle
+    hub_decoders hub_models memory shards submission passes retrieval qlora readme submit training rerank
+    distributed errors rankers ensemble merge streamed kaggle
 """.split()
 
 

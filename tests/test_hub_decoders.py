@@ -182,6 +182,11 @@ def test_doctor_finds_no_fault(built: Path) -> None:
     assert {str(built / "models" / values["model"].rpartition("/")[2]) for values in CONFIGS.values()} <= there
 
 
+def test_the_check_of_their_bundle_passes(built: Path) -> None:
+    done = run("bundle", "--check", "bundle", cwd=built)
+    assert done.returncode == 0 and "left out" not in done.stdout, done.stderr + done.stdout
+
+
 def test_the_bundle_holds_what_is_read_and_no_more(built: Path) -> None:
     listed = json.loads((built / "bundle" / "manifest.json").read_text())
     files = {
