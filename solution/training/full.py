@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from typing import Any
 
@@ -11,10 +10,10 @@ import numpy as np
 from solution.config import RankerConfig, Run, needs_contexts
 from solution.device import free_memory
 from solution.exam import Exam
-from solution.files import atomic_folder, content_hash
+from solution.files import content_hash
 from solution.learning import distributed
 from solution.learning.checkpoint import drop_checkpoint
-from solution.learning.log import LOG, drop_log
+from solution.learning.log import drop_log
 from solution.memory import PeakMemory
 from solution.progress import say
 from solution.questions import Questions
@@ -23,8 +22,8 @@ from solution.rankers.families import check_models, make_ranker
 from solution.rankers.neural import NeuralRanker
 from solution.suggestions import suggest
 from solution.training.pretraining import check_pretraining, pretrained, start_from
-from solution.training.run import Prepared, inputs_of, prepare, require_same_inputs
-from solution.weights import FoldRecord, close_folder, key_of_whole_folder, read_metrics, write_metrics, write_record
+from solution.training.run import Prepared, inputs_of, prepare, require_same_inputs, write_weights
+from solution.weights import FoldRecord, key_of_whole_folder, read_metrics
 from solution.workdir import Workdir
 
 _TIMED = 32
@@ -117,13 +116,7 @@ def _train(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir,
     }
     retrieval = run.retrieval.model_dump(mode="json") if reads else None
     record: FoldRecord = {"about": about, "config": config.model_dump(mode="json"), "retrieval": retrieval}
-    with atomic_folder(folder) as temporary:
-        ranker.save(temporary)
-        if config.trains:
-            shutil.copyfile(logs / LOG, temporary / LOG)
-        write_metrics(temporary, metrics)
-        write_record(temporary, record)
-        close_folder(temporary, key)
+    write_weights(ranker, folder, logs, record, metrics, key)
     drop_checkpoint(checkpoint)
     drop_log(logs)
     say(_told(name, settings.seed, metrics))

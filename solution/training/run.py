@@ -136,7 +136,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     metrics = _metrics(probabilities, scored, clock, ranker) | facts
     retrieval = run.retrieval.model_dump(mode="json") if reads else None
     record: FoldRecord = {"about": about, "config": config.model_dump(mode="json"), "retrieval": retrieval}
-    _write_weights(ranker, place, record, metrics, key)
+    write_weights(ranker, place.weights, place.logs, record, metrics, key)
     oof.write_oof(place.oof_part, scored, probabilities, about)
     drop_checkpoint(place.checkpoint)
     drop_log(place.logs)
@@ -261,12 +261,14 @@ def _overflows(ranker: Ranker) -> dict[str, int]:
     return {"float32_questions": len(getattr(ranker, "float32_ids", ()))}
 
 
-def _write_weights(ranker: Ranker, place: _Place, record: FoldRecord, metrics: dict[str, Any], key: str) -> None:
-    """The fold's folder in `weights/`, whole or not at all."""
-    with atomic_folder(place.weights) as temporary:
+def write_weights(
+    ranker: Ranker, folder: Path, logs: Path, record: FoldRecord, metrics: dict[str, Any], key: str
+) -> None:
+    """A folder of trained weights in `weights/`, whole or not at all; `logs` has the log of their training."""
+    with atomic_folder(folder) as temporary:
         ranker.save(temporary)
         if ranker.config.trains:
-            shutil.copyfile(place.logs / LOG, temporary / LOG)
+            shutil.copyfile(logs / LOG, temporary / LOG)
         write_metrics(temporary, metrics)
         write_record(temporary, record)
         close_folder(temporary, key)
