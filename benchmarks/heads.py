@@ -41,6 +41,8 @@ LISTED = {"show_options": True}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "likelihood": ("smollm2", {**ZERO, "head": "likelihood"}),
     "likelihood-closed": ("smollm2", {**ZERO, "head": "likelihood", "passages": 0}),
+    "less-option": ("smollm2", {**ZERO, "head": "likelihood", "likelihood_prior": "option"}),
+    "less-question": ("smollm2", {**ZERO, "head": "likelihood", "likelihood_prior": "question"}),
     "likelihood-last": (
         "smollm2",
         {**ZERO, "head": "likelihood", "prompt.with_context": "Question: {question}\n\n{context}\n\nAnswer:"},
@@ -54,6 +56,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "likelihood-nf4": ("smollm2", {**ZERO, "head": "likelihood", "quantization": NF4}),
     "last-token": ("smollm2", {"head": "last_token"}),
     "both": ("smollm2", {"head": "both"}),
+    "both-less-question": ("smollm2", {"head": "both", "likelihood_prior": "question"}),
     "both-others": ("smollm2", {"head": "both", "head_others": True}),
     "letters-trained": ("smollm2", {"head": "letters", "max_tokens": 384}),
     "both-nf4": ("smollm2", {"head": "both", "quantization": NF4}),

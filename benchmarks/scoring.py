@@ -47,7 +47,7 @@ from solution.memory import PeakMemory
 from solution.models import resolve_model
 from solution.questions import Questions
 from solution.rankers.attention import SHARED_PREFIX
-from solution.rankers.causal import CausalRanker
+from solution.rankers.causal import CausalRanker, option_places
 from solution.rankers.generative import EncodedOptions
 from solution.rankers.layout import pad_rows
 from solution.rankers.prompts import cut_text, token_ids
@@ -126,7 +126,7 @@ def full_scores(ranker: CausalRanker, items: Sequence[EncodedOptions]) -> torch.
     )
     # Padded on the right, where no token looks.
     states = ranker.backbone(input_ids=ids, use_cache=False).last_hidden_state
-    return ranker.head.log_scale.exp() * ranker._likelihood(states, ids, alone)
+    return ranker.head.log_scale.exp() * ranker._likelihood(states, ids, option_places(alone, packed=False))
 
 
 def choose(ranker: CausalRanker, way: str) -> None:

@@ -58,10 +58,16 @@ FAMILY = {"deberta": "multiple_choice", "bert": "multiple_choice", "t5": "seq2se
 KINDS = {
     "deberta": {},
     "bert": {},
-    "llama": {"head": "both"},
+    "llama": {"head": "both", "likelihood_prior": "question"},
     "gemma2": {"head": "likelihood"},
-    "t5": {"head": "both"},
-    "streamed": {"head": "both", "stream": True, "training": {"epochs": 0}, "lora": None},
+    "t5": {"head": "both", "likelihood_prior": "option"},
+    "streamed": {
+        "head": "both",
+        "likelihood_prior": "question",
+        "stream": True,
+        "training": {"epochs": 0},
+        "lora": None,
+    },
 }
 
 

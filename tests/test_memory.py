@@ -91,7 +91,13 @@ WIDE: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
             "num_key_value_heads": 8,
         },
         "AutoModelForCausalLM",
-        {"family": "causal", "head": "both", "max_tokens": 360, "quantization": {"kind": "nf4"}},
+        {
+            "family": "causal",
+            "head": "both",
+            "likelihood_prior": "question",
+            "max_tokens": 360,
+            "quantization": {"kind": "nf4"},
+        },
     ),
 }
 

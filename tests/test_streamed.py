@@ -101,6 +101,17 @@ def test_scores_are_the_ordinary_paths(sharded, tmp_path, model, head, lora):
     }
 
 
+@pytest.mark.parametrize(("model", "prior"), [("llama", "question"), ("phi3_longrope", "option")])
+def test_a_prior_goes_through_the_layers_beside_the_questions(sharded, tmp_path, model, prior):
+    exam = exam_about_longrope()
+    exam.passages[3] = []
+    config = config_of(sharded(model), "both", True, likelihood_prior=prior)
+    wanted = save_fold(config, tmp_path / "fold").predict(exam)
+    ranker = make_ranker(streamed(config), tmp_path)
+    ranker.load(tmp_path / "fold")
+    np.testing.assert_array_equal(ranker.predict(exam), wanted)
+
+
 @pytest.mark.parametrize("model", ["llama", "gemma2"])
 def test_bfloat16_is_equal_too(sharded, tmp_path, model):
     exam = exam_about_longrope()

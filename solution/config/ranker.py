@@ -22,6 +22,7 @@ OptionScore = Literal["passage", "sentence"]
 ContextView = Literal["fused", "dense", "lexical", "signals"]
 SIGNALS: Literal["signals"] = "signals"
 """The view of the contexts that has signals of the options in the place of passages."""
+LikelihoodPrior = Literal["none", "option", "question"]
 AnswerWith = Literal["folds", "full"]
 """Which weights of a ranker answer in a submission."""
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ class RankerConfig(Settings):
     head: Literal["last_token", "likelihood", "both", "letters"] = "last_token"
     """The score of an option in a causal or seq2seq ranker: of a trained linear head on its last token, its mean
     log-likelihood, their sum, or (options listed, see `show_options`) the log-likelihood of its letter."""
+    likelihood_prior: LikelihoodPrior = "none"
+    """What is taken out of an option's log-likelihood, so that a text that is likely anywhere gains nothing by it.
+    `option`: its log-likelihood behind the end of the prompt alone ("Answer:"; the domain-conditional PMI of Holtzman
+    et al. 2021); `question`: that behind the question without its context, or as `option` where there is no context.
+    Each option is then read twice, and the context once."""
     head_others: bool = False
     """Let the trained head of an option see the mean state of the other options too."""
     show_options: bool = False
@@ -145,6 +151,7 @@ class RankerConfig(Settings):
         if self.has_model and not self.generative:
             asked = {
                 "head": self.head != "last_token",
+                "likelihood_prior": self.likelihood_prior != "none",
                 "head_others": self.head_others,
                 "prompt.few_shot": self.prompt.few_shot > 0,
                 "prompt.chat": self.prompt.chat,
@@ -163,6 +170,7 @@ class RankerConfig(Settings):
         # its files tell. Both are refused in `rankers.trained_head`, before anything is trained.
         if self.family == "causal" and self.head == "last_token" and self.training.epochs == 0:
             raise ValueError("head last_token is new: training.epochs must be at least 1 (zero-shot: head likelihood)")
+        self._check_likelihood_prior()
         if self.head_others and self.head not in ("last_token", "both"):
             raise ValueError("head_others needs a trained head: set head to last_token or both")
         if self.stream and self.has_model and self.traits.streamed is None:
@@ -171,7 +179,23 @@ class RankerConfig(Settings):
         if self.rotations > 1 and self.has_model and not self.lists_options:
             raise ValueError("rotations change nothing unless the options are listed: set show_options")
 
-    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"pretraining", "signals"})
+    def _check_likelihood_prior(self) -> None:
+        if self.likelihood_prior == "none":
+            return
+        if self.head == "last_token":
+            raise ValueError("likelihood_prior needs a likelihood: set head to likelihood, both or letters")
+        if self.likelihood_prior == "question" and self.passages == 0:
+            raise ValueError(
+                "likelihood_prior: question compares with and without a context, and passages is 0: set passages to at "
+                "least 1, or likelihood_prior to option"
+            )
+        if not self.prompt.chat and not self.prompt.without_context.partition("{question}")[2].strip():
+            raise ValueError(
+                "likelihood_prior scores an option behind the end of the prompt, and prompt.without_context ends with "
+                "{question}: add a text, such as Answer:"
+            )
+
+    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"likelihood_prior", "pretraining", "signals"})
     # They change how a result is made or watched, never the result: changing one must not train anything again. The
     # questions of the pretraining count by their content, see `training.pretraining`.
     _NOT_HASHED: ClassVar[dict[str, Any]] = {

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from solution.errors import UserError
@@ -23,8 +25,8 @@ from solution.learning import distributed
 from solution.models import other_layers
 from solution.progress import say
 from solution.rankers.attention import causal_tokens, use_shared_prefix
-from solution.rankers.generative import EncodedOptions, GenerativeRanker, ScoreHead
-from solution.rankers.layout import flat_places, pad_rows, spread, table_width
+from solution.rankers.generative import EncodedOptions, GenerativeRanker, ScoreHead, ScoringPass
+from solution.rankers.layout import pad_rows
 from solution.rankers.neural import Item
 
 SLIDING = "sliding_attention"
@@ -61,7 +63,9 @@ class CausalRanker(GenerativeRanker):
 
     def encoded_length(self, encoded: EncodedOptions) -> int:
         times = 1 if self.packs else len(encoded.options)
-        return times * len(encoded.prefix) + sum(map(len, encoded.options))
+        options = sum(map(len, encoded.options))
+        prior = 0 if encoded.prior is None else times * len(encoded.prior) + options
+        return times * len(encoded.prefix) + options + prior
 
     def parts(self, item: Item[EncodedOptions]) -> list[Item[EncodedOptions]]:
         """See `NeuralRanker.parts`: every option alone where it is a sequence of its own."""
@@ -69,47 +73,27 @@ class CausalRanker(GenerativeRanker):
             return [item]
         encoded = item.encoded
         return [
-            Item(EncodedOptions(encoded.prefix, [option], [position]), item.prior[i : i + 1])
+            Item(replace(encoded, options=[option], positions=[position]), item.prior[i : i + 1])
             for i, (option, position) in enumerate(zip(encoded.options, encoded.positions, strict=True))
         ]
 
-    def encoded_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
-        batches, places = self._passes(items)
-        return spread(torch.cat([self._option_scores(batch) for batch in batches]), items, places)
-
-    def _passes(self, items: Sequence[EncodedOptions]) -> tuple[list[list[EncodedOptions]], list[int]]:
-        """The batches in which questions pass through the model, and the `flat_places` of their options in turn.
+    def _passes(self, items: Sequence[EncodedOptions]) -> list[ScoringPass]:
+        """See `GenerativeRanker._passes`.
 
         LongRoPE rotates a whole batch by the factors of its longest sequence. Options that are short alone
         and options that are long alone are kept apart, so that neither changes the other.
         """
-        limit = longrope_limit(self.model.config)
-        if limit is None:
-            return [list(items)], flat_places(items)
-        width = table_width(items)
-        places: list[int] = []
-        passes: list[list[EncodedOptions]] = []
-        for long in (False, True):
-            batch = []
-            for row, item in enumerate(items):
-                chosen = [i for i, ids in enumerate(item.options) if (len(item.prefix) + len(ids) > limit) == long]
-                if chosen:
-                    positions = [item.positions[i] for i in chosen]
-                    batch.append(EncodedOptions(item.prefix, [item.options[i] for i in chosen], positions))
-                    places += [row * width + position for position in positions]
-            if batch:
-                passes.append(batch)
-        return passes, places
+        passes, limit = super()._passes(items), longrope_limit(self.model.config)
+        return passes if limit is None else [part for one in passes for part in split_by_length(one, limit)]
 
     @property
     def backbone(self) -> Any:
         """The decoder without its output layer."""
         return decoder_of(self.bare_model)
 
-    def _option_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
-        """float32 [sum of options], in the order of items and options."""
-        inputs = self._packed(items) if self.packs else self._unpacked(items)
-        return self._head_scores(items, inputs["input_ids"], self.backbone(**inputs).last_hidden_state)
+    def _option_scores(self, one: ScoringPass) -> torch.Tensor:
+        inputs = self._packed(one.items) if self.packs else self._unpacked(one.items)
+        return self._head_scores(one, inputs["input_ids"], self.backbone(**inputs).last_hidden_state)
 
     @property
     def packs(self) -> bool:
@@ -151,12 +135,15 @@ class CausalRanker(GenerativeRanker):
             "use_cache": False,
         }
 
-    def _head_scores(self, items: Sequence[EncodedOptions], ids: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        """float32 [sum of options] from the backbone's last states, [rows, tokens, hidden]."""
-        places = option_places(items, self.packs)
+    def _head_scores(self, one: ScoringPass, ids: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """See `_option_scores`, from the backbone's last states, [rows, tokens, hidden]."""
+        places = option_places(one.items, self.packs)
         head = self.head
         assert isinstance(head, ScoreHead)
         likelihood = self._likelihood(states, ids, places) if head.needs_likelihood else None
+        if one.prior:
+            assert likelihood is not None
+            return head.taken_out(likelihood)
         questions = torch.tensor([place.question for place in places], device=states.device)
         return head(last_states(states, places), likelihood, questions)
 
@@ -189,7 +176,7 @@ class CausalRanker(GenerativeRanker):
             return  # one pass more of the whole model would have to be gathered otherwise
         order = [i for i, option in enumerate(exam.questions.options[0]) if option][:2]
         items = [self.encode_question(exam, 0, 0, order)]  # without passages: it costs next to nothing
-        if len(self._passes(items)[0]) > 1:  # LongRoPE tells the two apart
+        if sum(not one.prior for one in self._passes(items)) > 1:  # LongRoPE tells the two apart
             items = [self.encode_question(exam, 0, 0, order[:1])]
         packed, places = option_places(items, self.packs), option_places(items, packed=False)
         with torch.no_grad(), self.device.autocast():
@@ -235,6 +222,24 @@ class CausalRanker(GenerativeRanker):
                 f"{self.config.name}: {self.config.model} {reason}: each option is read as a sequence of its own, and "
                 "the context again for every option. With five options this takes about five times the time"
             )
+
+
+def split_by_length(one: ScoringPass, limit: int) -> list[ScoringPass]:
+    """A pass as one of its options that are at most `limit` tokens with their prefixes, and one of the longer ones."""
+    passes = []
+    starts = np.cumsum([0, *(len(item.options) for item in one.items)])
+    for long in (False, True):
+        items: list[EncodedOptions] = []
+        places: list[int] = []
+        for start, item in zip(starts, one.items, strict=False):
+            chosen = [i for i, ids in enumerate(item.options) if (len(item.prefix) + len(ids) > limit) == long]
+            if chosen:
+                options, positions = [item.options[i] for i in chosen], [item.positions[i] for i in chosen]
+                items.append(replace(item, options=options, positions=positions))
+                places += [one.places[int(start) + i] for i in chosen]
+        if items:
+            passes.append(ScoringPass(items, places, one.prior))
+    return passes
 
 
 def unpacked_reason(model: Any) -> str | None:

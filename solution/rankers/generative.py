@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from solution.errors import UserError
 from solution.exam import Exam, is_question
 from solution.files import read_json, write_json
 from solution.questions import LETTERS
+from solution.rankers.layout import spread
 from solution.rankers.neural import NeuralRanker
 from solution.rankers.prompts import (
     context_text,
@@ -46,15 +47,32 @@ class EncodedOptions:
         prefix: token ids of context and question.
         options: token ids of each option.
         positions: the option position of each.
+        prior: token ids of the text behind which the options are likely anyway, to be taken out of their scores; None:
+            nothing is taken out.
     """
 
     prefix: list[int]
     options: list[list[int]]
     positions: list[int]
+    prior: list[int] | None = None
 
     @property
     def option_ids(self) -> list[list[int]]:
         return self.options
+
+
+class ScoringPass(NamedTuple):
+    """Options that pass through a model together.
+
+    Attributes:
+        items: options behind their prefixes, n options in all.
+        places: the place of each option among all those of a batch, n numbers.
+        prior: whether their likelihood is taken out of the score.
+    """
+
+    items: Sequence[EncodedOptions]
+    places: Sequence[int]
+    prior: bool
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,9 @@ class Example:
 class ScoreHead(nn.Module):
     """One score an option: a linear map of its last token's state, its mean log-likelihood, or their sum.
 
+    With `prior` a second log-likelihood, behind a text without the question or its context, is taken out. Both
+    log-likelihoods have a learnt scale; at the start both are 1, and the score is the difference.
+
     With `others` a small hidden layer adds what the state says beside the mean state of the question's
     other options (the winners of the Kaggle exam fed their heads such a mean). It is not linear on purpose:
     under a softmax over the options a linear term of that mean is the same as one of the option's own state.
@@ -77,7 +98,7 @@ class ScoreHead(nn.Module):
 
     OTHERS = 64  # width of the hidden layer
 
-    def __init__(self, kind: str, hidden: int, others: bool = False):
+    def __init__(self, kind: str, hidden: int, others: bool = False, prior: bool = False):
         super().__init__()
         self.kind = kind
         self.trained = kind in ("last_token", "both")
@@ -87,6 +108,8 @@ class ScoreHead(nn.Module):
             self.score_weight = nn.Parameter(start)
         if kind != "last_token":
             self.log_scale = nn.Parameter(torch.zeros(1))
+        if prior:
+            self.prior_log_scale = nn.Parameter(torch.zeros(1))
         if others:
             self.others_weight = nn.Parameter(torch.randn(self.OTHERS, 2 * hidden) * (2 * hidden) ** -0.5)
             self.others_out = nn.Parameter(torch.zeros(self.OTHERS))
@@ -119,6 +142,10 @@ class ScoreHead(nn.Module):
             score = score + self.log_scale.exp() * likelihood.float()
         return score
 
+    def taken_out(self, likelihood: torch.Tensor) -> torch.Tensor:
+        """What is added to the scores for the likelihoods behind the prior's text, float32 [options]."""
+        return -self.prior_log_scale.exp() * likelihood.float()
+
 
 class GenerativeRanker(NeuralRanker[EncodedOptions]):
     """A ranker that reads a prompt and scores options by their tokens: decoders and encoder-decoders."""
@@ -147,7 +174,8 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
 
     def _make_head(self) -> nn.Module:
         torch.manual_seed(self.config.seed)
-        head = ScoreHead(self.config.head, self._hidden_size(), self.config.head_others)
+        config = self.config
+        head = ScoreHead(config.head, self._hidden_size(), config.head_others, config.likelihood_prior != "none")
         if not self.config.trains:
             head.requires_grad_(False)
         return head
@@ -180,6 +208,29 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
         """Take the prompt's examples that were saved with a fold."""
         stored = read_json(folder / EXAMPLES, "the examples of the prompt", "Train that fold again.")
         self.examples = [Example(**values) for values in stored]
+
+    # --- scoring ---
+
+    def _option_scores(self, one: ScoringPass) -> torch.Tensor:
+        """The part of the scores that a pass gives, float32 [its options]."""
+        raise NotImplementedError
+
+    def encoded_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
+        """See `NeuralRanker.encoded_scores`."""
+        passes = self._passes(items)
+        return spread(summed([self._option_scores(one) for one in passes], passes), items)
+
+    def _passes(self, items: Sequence[EncodedOptions]) -> list[ScoringPass]:
+        """The passes of a batch through the model: the options behind their questions, and behind the prior's text.
+
+        The two are apart: behind its short text an option would be padded to the length of a context.
+        """
+        places = range(sum(len(item.options) for item in items))
+        passes = [ScoringPass(items, places, prior=False)]
+        if items[0].prior is not None:
+            priors = [EncodedOptions(item.prior or [], item.options, item.positions) for item in items]
+            passes.append(ScoringPass(priors, places, prior=True))
+        return passes
 
     # --- the prompt ---
 
@@ -233,10 +284,7 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
         fixed = len(self._tokenize(self._prefix_text(template, "", "", shots), [])[0])
         room = limit - fixed
         if room < MIN_ROOM:
-            raise UserError(
-                f"{self.config.name}: the prompt's fixed text alone has {fixed} tokens, and max_tokens is {limit}. "
-                "Raise max_tokens, shorten the prompt or set a smaller prompt.few_shot."
-            )
+            raise self._too_long(fixed)
         question = exam.questions.prompts[row]
         if self.config.lists_options:
             question = question_with_options(tokenizer, question, options, question_room(max(counts), room))
@@ -249,7 +297,8 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
             encoded = [ids[:longest] if count > longest else ids for ids, count in zip(encoded, counts, strict=True)]
             excess = len(prefix) + max(map(len, encoded)) - limit
             if excess <= 0:
-                return EncodedOptions(prefix, encoded, list(option_order))
+                prior = self._prior(question, open_book, shots, limit - max(map(len, encoded)))
+                return EncodedOptions(prefix, encoded, list(option_order), prior)
             # Pieces may have a token more together than apart. The context gives way first.
             if context:
                 context = shorten(tokenizer, context, excess)
@@ -257,6 +306,28 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
                 question = shorten(tokenizer, question, excess)
             else:
                 longest, counts = max(1, limit - len(prefix)), [limit] * len(counts)
+
+    def _prior(self, question: str, open_book: bool, shots: Sequence[tuple[str, str]], room: int) -> list[int] | None:
+        """Token ids, at most `room`, of the text for `EncodedOptions.prior`."""
+        if self.config.likelihood_prior == "none":
+            return None
+        template = self.config.prompt.without_context
+        if self.config.likelihood_prior == "option" or not open_book:
+            # A question without a context, taken out of itself, would leave nothing.
+            template, question = template.partition("{question}")[2].lstrip(), ""
+        while True:
+            ids = self._tokenize(self._prefix_text(template, "", question, shots), [])[0]
+            if len(ids) <= room:
+                return ids
+            if not question:
+                raise self._too_long(len(ids))
+            question = shorten(self.tokenizer, question, len(ids) - room)
+
+    def _too_long(self, fixed: int) -> UserError:
+        return UserError(
+            f"{self.config.name}: the prompt's fixed text alone has {fixed} tokens, and max_tokens is "
+            f"{self.config.max_tokens}. Raise max_tokens, shorten the prompt or set a smaller prompt.few_shot."
+        )
 
     def read_options(self, exam: Exam, row: int, encoded: EncodedOptions) -> list[list[int]]:
         """See `NeuralRanker.read_options`; where letters are scored, of the lines that list the options."""
@@ -277,6 +348,14 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
             ids[len(head) :] if ids[: len(head)] == head and len(ids) > len(head) else alone or stand_in
             for ids, alone in zip(whole, token_ids(self.tokenizer, options), strict=True)
         ]
+
+
+def summed(values: Sequence[torch.Tensor], passes: Sequence[ScoringPass]) -> torch.Tensor:
+    """What the passes of a batch give to each option's score, added up, float32 [options of the batch]."""
+    flat = torch.cat(list(values))
+    places = [place for one in passes for place in one.places]
+    total = torch.zeros(max(places) + 1, dtype=flat.dtype, device=flat.device)
+    return total.index_add(0, torch.tensor(places, device=flat.device), flat)
 
 
 def choose_examples(exam: Exam, config: RankerConfig) -> list[Example]:

@@ -45,14 +45,13 @@ def flat_places(items: Sequence[Encoded]) -> list[int]:
     return [row * width + position for row, item in enumerate(items) for position in item.positions]
 
 
-def spread(values: torch.Tensor, items: Sequence[Encoded], places: Sequence[int] | None = None) -> torch.Tensor:
+def spread(values: torch.Tensor, items: Sequence[Encoded]) -> torch.Tensor:
     """Flat option scores [sum of options] -> [b, max position + 1], -inf where an option does not exist.
 
     Args:
         items: each names the positions of its options, in the order in which they were scored.
-        places: of the values, where they do not come in the order of `flat_places`.
     """
     width = table_width(items)
     table = torch.full((len(items) * width,), -torch.inf, dtype=values.dtype, device=values.device)
-    where = torch.tensor(flat_places(items) if places is None else places, device=values.device)
+    where = torch.tensor(flat_places(items), device=values.device)
     return table.index_put((where,), values).view(len(items), width)

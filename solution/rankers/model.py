@@ -91,7 +91,7 @@ class RankerModel:
 
     @property
     def head_names(self) -> tuple[str, ...]:
-        return (*self.new_modules, "modules_to_save", "score_weight", "log_scale")
+        return (*self.new_modules, "modules_to_save", "score_weight", "log_scale", "prior_log_scale")
 
     def build(self) -> None:
         """Load tokenizer and base model, add LoRA and head; the same seed gives the same fresh weights.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from solution.rankers.generative import EncodedOptions, GenerativeRanker, ScoreHead
-from solution.rankers.layout import pad_rows, spread
+from solution.rankers.generative import EncodedOptions, GenerativeRanker, ScoreHead, ScoringPass
+from solution.rankers.layout import pad_rows
 from solution.rankers.prompts import token_ids
 
 
@@ -29,10 +28,11 @@ class Seq2SeqRanker(GenerativeRanker):
         return head, token_ids(self.tokenizer, [option.strip() for option in options], special=True)
 
     def encoded_length(self, encoded: EncodedOptions) -> int:
-        return len(encoded.prefix) + sum(map(len, encoded.options))
+        options = sum(map(len, encoded.options))
+        return len(encoded.prefix) + options + (0 if encoded.prior is None else len(encoded.prior) + options)
 
-    def encoded_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
-        device, pad = self.device.torch, self.tokenizer.pad_token_id
+    def _option_scores(self, one: ScoringPass) -> torch.Tensor:
+        device, pad, items = self.device.torch, self.tokenizer.pad_token_id, one.items
         model = self.bare_model
 
         # The encoder reads context and question once for all options.
@@ -65,5 +65,8 @@ class Seq2SeqRanker(GenerativeRanker):
             logits = output.logits.float()  # [options, tokens, vocabulary]
             token = logits.gather(2, labels[:, :, None])[:, :, 0] - logits.logsumexp(dim=2)
             likelihood = torch.where(is_token, token, 0.0).sum(dim=1) / option_lengths
+        if one.prior:
+            assert likelihood is not None
+            return head.taken_out(likelihood)
         last = output.decoder_hidden_states[-1][torch.arange(len(labels), device=device), option_lengths - 1]
-        return spread(head(last, likelihood, owners), items)
+        return head(last, likelihood, owners)

@@ -22,7 +22,7 @@ from solution.exam import Exam
 from solution.models import empty_model, stored_quantized
 from solution.rankers.attention import use_shared_prefix
 from solution.rankers.causal import CausalRanker, unpacked_reason
-from solution.rankers.generative import EncodedOptions, ScoreHead
+from solution.rankers.generative import EncodedOptions, ScoreHead, summed
 from solution.rankers.layout import spread
 from solution.rankers.neural import Item
 from solution.rankers.stages import Stages
@@ -166,10 +166,10 @@ class StreamedCausalRanker(CausalRanker):
         self, batches: Sequence[Sequence[Choices]], tokens: int, advance: Callable[[int], None]
     ) -> Iterator[torch.Tensor]:
         """The scores of each batch; all batches, `tokens` tokens together, go through a layer before the next one."""
-        # A batch is one pass through the model, or two (see `_passes`).
+        # A batch is one pass through the model, or several (see `_passes`).
         encoded = [[item.encoded for item in batch] for batch in batches]
         split = [self._passes(items) for items in encoded]
-        packed = [part for parts, _ in split for part in parts]
+        packed = [part for parts in split for part in parts]
         layers = list(self.backbone.layers)
         head = self.head
         assert isinstance(head, ScoreHead)
@@ -180,7 +180,7 @@ class StreamedCausalRanker(CausalRanker):
         show = self._shown_by_layer(sum(map(len, batches)), len(packed) * len(layers), advance)
         for stage in self.stages.in_turn(with_output=head.needs_likelihood):
             if stage == 0:  # the embedding
-                passes = [self._begin(part, layers, home) for part in packed]
+                passes = [self._begin(part.items, layers, home) for part in packed]
             elif stage <= len(layers):
                 for one in passes:
                     self._pass(layers[stage - 1], stage - 1, one, home)
@@ -193,9 +193,9 @@ class StreamedCausalRanker(CausalRanker):
 
         # The values of a batch's passes together, as one table: [b, max_options].
         start = 0
-        for batch, items, (parts, places) in zip(batches, encoded, split, strict=True):
+        for batch, items, parts in zip(batches, encoded, split, strict=True):
             with self.device.autocast():
-                scores = spread(torch.cat(values[start : start + len(parts)]), items, places)
+                scores = spread(summed(values[start : start + len(parts)], parts), items)
                 scores = self.with_prior(scores, batch)
             yield scores
             start += len(parts)

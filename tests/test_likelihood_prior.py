@@ -1,0 +1,216 @@
+"""An option's likelihood with its prior taken out: two passes of whole sequences, whatever is packed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_config, tiny_exam
+from pydantic import ValidationError
+from tiny_models import llama
+
+from solution.config import RankerConfig
+from solution.errors import UserError
+from solution.exam import ContextPassage, Exam
+from solution.rankers.families import make_ranker
+from solution.rankers.generative import EncodedOptions
+
+torch.set_num_threads(1)
+
+WORDS = "stone river light water iron gold cell atom wave heat mass star moon tree leaf bird fish rain wind".split()
+
+
+def exam_of_all_kinds() -> Exam:
+    """Three questions of 2 to 26 options of one to nine words; the second has no passage."""
+    exam = tiny_exam(3, (2, 3, 26))
+    rng = np.random.default_rng(1)
+    for row, words in enumerate((30, 0, 18)):
+        exam.passages[row] = [ContextPassage("x", "", " ".join(rng.choice(WORDS, words)), 1.0, "dense")]
+        exam.questions.options[row] = [
+            " ".join(rng.choice(WORDS, 1 + (5 * i + row) % 9)) for i in range(len(exam.questions.options[row]))
+        ]
+    exam.passages[1] = []
+    return exam
+
+
+def ranker_of(tiny: Any, model: str, cache: Path, **changes: Any) -> Any:
+    """A built ranker; everything that is trained is moved off its start, at which it may change nothing."""
+    family = "seq2seq" if model == "t5" else "causal"
+    ranker = make_ranker(tiny_config(family, tiny(model), **{"max_tokens": 120, **changes}), cache)
+    ranker.build()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for module in ranker.modules:
+            for name, parameter in module.named_parameters():
+                if parameter.requires_grad and "lora_A" not in name:
+                    parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return ranker
+
+
+def encoded(ranker: Any, exam: Exam) -> list[EncodedOptions]:
+    orders = [[i for i, option in enumerate(options) if option] for options in exam.questions.options]
+    return [ranker.encode_question(exam, row, ranker.config.passages, order) for row, order in enumerate(orders)]
+
+
+def told(ranker: Any, exam: Exam) -> list[str]:
+    """The text behind which each question's options are taken out."""
+    return [ranker.tokenizer.decode(item.prior or [], skip_special_tokens=True) for item in encoded(ranker, exam)]
+
+
+def alone(ranker: Any, prefix: list[int], option: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """An option by transformers' own forward pass: its mean log-likelihood, and its last token's state."""
+    if ranker.config.family == "seq2seq":
+        output = ranker.model(
+            input_ids=torch.tensor([prefix]), labels=torch.tensor([option]), output_hidden_states=True
+        )
+        return -output.loss, output.decoder_hidden_states[-1][0, -1]
+    ids = torch.tensor([[*prefix, *option]])
+    labels = ids.masked_fill(torch.arange(ids.shape[1]) < len(prefix), -100)
+    output = ranker.model(input_ids=ids, labels=labels, output_hidden_states=True, use_cache=False)
+    return -output.loss, output.hidden_states[-1][0, -1]
+
+
+@pytest.mark.parametrize(
+    ("model", "prior"),
+    [
+        ("llama", "option"),
+        ("phi3", "question"),
+        ("phi3_longrope", "question"),
+        ("t5", "question"),
+    ],
+)
+def test_the_difference_of_two_passes(tiny, tmp_path, model, prior):
+    """Scores and gradients of a batch are those of every option read twice as a sequence by itself."""
+    ranker = ranker_of(tiny, model, tmp_path, head="both", likelihood_prior=prior)
+    exam = exam_of_all_kinds()
+    items = encoded(ranker, exam)
+    if model == "phi3_longrope":  # its short factors end at 48 tokens
+        lengths = [len(item.prefix) + len(option) for item in items for option in item.options]
+        assert min(lengths) < 48 < max(lengths)
+    head, wanted = ranker.head, []
+    for item in items:
+        row = []
+        for option in item.options:
+            likelihood, last = alone(ranker, item.prefix, option)
+            before, _ = alone(ranker, item.prior, option)
+            score = head.log_scale.exp() * likelihood - head.prior_log_scale.exp() * before
+            row.append(score + last @ head.score_weight)
+        wanted.append(torch.cat(row))
+
+    scores = ranker.encoded_scores(items)
+    for row, own in enumerate(wanted):
+        torch.testing.assert_close(scores[row, : len(own)], own, atol=1e-4, rtol=0)
+        assert torch.isinf(scores[row, len(own) :]).all()
+        assert float(own.detach().std()) > 0.01
+    table = ranker.predict(exam)
+    for row, own in enumerate(wanted):
+        np.testing.assert_allclose(table[row, : len(own)], own.detach().softmax(0).numpy(), atol=1e-5)
+
+    parameters = [p for module in ranker.modules for p in module.parameters() if p.requires_grad]
+    weights = [torch.linspace(-1, 1, len(own)) for own in wanted]
+    got = torch.autograd.grad(sum((scores[i, : len(w)] * w).sum() for i, w in enumerate(weights)), parameters)
+    right = torch.autograd.grad(sum((own * w).sum() for own, w in zip(wanted, weights, strict=True)), parameters)
+    for one, other in zip(got, right, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_the_text_of_the_prior(tiny, tmp_path):
+    exam = exam_of_all_kinds()
+    prompts = exam.questions.prompts
+    option = ranker_of(tiny, "llama", tmp_path, head="likelihood", likelihood_prior="option")
+    assert told(option, exam) == ["Answer:"] * 3
+    question = ranker_of(tiny, "llama", tmp_path, head="likelihood", likelihood_prior="question")
+    wanted = [f"Question: {prompt}\nAnswer:" for prompt in prompts]
+    # The second question has no context: what is taken out is what is likely without the question too.
+    assert told(question, exam) == [wanted[0], "Answer:", wanted[2]]
+    without = [question.encode_question(exam, row, 0, [0, 1]) for row in range(3)]
+    assert {tuple(item.prior) for item in without} == {tuple(encoded(option, exam)[0].prior)}
+    assert encoded(ranker_of(tiny, "llama", tmp_path, head="likelihood"), exam)[0].prior is None
+
+
+def test_examples_and_a_chat_template_frame_it_too(tmp_path):
+    model = llama(tmp_path / "chatty")
+    about = json.loads((model / "tokenizer_config.json").read_text())
+    template = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}[reply]"
+    (model / "tokenizer_config.json").write_text(json.dumps({**about, "chat_template": template}))
+    exam = tiny_exam(4, 3)
+    changes: dict[str, Any] = {"head": "likelihood", "likelihood_prior": "option", "training": {"epochs": 0}}
+    for chat, between in ((True, "[assistant]"), (False, "Answer: ")):
+        prompt = {"few_shot": 1, "chat": chat}
+        config = tiny_config("causal", str(model), max_tokens=200, prompt=prompt, **changes)
+        ranker: Any = make_ranker(config, tmp_path)
+        ranker.fit(exam.subset([0, 1]), exam.subset([2, 3]), tmp_path / "checkpoint")
+        [text, _] = told(ranker, exam.subset([2, 3]))
+        assert text.count("Question:") == 1 and between in text, "the example, and no question of the exam"
+        assert text.endswith("[user]Answer:[reply]" if chat else "\n\nAnswer:")
+
+
+def test_a_long_question_stays_within_max_tokens(tiny, tmp_path):
+    exam = tiny_exam(2, 3)
+    exam.questions.prompts[0] = "stone river light " * 300
+    prompt = {"with_context": "{context}{question}\nAnswer:", "without_context": "Tell the truth. {question} Answer:"}
+    changes: dict[str, Any] = {"head": "likelihood", "likelihood_prior": "question", "prompt": prompt, "max_tokens": 60}
+    for item in encoded(ranker_of(tiny, "llama", tmp_path, **changes), exam):
+        assert len(item.prior or []) + max(map(len, item.options)) <= 60
+    prompt["without_context"] = "{question} " + "Answer " * 60
+    with pytest.raises(UserError, match="the prompt's fixed text alone has .* Raise max_tokens"):
+        encoded(ranker_of(tiny, "llama", tmp_path, **changes), exam)
+
+
+@pytest.mark.parametrize(("model", "head"), [("llama", "likelihood"), ("t5", "both")])
+def test_trains_saves_and_loads(tiny, tmp_path, model, head):
+    changes = {"head": head, "likelihood_prior": "question", "training": {"context_dropout": 0.5}}
+    family = "seq2seq" if model == "t5" else "causal"
+    exam = tiny_exam(12, (4, 3))
+    config = tiny_config(family, tiny(model), max_tokens=120, **changes)
+    ranker: Any = make_ranker(config, tmp_path)
+    before = ranker.predict(exam)
+    ranker.fit(exam.subset(range(8)), exam.subset(range(8, 12)), tmp_path / "checkpoint")
+    assert float(ranker.head.prior_log_scale.detach().abs()) > 1e-4
+    after = ranker.predict(exam)
+    assert np.abs(after - before).max() > 1e-3
+    ranker.save(tmp_path)
+    again: Any = make_ranker(config, tmp_path)
+    again.load(tmp_path)
+    np.testing.assert_allclose(again.predict(exam), after, atol=1e-6)
+
+
+def test_the_length_of_a_question_counts_both_passes(tiny, tmp_path):
+    for model in ("llama", "t5"):
+        ranker = ranker_of(tiny, model, tmp_path, head="likelihood", likelihood_prior="question")
+        item = encoded(ranker, exam_of_all_kinds())[0]
+        plain, prior = replace(item, prior=None), replace(item, prefix=item.prior, prior=None)
+        lengths = [ranker.encoded_length(one) for one in (item, plain, prior)]
+        assert lengths[0] == lengths[1] + lengths[2] and min(lengths) > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"likelihood_prior": "option"}, "likelihood_prior needs a likelihood: set head to likelihood"),
+        ({"likelihood_prior": "question", "head": "both", "passages": 0}, "passages is 0: set passages to at least 1"),
+        (
+            {"likelihood_prior": "option", "head": "both", "prompt": {"without_context": "Q: {question} "}},
+            "ends with {question}: add a text",
+        ),
+        ({"family": "multiple_choice", "likelihood_prior": "option"}, "is a setting of causal and seq2seq rankers"),
+    ],
+)
+def test_settings_that_mean_nothing(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        RankerConfig(**{"name": "x", "family": "causal", "model": "x", **changes})
+
+
+def test_the_hash_changes_only_where_a_prior_is_taken_out():
+    base = {"name": "x", "family": "causal", "model": "x", "head": "likelihood"}
+    plain, none, option = (
+        RankerConfig(**base, **changes)
+        for changes in ({}, {"likelihood_prior": "none"}, {"likelihood_prior": "option"})
+    )
+    assert "likelihood_prior" not in plain.hashed_values()
+    assert plain.hash() == none.hash() != option.hash()
