@@ -58,7 +58,7 @@ def test_it_learns_and_says_the_same_when_loaded(share: float, tmp_path: Path) -
     assert "map3" not in bare["good"] and bare["good"]["linear"] == facts["signals"]["good"]["linear"]
     np.testing.assert_array_equal(again.predict(test.hidden()), table)  # the same seed, the same answers
     figures = facts["signals"]
-    assert set(figures) == {"good", "noise0", "noise1", "noise2", "length", "words", "shared_words"}
+    assert set(figures) == {"good", "noise0", "noise1", "noise2", *form_signals(test.questions)}
     assert figures["good"]["map3"] > 0.7 > figures["noise0"]["map3"]
     assert ("trees" in figures["good"]) == (share > 0)
     for model in {"linear", "trees"} & set(figures["good"]):
@@ -82,6 +82,24 @@ def test_signals_of_the_form_need_nothing() -> None:
     found = form_signals(questions)
     assert found["length"].tolist() == [[10, 0, 1]] and found["words"].tolist() == [[3, 0, 0]]
     assert found["shared_words"][0].tolist() == pytest.approx([2 / 3, 0, 0])
+    assert found["shared_pairs"].tolist() == [[1, 0, 0]]
+
+
+def test_signals_of_the_form_compare_the_options() -> None:
+    options = ["Only the big cell, DNA 12", "only the small cell", "The cell", "water"]
+    questions = Questions(["a"], ["The big cell?"], [options], np.array([0]))
+    found = {name: table[0].tolist() for name, table in form_signals(questions).items()}
+    assert found["capitals"] == [4, 0, 1, 0] and found["digits"] == [2, 0, 0, 0] and found["commas"] == [1, 0, 0, 0]
+    assert found["word_length"] == pytest.approx([25 / 6, 19 / 4, 4, 5])
+    assert found["shared_pairs"] == [2, 0, 0, 0]
+    assert found["lone_words"] == [3, 1, 0, 1]
+    assert found["common_words"] == pytest.approx([1 / 2, 3 / 4, 1, 0])
+    first, second, third = 3 / 7, 2 / 6, 2 / 4  # of the pairs of the first three options; the fourth is like none
+    assert found["alike_others"] == pytest.approx([(first + second) / 3, (first + third) / 3, (second + third) / 3, 0])
+    alone = questions.subset([0])
+    both = Questions(["a", "b"], ["The big cell?", "x"], [options, ["cell", "cells"]], np.array([0, 0]))
+    for name, table in form_signals(alone).items():
+        np.testing.assert_array_equal(table[0], form_signals(both)[name][0], name)
 
 
 def test_without_a_corpus_it_learns_from_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,10 @@ FORMS = ("value", "standardised", "rank", "gap")
 """The inputs that each signal becomes: as it is; less the mean of the question's options, in their standard deviations;
 the number of options above it; its distance to the best of the others."""
 _WORD = re.compile(r"\w+")
+_FORM_SIGNALS = (
+    *("length", "words", "word_length", "capitals", "commas", "digits"),
+    *("shared_words", "shared_pairs", "alike_others", "common_words", "lone_words"),
+)
 
 
 def exam_signals(exam: Exam, left_out: Collection[str] = ()) -> dict[str, np.ndarray]:
@@ -33,18 +39,66 @@ def exam_signals(exam: Exam, left_out: Collection[str] = ()) -> dict[str, np.nda
 def form_signals(questions: Questions) -> dict[str, np.ndarray]:
     """Signals that need no corpus, float32 [n, max_options]; 0 where no option is.
 
-    `length`: characters; `words`; `shared_words`: the share of the option's words that the question has too.
+    They say how a question was written: who writes a right option often makes it longer, names more, and writes the
+    wrong options as variations of it. Each question is looked at alone, so that a question's signals are the same in
+    any file.
+
+    `length`: characters; `words`; `word_length`: characters for each word; `capitals`, `commas`, `digits`: how many;
+    `shared_words`: the share of the option's words that the question has too; `shared_pairs`: how many pairs of
+    neighbouring words the question has too; `alike_others`: the mean over the other options of the words in common,
+    as a share of the words of both; `common_words`: the share of its words that some other option has; `lone_words`:
+    how many no other option has.
     """
-    width = questions.max_options
-    words, shared = (np.zeros((len(questions), width), dtype=np.float32) for _ in range(2))
+    tables = {name: np.zeros((len(questions), questions.max_options), dtype=np.float32) for name in _FORM_SIGNALS}
     for row, (prompt, options) in enumerate(zip(questions.prompts, questions.options, strict=True)):
-        asked = set(_WORD.findall(prompt.lower()))
-        for column, option in enumerate(options):
-            own = _WORD.findall(option.lower())
-            words[row, column] = len(own)
-            shared[row, column] = len(asked.intersection(own)) / max(len(set(own)), 1)
-    length = questions.option_lengths(width).astype(np.float32)
-    return {"length": length, "words": words, "shared_words": shared}
+        asked = _WORD.findall(prompt.lower())
+        texts = [_OptionText(option, _WORD.findall(option.lower())) for option in options]
+        for column, text in enumerate(texts):
+            others = [other.distinct for place, other in enumerate(texts) if place != column]
+            for name, value in (_own_form(text, asked) | _form_beside(text.distinct, others)).items():
+                tables[name][row, column] = value
+    tables["length"] = questions.option_lengths(questions.max_options).astype(np.float32)
+    return tables
+
+
+@dataclass(frozen=True)
+class _OptionText:
+    text: str
+    words: list[str]
+
+    @functools.cached_property
+    def distinct(self) -> set[str]:
+        return set(self.words)
+
+
+def _own_form(option: _OptionText, asked: list[str]) -> dict[str, float]:
+    """The signals of an option's form that do not depend on the other options.
+
+    Args:
+        asked: words of the question.
+    """
+    text, words = option.text, option.words
+    pairs = set(itertools.pairwise(words))
+    return {
+        "words": len(words),
+        "word_length": len(text) / max(len(words), 1),
+        "capitals": sum(letter.isupper() for letter in text),
+        "commas": text.count(","),
+        "digits": sum(letter.isdigit() for letter in text),
+        "shared_words": len(option.distinct.intersection(asked)) / max(len(option.distinct), 1),
+        "shared_pairs": len(pairs.intersection(itertools.pairwise(asked))),
+    }
+
+
+def _form_beside(words: set[str], others: Sequence[set[str]]) -> dict[str, float]:
+    """The signals of an option's form that compare it with the other options of the question."""
+    elsewhere = set().union(*others)
+    alike = [len(words & other) / max(len(words | other), 1) for other in others]
+    return {
+        "alike_others": sum(alike) / max(len(alike), 1),
+        "common_words": len(words & elsewhere) / max(len(words), 1),
+        "lone_words": len(words - elsewhere),
+    }
 
 
 @dataclass(frozen=True)
