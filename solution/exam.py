@@ -12,6 +12,7 @@ import numpy as np
 from solution.config import ContextView, RankerConfig
 from solution.errors import UserError
 from solution.files import content_hash
+from solution.option_rules import OptionRules
 from solution.questions import Questions, positions
 from solution.tables import cell_text
 
@@ -71,6 +72,8 @@ class Exam:
     def prior(self, config: RankerConfig) -> np.ndarray:
         """The option score that the ranker asks for, float32 [n, max_options], 0 where there is no option.
 
+        The ranker's score rules are applied.
+
         Raises:
             UserError: retrieval did not make it.
         """
@@ -80,7 +83,14 @@ class Exam:
                 f"it: add it to retrieval.option_scores (and set a retrieval.source other than none)"
             )
         # A fold's questions may all have fewer options than the exam that the scores were made for.
-        return np.nan_to_num(self.option_scores[config.option_score][:, : self.questions.max_options])
+        scores = np.nan_to_num(self.option_scores[config.option_score][:, : self.questions.max_options])
+        return self.rules(config).apply(scores, self.questions.exists()) if config.score_rules else scores
+
+    def rules(self, config: RankerConfig) -> OptionRules:
+        """The ranker's score rules for these questions."""
+        asked = config.score_rules
+        questions = self.questions
+        return OptionRules.of(questions.prompts, questions.options, "negations" in asked, "references" in asked)
 
     def similarities(self) -> dict[str, np.ndarray]:
         """Cosines of the options by which retrieval alone ranks them: kind -> float32 [n, max_options]; may be empty.

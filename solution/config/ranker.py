@@ -19,6 +19,7 @@ from solution.families import FAMILIES, Family, families_with
 from solution.files import content_hash
 
 OptionScore = Literal["passage", "sentence"]
+ScoreRule = Literal["negations", "references"]
 ContextView = Literal["fused", "dense", "lexical", "signals"]
 SIGNALS: Literal["signals"] = "signals"
 """The view of the contexts that has signals of the options in the place of passages."""
@@ -95,6 +96,10 @@ class RankerConfig(Settings):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     option_score: OptionScore = "sentence"
     """Which of retrieval's option scores `similarity` and `retrieval_prior` use."""
+    score_rules: list[ScoreRule] = []
+    """Rules, for English, by which option scores and signals are put right before they are used. `negations`: in a
+    question that asks for what is not so ("Which is not a metal?") the highest becomes the lowest. `references`: "all
+    of the above" is scored by the best of the options that it names, "none of these" by their mean."""
     retrieval_prior: bool = False
     """Trained families: start from the option score (times a learnt scale) and learn what it misses. A small encoder
     with a new head learns little from a few hundred questions without it."""
@@ -195,7 +200,9 @@ class RankerConfig(Settings):
                 "{question}: add a text, such as Answer:"
             )
 
-    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"likelihood_prior", "pretraining", "signals"})
+    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset(
+        {"likelihood_prior", "pretraining", "score_rules", "signals"}
+    )
     # They change how a result is made or watched, never the result: changing one must not train anything again. The
     # questions of the pretraining count by their content, see `training.pretraining`.
     _NOT_HASHED: ClassVar[dict[str, Any]] = {

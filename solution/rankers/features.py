@@ -51,7 +51,7 @@ class FeaturesRanker:
         """
         train.questions.require_answers("training")
         settings = self.config.signals
-        signals = exam_signals(train, settings.leave_out)
+        signals = exam_signals(train, self.config)
         if not signals:
             raise UserError(f"{self.config.name}: signals.leave_out leaves no signal to learn from")
         if not train.signals:
@@ -84,7 +84,7 @@ class FeaturesRanker:
             for place, signal in enumerate(self._names)
         }
         if len(valid):
-            signals, exists = exam_signals(valid), valid.questions.exists()
+            signals, exists = exam_signals(valid, self.config), valid.questions.exists()
             for name, figures in facts.items():
                 table = np.where(exists, signals[name][:, : exists.shape[1]], np.nan)
                 figures["map3"] = round(map_at_k(table, valid.questions.answers), 6)
@@ -97,7 +97,7 @@ class FeaturesRanker:
             UserError: the exam has not the signals that were learnt from.
         """
         assert self._linear is not None, "fit or load comes first"
-        signals = exam_signals(exam)
+        signals = exam_signals(exam, self.config)
         lacking = [name for name in self._names if name not in signals]
         if lacking:
             raise UserError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from solution.config import RankerConfig
 from solution.exam import Exam
 from solution.questions import Questions
 
@@ -23,17 +24,22 @@ _FORM_SIGNALS = (
 )
 
 
-def exam_signals(exam: Exam, left_out: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """All signals of the exam's options: name -> float32 [n, width], of any value where no option is.
+def exam_signals(exam: Exam, config: RankerConfig) -> dict[str, np.ndarray]:
+    """All signals of the exam's options that the ranker reads: name -> float32 [n, width], of any value where no
+    option is.
 
-    Those of the options' form are made here, the others come with the exam, retrieval's option scores among them.
-
-    Args:
-        left_out: beginnings of the names of signals that are not wanted.
+    Those of the options' form are made here, the others come with the exam, retrieval's option scores among them; to
+    these the ranker's score rules are applied.
     """
-    scores = {f"score_{kind}": table for kind, table in exam.option_scores.items()}
-    signals = {**form_signals(exam.questions), **scores, **exam.signals}
-    return {name: table for name, table in signals.items() if not name.startswith(tuple(left_out))}
+    made = {**{f"score_{kind}": table for kind, table in exam.option_scores.items()}, **exam.signals}
+    own = form_signals(exam.questions)
+    if config.score_rules:
+        rules, exists = exam.rules(config), exam.questions.exists()
+        made = {name: rules.apply(table, exists) for name, table in made.items()}
+        if "references" in config.score_rules:
+            own |= {f"names_{kind}": marks for kind, marks in rules.marks(exists.shape[1]).items()}
+    left_out = tuple(config.signals.leave_out)
+    return {name: table for name, table in {**own, **made}.items() if not name.startswith(left_out)}
 
 
 def form_signals(questions: Questions) -> dict[str, np.ndarray]:
