@@ -1,4 +1,5 @@
 # make demo    the whole pipeline on the built-in exam
+# make exam DATA=folder    the whole pipeline on a folder of your own: passages and, if there are any, questions
 # make test    all tests
 # make lint    ruff, mypy and the layers of setup.cfg
 # make check   lint, and the tests that train and load no model: a minute
@@ -14,11 +15,16 @@ READY := $(VENV)/.ready-$(EXTRA)
 RIGHT := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint check clean
+.PHONY: demo exam test lint check clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
 	$(VENV)/bin/python -m solution demo
+
+# ARGS: further options and settings, see `python -m solution exam --help`.
+exam: $(if $(DATA),$(READY))
+	@$(if $(DATA),,echo "Name the folder with your passages and questions: make exam DATA=path/to/folder" >&2; exit 2)
+	$(VENV)/bin/python -m solution exam "$(DATA)" $(ARGS)
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder

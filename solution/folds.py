@@ -356,6 +356,22 @@ def question_prints(questions: Questions, group_column: str | None) -> dict[str,
     }
 
 
+def repeated_questions(questions: Questions, exam: Questions) -> list[str]:
+    """The ids of the questions that the exam asks too, whatever their capitals, white space and order of options.
+
+    `question_prints` tell another thing: whether a row of an exam is still what it was.
+    """
+    known = {_wording(exam, row) for row in range(len(exam))}
+    return [id_ for row, id_ in enumerate(questions.ids) if _wording(questions, row) in known]
+
+
+def _wording(questions: Questions, row: int) -> tuple[str, ...]:
+    prompt, *options = (
+        " ".join(text.casefold().split()) for text in (questions.prompts[row], *filter(None, questions.options[row]))
+    )
+    return prompt, *sorted(options)
+
+
 def exam_with_folds_hash(questions: Questions, folds: np.ndarray) -> str:
     """A hash of an exam and of which question is in which fold: OOF files of other folds do not belong together.
 

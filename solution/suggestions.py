@@ -50,6 +50,14 @@ def remember_configs(folder: str | None) -> None:
         _running["configs"] = folder
 
 
+def remember_exam(workdir: str, corpus: str) -> None:
+    """Suggest this working folder, whose questions.csv is the exam, and this corpus: the command has found both."""
+    if _running:
+        for name in ("questions", *_READING):
+            _running.pop(name, None)
+        _running.update(workdir=workdir, corpus=corpus)
+
+
 def running_arguments() -> dict[str, str | list[str] | None]:
     """The running command's arguments as JSON holds them: for a process that works for this one."""
     return {name: _as_json(value) for name, value in _running.items()}

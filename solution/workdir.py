@@ -60,6 +60,21 @@ class Workdir:
         return self.root / "test.csv"
 
     @property
+    def exam(self) -> Path:
+        """What the verbs `exam` and `demo` have finished, and notes for the head of the report."""
+        return self.root / "exam.json"
+
+    @property
+    def submission(self) -> Path:
+        """The answers that the verbs `exam` and `demo` write."""
+        return self.root / "submission.csv"
+
+    @property
+    def corpus(self) -> Path:
+        """Links to the files of a corpus that the verb `exam` has chosen from a folder."""
+        return self.root / "corpus"
+
+    @property
     def cache(self) -> Path:
         return self.root / "cache"
 

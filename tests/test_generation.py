@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+from minerals import mineral_documents, write_documents
 from pipeline import ROOT
 
 from solution.cli.generate import generate
@@ -20,61 +19,15 @@ from solution.generation.stems import Stems
 from solution.questions import Questions, read_questions
 from solution.retrieval.corpus import Document
 
-_PLACES = "lava tubes,salt marshes,hot springs,glacier mouths,desert basins,coastal cliffs,deep mines,peat bogs".split(
-    ","
-)
-_COLOURS = "crimson violet amber turquoise ivory indigo scarlet olive".split()
-_USES = "dyeing wool,curing leather,hardening glass,lining kilns,grinding lenses,sealing barrels".split(",")
-_TOOLS = "tongbox slagpot flarepan kilnbin meltcup rakejar quenchtub drosskeg".split()
-_STEMS = "vor bren kal tum sar wel dov nar pel gor hask mir lund oster fenn rud ".split()
-
-
-def _minerals() -> list[tuple[str, str]]:
-    """Made-up minerals of one and two words, each with a definition of its own."""
-    names = [a + b + "ite" for a in _STEMS for b in ("an", "ol", "ex")]
-    names += [f"{colour} {name}" for colour, name in zip(_COLOURS * 2, ["felspar"] * 8 + ["gangue"] * 8, strict=True)]
-    rng = random.Random(1)
-    rng.shuffle(names)
-    choices = [
-        (place, use, "brittle" if row % 2 else "heavy") for row, place in enumerate(_PLACES * 8) for use in _USES
-    ]
-    rng.shuffle(choices)
-    # Lengths differ as in a real glossary.
-    tails = ["", " in the far north", ", where it was first seen by miners of the old kingdom"]
-    return [
-        (name, f"{weight} rock of {place} that is quarried for {use}{tails[row % 3]}")
-        for row, (name, (place, use, weight)) in enumerate(zip(names, choices, strict=False))
-    ]
-
-
-def _corpus() -> list[Document]:
-    """A glossary, and prose that names each mineral in sentences that stand alone."""
-    documents = []
-    for row, (name, definition) in enumerate(_minerals()):
-        documents.append(Document(f"g{row}", "Minerals > Glossary", f"{name}: {definition}"))
-        text = (
-            f"Smiths of province {row} cool the {name} in a {_TOOLS[row % 8]} before the {_TOOLS[row % 7]} splits it. "
-            f"They call this the best of all. A crystal of {name} bends light."
-        )
-        documents.append(Document(f"p{row}", f"Mining {row // 4}", text))
-    for row, tool in enumerate(_TOOLS):
-        definition = f"vessel number {row} which guild {row * 7} keeps for {_COLOURS[row]} dust"
-        documents.append(Document(f"t{row}", "Tools > Glossary", f"{tool}: {definition}"))
-    documents += [
-        Document("d0", "Tomograph", "A tomograph is a machine that draws slices of a body from many shadows of it."),
-        Document("n0", "Notes", "Note: the words below are explained elsewhere in the book by its authors"),
-    ]
-    return documents
-
 
 @pytest.fixture(scope="module")
 def material() -> Material:
-    return Material.read(_corpus(), 0)
+    return Material.read(mineral_documents(), 0)
 
 
 @pytest.fixture(scope="module")
 def exam() -> Questions:
-    return generate_exam(_corpus(), Wish(90))
+    return generate_exam(mineral_documents(), Wish(90))
 
 
 def test_an_exam_has_its_columns_and_balanced_letters(exam: Questions) -> None:
@@ -86,8 +39,8 @@ def test_an_exam_has_its_columns_and_balanced_letters(exam: Questions) -> None:
 
 
 def test_the_answer_is_what_the_source_says_and_wrong_options_are_not_in_it(exam: Questions) -> None:
-    text_of = {document.id: document.text for document in _corpus()}
-    title_of = {document.id: document.title for document in _corpus()}
+    text_of = {document.id: document.text for document in mineral_documents()}
+    title_of = {document.id: document.title for document in mineral_documents()}
     for row, options in enumerate(exam.options):
         answer, source = options[exam.answers[row]], text_of[exam.extra["passage"][row]]
         assert exam.extra["title"][row] == title_of[exam.extra["passage"][row]]
@@ -110,19 +63,19 @@ def test_the_answer_is_not_known_by_its_length(exam: Questions) -> None:
 
 
 def test_the_same_seed_gives_the_same_exam_and_another_one_another(exam: Questions) -> None:
-    again, other = generate_exam(_corpus(), Wish(90)), generate_exam(_corpus(), Wish(90, seed=1))
+    again, other = generate_exam(mineral_documents(), Wish(90)), generate_exam(mineral_documents(), Wish(90, seed=1))
     assert again.content_hash() == exam.content_hash() and again.ids == exam.ids
     assert other.content_hash() != exam.content_hash()
 
 
 def test_questions_of_a_given_exam_are_not_asked_again(exam: Questions) -> None:
-    new = generate_exam(_corpus(), Wish(30, without=exam))
+    new = generate_exam(mineral_documents(), Wish(30, without=exam))
     assert len(new) == 30 and not set(new.prompts) & set(exam.prompts)
 
 
 @pytest.mark.parametrize("options", [2, 8])
 def test_other_numbers_of_options(options: int) -> None:
-    made = generate_exam(_corpus(), Wish(16, options, kinds=["term"]))
+    made = generate_exam(mineral_documents(), Wish(16, options, kinds=["term"]))
     assert len(made) == 16 and {len(row) for row in made.options} == {options}
     assert np.bincount(made.answers).tolist() == [16 // options] * options
 
@@ -133,7 +86,7 @@ def test_a_term_of_which_the_statement_is_true_too_is_no_wrong_option() -> None:
         Document("t0", "Minerals > Glossary", "vorlane: spongy rock of chalk pits that is quarried for bleaching silk"),
         Document("t1", "Minerals > Glossary", "brenlane: spongy rock of chalk pits, quarried for bleaching raw silk"),
     ]
-    made = generate_exam([*_corpus(), *extra], Wish(500))
+    made = generate_exam([*mineral_documents(), *extra], Wish(500))
     assert any("spongy rock" in prompt for prompt in made.prompts)
     for row, options in enumerate(made.options):
         assert not {"vorlane", "brenlane"} <= set(options), made.prompts[row]
@@ -147,7 +100,7 @@ def test_names_of_one_thing_are_not_options_together(material: Material) -> None
         Document("a2", "Trade", "Ships brought the kelpstone, or tidestone, across the western sea to many ports."),
         Document("a3", "Minerals > Glossary", "tidestone: cargo which merchants weighed twice at every harbour"),
     ]
-    found = Material.read([*_corpus(), *extra], 0)
+    found = Material.read([*mineral_documents(), *extra], 0)
     numbers = [found.terms.of(name) for name in ("kelpstone", "KST", "tidestone", "vorolite")]
     stone, short, other, mineral = [number for number in numbers if number is not None]
     assert found.kin.same_thing(stone, short) and found.kin.same_thing(stone, other)
@@ -224,7 +177,7 @@ def test_definitions_of_a_sample(material: Material) -> None:
 
 
 def test_a_sample_is_bounded_and_does_not_depend_on_the_order_of_the_corpus() -> None:
-    corpus = _corpus()
+    corpus = mineral_documents()
     size = sum(len(document.text) for document in corpus)
     small = draw_sample(corpus, Stems(), 0, size // 3)
     turned = draw_sample(corpus[::-1], Stems(), 0, size // 3)
@@ -245,17 +198,9 @@ def test_a_long_document_is_drawn_in_pieces_that_keep_its_id() -> None:
 # --- the command ---------------------------------------------------------------------------
 
 
-def _write(path: Path, documents: list[Document]) -> Path:
-    with open(path, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["id", "title", "text"])
-        writer.writerows([document.id, document.title, document.text] for document in documents)
-    return path
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _write(tmp_path_factory.mktemp("corpus") / "corpus.csv", _corpus())
+    return write_documents(tmp_path_factory.mktemp("corpus") / "corpus.csv", mineral_documents())
 
 
 def test_the_command_writes_an_exam(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,7 +230,7 @@ def test_a_corpus_with_too_few_questions(corpus: Path, tmp_path: Path, capsys: p
 
 
 def test_a_corpus_without_questions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    poor = _write(tmp_path / "poor.csv", [Document("1", "", "Nothing."), Document("2", "", "It is so.")])
+    poor = write_documents(tmp_path / "poor.csv", [Document("1", "", "Nothing."), Document("2", "", "It is so.")])
     with pytest.raises(SystemExit):
         generate(5, tmp_path / "exam.csv", corpus=str(poor), at_most=True, configs=ROOT / "configs")
     assert "no question can be made" in capsys.readouterr().err and not (tmp_path / "exam.csv").exists()
@@ -303,7 +248,7 @@ def test_a_corpus_without_questions(tmp_path: Path, capsys: pytest.CaptureFixtur
 )
 def test_wrong_arguments(name: str, kinds: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "folder.csv").mkdir()
-    own = _write(tmp_path / "corpus.csv", _corpus()[:2])
+    own = write_documents(tmp_path / "corpus.csv", mineral_documents()[:2])
     before = own.read_text()
     with pytest.raises(SystemExit) as stop:
         generate(5, tmp_path / name, corpus=str(own), kinds=kinds, configs=ROOT / "configs")

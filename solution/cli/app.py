@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from solution import __version__
-from solution.cli import convert, demo, doctor, ensemble, generate, kaggle, merge, retrieval
+from solution.cli import convert, demo, doctor, ensemble, exam, generate, kaggle, merge, retrieval
 from solution.cli.options import APP_SETTINGS
 
 _HELP = """LLM Science Exam: rank the options of science questions.
@@ -88,5 +88,6 @@ app.command("merge", short_help="Write a trained fold as a stand-alone model.")(
 app.command("bundle", short_help="Make a folder with all that a Kaggle kernel needs.")(kaggle.bundle)
 app.command("doctor", short_help="Tell whether machine and working folder are fit.")(doctor.doctor)
 app.command("demo", short_help="Run the whole pipeline on the built-in exam.")(demo.demo)
+app.command("exam", short_help="Run the whole pipeline on a folder of your own.")(exam.exam)
 app.add_typer(reranker_app, name="reranker")
 reranker_app.command("train", short_help="Train the reranker of each fold; show its gain.")(retrieval.reranker_train)

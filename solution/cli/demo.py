@@ -12,7 +12,7 @@ from solution.cli.options import (
     read_settings,
 )
 from solution.command import command
-from solution.pipeline import run_demo
+from solution.pipeline.demo import run_demo
 from solution.workdir import Workdir
 
 

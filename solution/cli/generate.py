@@ -13,6 +13,7 @@ from solution.errors import UserError
 from solution.formats.forms import BY_ENDING, WRITTEN
 from solution.generation.drafts import KINDS, Kind
 from solution.generation.exam import Wish, generate_exam
+from solution.generation.stored import no_question
 from solution.progress import say
 from solution.questions import MAX_OPTIONS, MIN_OPTIONS, Questions, read_questions, write_questions
 from solution.retrieval.articles import article_rules
@@ -92,12 +93,7 @@ def _check_count(exam: Questions, count: int, at_most: bool, corpus: str) -> Non
         UserError: none, or fewer without `--at-most`.
     """
     if not len(exam):
-        raise UserError(
-            f"no question can be made from {corpus}. The wrong options are terms of the same kind as the right one, "
-            "and a small corpus has too few of these: give fewer --options (3, or 2), or a larger corpus. Questions "
-            'are made from English passages: glossary entries ("term: definition"), sentences that say what their '
-            "title is, and terms that several passages are about"
-        )
+        raise UserError(no_question(corpus))
     if len(exam) < count:
         if not at_most:
             raise UserError(

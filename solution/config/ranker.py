@@ -209,7 +209,7 @@ class RankerConfig(Settings):
         "answer_with": True,
         "attention": True,
         "predict_tokens_per_batch": True,
-        "pretraining": {"questions"},
+        "pretraining": {"questions", "count"},
         "stream": True,
         "stream_tokens": True,
         "training": {"checkpoint_seconds", "stuck_patience", "tensorboard"},

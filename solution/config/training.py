@@ -120,6 +120,11 @@ class TrainingSettings(Settings):
         return self
 
 
+GENERATED = "generated"
+"""Of `pretraining.questions`, in the place of a file."""
+_GENERATED_COUNT = 2000
+
+
 class PretrainingSettings(Settings):
     """Training on other questions before the folds, once for a ranker: each fold starts from its weights.
 
@@ -127,13 +132,30 @@ class PretrainingSettings(Settings):
     """
 
     questions: str = Field(min_length=1)
-    """A file of questions with answers. Its column `passage` may name the document that each was made from."""
+    """A file of questions with answers, whose column `passage` may name the document that each was made from. Or
+    `generated`: questions are made from the corpus (English passages) at the first use, and kept in WORKDIR/cache."""
+    count: int | None = Field(None, ge=1)
+    """Of generated questions, fewer where the corpus has no more; null: 2,000."""
     epochs: int = Field(1, ge=1)
     learning_rate: float | None = Field(None, gt=0)
     """null: `training.learning_rate`. All other settings are those of `training`."""
     hide_source: float = Field(0.5, ge=0, le=1)
     """The share of the questions that are retrieved for as if the document that they were made from were not in the
     corpus. Without it, the passage that answers is always the first, and the ranker learns to trust the search."""
+
+    @model_validator(mode="after")
+    def _counted(self) -> PretrainingSettings:
+        if self.count is not None and not self.is_generated:
+            raise ValueError("count is of generated questions: set questions to generated, or leave count out")
+        return self
+
+    @property
+    def is_generated(self) -> bool:
+        return self.questions == GENERATED
+
+    @property
+    def generated_count(self) -> int:
+        return self.count or _GENERATED_COUNT
 
 
 class SignalLearning(Settings):

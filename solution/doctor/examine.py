@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from solution.doctor import folder, machine, options
+from solution.doctor import folder, machine, options, pretraining
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, Report, failure, guarded
 from solution.doctor.submission import submission
@@ -43,6 +43,7 @@ def examine(
         ("exam", folder.exam),
         ("models", folder.models),
         ("models", options.read_alike),
+        ("pretraining", pretraining.pretraining),
         ("index", folder.indexes),
         ("weights and OOF", folder.weights),
         ("weights and OOF", folder.oof_files),

@@ -38,6 +38,10 @@ _OWN = ("id", "prompt", "answer", "context", "options", "choices")
 """Names that `--columns` may give beside those of the letters."""
 
 
+class NoQuestionColumns(UserError):
+    """A table has no columns of a prompt and its options."""
+
+
 @dataclass
 class Columns:
     """What the columns of a table are; None: it has no such column.
@@ -278,7 +282,7 @@ def _unknown(names: Sequence[str], prompt: str | None, options: OptionColumns | 
     if options is None and "A" in names:
         parts.remove("A")
     missing = f"column{'s' if len(parts) > 1 else ''} {', '.join(parts)} missing"
-    return UserError(
+    return NoQuestionColumns(
         f"{source}: {missing}; it has {listed(names)}. A question file has the columns id,prompt,A,B,...,answer, or "
         "those of a known benchmark (docs/formats.md); name others with --columns prompt=NAME,A=NAME,B=NAME,answer=NAME"
     )

@@ -16,6 +16,7 @@ from solution.ensemble.record import EnsembleRecord, load_ensemble
 from solution.ensemble.tune import nested_answers
 from solution.errors import UserError
 from solution.exam import Contexts, context_key
+from solution.files import read_json
 from solution.folds import exam_with_folds_hash
 from solution.learning.log import LOG
 from solution.questions import Questions
@@ -59,6 +60,7 @@ class Material:
         reads: the contexts that are still stored.
         curves: ranker -> fold -> the course of its training.
         facts: ranker -> the records of its folds' metrics.json.
+        notes: sentences for the head of the page, of the verb `exam`.
         missing: a part that is not there ("questions", "curves", "contexts") -> why.
     """
 
@@ -69,6 +71,7 @@ class Material:
     reads: list[Read] = field(default_factory=list)
     curves: dict[str, dict[int, Curve]] = field(default_factory=dict)
     facts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -105,9 +108,23 @@ def gather(workdir: Workdir, questions: Questions | None) -> Material:
         material.missing["questions"] = f"no question file: {workdir.questions} (or give --questions FILE)"
     else:
         material.questions = _in_order(questions, table, record)
+    material.notes = _notes(workdir, questions)
     _read_training(workdir, material)
     _read_contexts(workdir, material)
     return material
+
+
+def _notes(workdir: Workdir, questions: Questions | None) -> list[str]:
+    """What the verb `exam` has to say of the questions that were learnt from, see `pipeline.finished`.
+
+    None where another command has trained on other questions since.
+    """
+    if not workdir.exam.exists():
+        return []
+    stored = read_json(workdir.exam, "the record of the verb exam", f"Delete {workdir.exam}.")
+    learnt = stored.get("plan", {}).get("questions")
+    is_other = questions is not None and learnt != questions.content_hash()
+    return [] if is_other else [str(note) for note in stored.get("notes", [])]
 
 
 def _in_order(questions: Questions, table: oof.Oof, record: EnsembleRecord) -> Questions:

@@ -29,11 +29,18 @@ def name(value: str) -> str:
     return text(value).replace("_", "_<wbr>")
 
 
-def render(title: str, headline: Sequence[tuple[str, str, str]], sections: Sequence[Section], footer: str) -> str:
+def render(
+    title: str,
+    headline: Sequence[tuple[str, str, str]],
+    sections: Sequence[Section],
+    footer: str,
+    notes: Sequence[str] = (),
+) -> str:
     """The whole page.
 
     Args:
         headline: the cards at the top: name, figure and remark.
+        notes: what must be known before the figures are read.
     """
     shown = [section for section in sections if not section.missing]
     left_out = [section for section in sections if section.missing]
@@ -55,6 +62,7 @@ def render(title: str, headline: Sequence[tuple[str, str, str]], sections: Seque
         "</head>",
         "<body>",
         f"<header><h1>{text(title)}</h1>",
+        *(f'<p class="note">{text(note)}</p>' for note in notes),
         f'<dl class="cards">{"".join(cards)}</dl>',
         f'<nav aria-label="Sections"><ul>{"".join(links)}</ul></nav></header>',
         "<main>",

@@ -59,7 +59,7 @@ def write_report(
         f"{material.record['questions']}. The plots lie beside this page as PNGs."
     )
     with atomic_folder(output) as temporary:
-        write_text(temporary / PAGE, render("Ensemble report", headline(figures), sections, footer))
+        write_text(temporary / PAGE, render("Ensemble report", headline(figures), sections, footer, material.notes))
         with progress_bar(len(charts), "plots") as bar:
             for name, chart in charts.items():
                 save(chart, temporary / f"{name}.png")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,8 +87,8 @@ def _readable(spec: str, tell: bool = False) -> list[tuple[str, Path, Kind]]:
             ending = "".join(unknown.suffixes[-1:]) or "(none)"
             raise UserError(f"the corpus {unknown}: unknown file type {ending!r}; use {_KNOWN}")
         return chosen
-    if any(kind != "text" for _, _, kind in chosen):
-        chosen = [entry for entry in chosen if entry[2] != "text"]
+    kept = without_readmes({name: kind for name, _, kind in chosen})
+    chosen = [entry for entry in chosen if entry[0] in kept]
     if not chosen:
         raise UserError(f"the corpus folder {spec} holds no file that can be read ({_KNOWN})")
     others = len(files) - len(chosen)
@@ -96,6 +96,27 @@ def _readable(spec: str, tell: bool = False) -> list[tuple[str, Path, Kind]]:
         first = next(name for name in files if name not in {name for name, _, _ in chosen})
         say(f"{others} files of the corpus folder are left out, as no part of the corpus (the first: {first})")
     return chosen
+
+
+def without_readmes(kinds: Mapping[str, Kind]) -> list[str]:
+    """The names of a folder's files, without text files that lie beside tables or dumps: a README is no passage."""
+    tables = [name for name, kind in kinds.items() if kind != "text"]
+    return tables or list(kinds)
+
+
+def kind_of_corpus(path: Path, name: str) -> Kind | None:
+    """The format of a file that may be a part of a corpus, by its first row; None: it is none, or it is empty.
+
+    Raises:
+        NoTextColumn: a table of other things.
+        UserError: the file is damaged.
+    """
+    kind = file_kind(path) if path.stat().st_size else None
+    row = next(read_rows(path, kind, name), None) if kind is not None else None
+    if row is None:
+        return None
+    text_column(row.cells, f"{row.path}, {row.where}")
+    return kind
 
 
 def corpus_fingerprint(spec: str) -> str:

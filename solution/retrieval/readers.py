@@ -47,16 +47,20 @@ class Row:
     is_article: bool = False
 
 
+class NoTextColumn(UserError):
+    """A table has no column of texts."""
+
+
 def text_column(cells: Mapping[str, Any], where: str) -> str:
     """The name of the cell that holds the text.
 
     Raises:
-        UserError: there is none.
+        NoTextColumn: there is none.
     """
     for name in TEXT_COLUMNS:
         if name in cells:
             return name
-    raise UserError(f"the corpus {where}: no column {' or '.join(TEXT_COLUMNS)}; it has {listed(list(cells))}")
+    raise NoTextColumn(f"the corpus {where}: no column {' or '.join(TEXT_COLUMNS)}; it has {listed(list(cells))}")
 
 
 # --- which format --------------------------------------------------------------------------

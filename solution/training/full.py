@@ -21,7 +21,7 @@ from solution.rankers.base import Ranker, predict_contexts
 from solution.rankers.families import check_models, make_ranker
 from solution.rankers.neural import NeuralRanker
 from solution.suggestions import suggest
-from solution.training.pretraining import check_pretraining, pretrained, start_from
+from solution.training.pretraining import PretrainingExams, pretrained, start_from
 from solution.training.run import Prepared, inputs_of, prepare, require_same_inputs, write_weights
 from solution.weights import FoldRecord, key_of_whole_folder, read_metrics
 from solution.workdir import Workdir
@@ -39,13 +39,14 @@ def train_full(run: Run, questions: Questions, workdir: Workdir, seeds: int = 1)
         UserError: see `training.run.prepare` and `Ranker.fit`; or `keep: best` has no folds to tell the step to end at.
     """
     check_models(run.rankers)
-    check_pretraining(run.rankers, run.retrieval, questions)
+    exams = PretrainingExams(run.retrieval, questions, workdir)
+    exams.check(run.rankers)
     prepared = distributed.main_first(lambda: prepare(run, questions, workdir))
     for config in run.rankers:
         if not config.folds_differ:
             say(f"{config.name}: is not trained, and answers alike with or without --full")
             continue
-        prepared.start = pretrained(config, run.retrieval, workdir)
+        prepared.start = pretrained(config, run.retrieval, workdir, exams)
         share = trained_share(config, run.ensemble.folds, workdir)
         for number in range(seeds):
             _train(config, run, prepared, workdir, number, share)

@@ -14,6 +14,9 @@ from solution.device import free_memory
 from solution.errors import UserError
 from solution.exam import Exam, context_key
 from solution.files import atomic_folder, content_hash
+from solution.folds import repeated_questions
+from solution.generation.exam import Wish
+from solution.generation.stored import StoredExam
 from solution.learning import distributed
 from solution.learning.checkpoint import drop_checkpoint
 from solution.learning.log import LOG, drop_log
@@ -43,53 +46,80 @@ class Pretrained:
     folder: Path
 
 
-def check_pretraining(rankers: Sequence[RankerConfig], retrieval: RetrievalConfig, exam: Questions) -> None:
-    """Raise one `UserError` for the pretraining questions of all rankers, before anything is retrieved or loaded.
+class PretrainingExams:
+    """The questions of the rankers' pretraining, each file read once.
 
     Args:
         exam: the questions of the folds. One of them among those of the pretraining would make its OOF score too high.
     """
-    problems = []
-    known = {_print(exam, row) for row in range(len(exam))}
-    for config in rankers:
-        if config.pretraining is not None:
-            try:
-                questions, _ = _read(config, config.pretraining, retrieval)
-                same = [id_ for row, id_ in enumerate(questions.ids) if _print(questions, row) in known]
-                if same:
-                    raise UserError(
-                        f"{len(same)} questions of {config.pretraining.questions} (first: id {same[0]}) are questions "
-                        "of the exam, whose OOF scores would be too high. Remove them from the file"
-                    )
-            except UserError as error:
-                problems.append(f"{config.name}: {error}")
-    if problems:
-        raise UserError.join(problems, "pretraining cannot start")
+
+    def __init__(self, retrieval: RetrievalConfig, exam: Questions, workdir: Workdir):
+        self._retrieval, self._exam, self._workdir = retrieval, exam, workdir
+        self._read: dict[str, Questions] = {}
+
+    def check(self, rankers: Sequence[RankerConfig]) -> None:
+        """Raise one `UserError` for the questions of all rankers, before anything is made, retrieved or loaded."""
+        problems = []
+        for config in rankers:
+            if config.pretraining is not None:
+                try:
+                    if config.pretraining.is_generated:
+                        self.place(config.pretraining)
+                    else:
+                        _hidden(config, config.pretraining, self._retrieval, self.of(config.pretraining))
+                except UserError as error:
+                    problems.append(f"{config.name}: {error}")
+        if problems:
+            raise UserError.join(problems, "pretraining cannot start")
+
+    def place(self, settings: PretrainingSettings) -> StoredExam:
+        """The place of generated questions. None of them is nearly one of the exam.
+
+        Raises:
+            UserError: there is no corpus.
+        """
+        if self._retrieval.source != "index":
+            raise UserError(
+                f"pretraining.questions=generated makes questions from the corpus, and retrieval.source is "
+                f"{self._retrieval.source!r}: set it to index, or name a file of questions"
+            )
+        return StoredExam.of(self._retrieval, Wish(settings.generated_count, without=self._exam), self._workdir.cache)
+
+    def of(self, settings: PretrainingSettings) -> Questions:
+        """The questions of a pretraining; generated ones are made now where they are not there.
+
+        Raises:
+            UserError: they cannot be read or made, lack answers, or are questions of the exam.
+        """
+        name = str(self.place(settings).path) if settings.is_generated else settings.questions
+        if name not in self._read:
+            self._read[name] = self._generated(settings) if settings.is_generated else self._file(name)
+        return self._read[name]
+
+    def _generated(self, settings: PretrainingSettings) -> Questions:
+        questions = distributed.main_first(self.place(settings).read)
+        if len(questions) < settings.generated_count:
+            say(f"note: {self._retrieval.corpus} gives {len(questions)} questions, not {settings.generated_count}")
+        return questions
+
+    def _file(self, name: str) -> Questions:
+        questions = read_questions(Path(name))
+        questions.require_answers(f"pretraining ({name})")
+        if same := repeated_questions(questions, self._exam):
+            raise UserError(
+                f"{len(same)} questions of {name} (first: id {same[0]}) are questions of the exam, whose OOF scores "
+                "would be too high. Remove them from the file"
+            )
+        return questions
 
 
-def _print(questions: Questions, row: int) -> tuple[str, ...]:
-    """A question whatever its capitals, its white space and the order of its options."""
-    prompt, *options = (
-        " ".join(text.casefold().split()) for text in (questions.prompts[row], *filter(None, questions.options[row]))
-    )
-    return prompt, *sorted(options)
-
-
-def _read(
-    config: RankerConfig, settings: PretrainingSettings, retrieval: RetrievalConfig
-) -> tuple[Questions, list[str] | None]:
-    """The questions, and the documents to hide from their search (see `hidden_sources`; None: nothing is searched)."""
-    questions = read_questions(Path(settings.questions))
-    questions.require_answers(f"pretraining ({settings.questions})")
-    searches = needs_contexts(config, retrieval) and retrieval.source == "index"
-    return questions, hidden_sources(questions, settings, config.seed) if searches else None
-
-
-def pretrained(config: RankerConfig, retrieval: RetrievalConfig, workdir: Workdir) -> Pretrained | None:
+def pretrained(
+    config: RankerConfig, retrieval: RetrievalConfig, workdir: Workdir, exams: PretrainingExams
+) -> Pretrained | None:
     """The weights that a ranker's folds start from, trained now where they are not there; None without pretraining.
 
     Raises:
-        UserError: the questions cannot be read, lack answers or the column that `hide_source` needs; see also
+        UserError: see `PretrainingExams.of`; the questions lack the column that `hide_source` needs; or see
             `Ranker.fit`.
     """
     settings = config.pretraining
@@ -97,7 +127,8 @@ def pretrained(config: RankerConfig, retrieval: RetrievalConfig, workdir: Workdi
         return None
 
     # The questions and what is retrieved for them. Some do not find the document that they were made from.
-    questions, hidden = _read(config, settings, retrieval)
+    questions = exams.of(settings)
+    hidden = _hidden(config, settings, retrieval, questions)
     contexts, views = None, config.contexts[:1]  # a ranker with several contexts is trained on the first
     if needs_contexts(config, retrieval):
         contexts = distributed.main_first(
@@ -115,6 +146,14 @@ def pretrained(config: RankerConfig, retrieval: RetrievalConfig, workdir: Workdi
     else:
         _train(stage, exam, workdir, key)
     return Pretrained(key, folder)
+
+
+def _hidden(
+    config: RankerConfig, settings: PretrainingSettings, retrieval: RetrievalConfig, questions: Questions
+) -> list[str] | None:
+    """See `hidden_sources`; None also where nothing is searched for the ranker."""
+    searches = needs_contexts(config, retrieval) and retrieval.source == "index"
+    return hidden_sources(questions, settings, config.seed) if searches else None
 
 
 def stage_settings(config: RankerConfig, settings: PretrainingSettings) -> RankerConfig:

@@ -32,7 +32,7 @@ from solution.rankers.families import check_models, make_ranker
 from solution.retrieval.contexts.build import build_views
 from solution.retrieval.reranker.trained import Reranker
 from solution.training.merge import refuse_seen
-from solution.training.pretraining import Pretrained, check_pretraining, pretrained, start_from
+from solution.training.pretraining import Pretrained, PretrainingExams, pretrained, start_from
 from solution.weights import FoldRecord, close_folder, key_of_whole_folder, write_metrics, write_record
 from solution.workdir import Workdir
 
@@ -78,10 +78,11 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
             f"0 to {run.ensemble.folds - 1}"
         )
     check_models(run.rankers)
-    check_pretraining(run.rankers, run.retrieval, questions)
+    exams = PretrainingExams(run.retrieval, questions, workdir)
+    exams.check(run.rankers)
     prepared = distributed.main_first(lambda: prepare(run, questions, workdir))
     for config in run.rankers:
-        start = pretrained(config, run.retrieval, workdir)
+        start = pretrained(config, run.retrieval, workdir, exams)
         alike: Alike = {}
         scored = 0
         for fold in folds:

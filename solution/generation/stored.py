@@ -1,0 +1,73 @@
+"""Exams made from a corpus once, and kept in `WORKDIR/cache` for every later use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from solution.config import RetrievalConfig
+from solution.errors import UserError
+from solution.files import content_hash
+from solution.formats.items import Reading
+from solution.generation.exam import Wish, generate_exam
+from solution.progress import say
+from solution.questions import Questions, read_questions, write_questions
+from solution.retrieval.articles import article_rules
+from solution.retrieval.corpus import corpus_fingerprint, read_corpus
+
+_VERSION = 1  # of the rules by which questions are made: another one makes other exams
+
+
+@dataclass(frozen=True)
+class StoredExam:
+    """The place of an exam that was made, or will be made, from the corpus of the settings."""
+
+    retrieval: RetrievalConfig
+    wish: Wish
+    path: Path
+
+    @classmethod
+    def of(cls, retrieval: RetrievalConfig, wish: Wish, cache: Path) -> StoredExam:
+        """The exam that belongs to this corpus and wish; it may not be made yet.
+
+        Raises:
+            UserError: see `corpus_fingerprint`.
+        """
+        rules = article_rules(retrieval)
+        without = [] if wish.without is None else sorted(wish.without.prompts)
+        key = content_hash(
+            _VERSION,
+            corpus_fingerprint(retrieval.corpus),
+            [rules.stub_words, rules.disambiguations, rules.sections],
+            [wish.count, wish.options, list(wish.kinds), wish.seed, without],
+        )
+        return cls(retrieval, wish, cache / f"generated-{key}.csv")
+
+    @property
+    def is_made(self) -> bool:
+        return self.path.is_file()
+
+    def read(self) -> Questions:
+        """The exam, made now where it is not there; at most `wish.count` questions.
+
+        Raises:
+            UserError: the corpus cannot be read, or gives no question.
+        """
+        if not self.is_made:
+            say(f"making up to {self.wish.count} questions from {self.retrieval.corpus}")
+            exam = generate_exam(read_corpus(self.retrieval.corpus, article_rules(self.retrieval)), self.wish)
+            if not len(exam):
+                raise UserError(no_question(self.retrieval.corpus))
+            write_questions(self.path, exam)
+        # The questions as the file has them, also where they were made just now: the same in every process.
+        return read_questions(self.path, reading=Reading(keep_html=True))
+
+
+def no_question(corpus: str) -> str:
+    """The message on a corpus that gives no question."""
+    return (
+        f"no question can be made from {corpus}. The wrong options are terms of the same kind as the right one, "
+        "and a small corpus has too few of these: give fewer --options (3, or 2), or a larger corpus. Questions "
+        'are made from English passages: glossary entries ("term: definition"), sentences that say what their '
+        "title is, and terms that several passages are about"
+    )

@@ -1,0 +1,196 @@
+"""Decisions about an exam of your own: what is learnt from, by which rankers, in how many folds and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from solution.config import RankerConfig, Run
+from solution.config_files import parse_overrides
+from solution.device import choose_device
+from solution.errors import UserError
+from solution.folds import group_questions
+from solution.generation.exam import Wish
+from solution.generation.stored import StoredExam
+from solution.pipeline.folder import QuestionFile
+from solution.progress import say
+from solution.questions import Questions
+from solution.tables import cell_text
+from solution.workdir import Workdir
+
+MIN_QUESTIONS = 40
+"""With fewer answered questions nothing is trained on them: each fold would learn from some twenty."""
+_THREE_FOLDS = 60
+"""From so many questions on there are three folds (or more, where the settings say so); below it two."""
+_GROUP_COLUMNS = ("module", "article", "chapter", "section", "lesson", "unit", "topic", "passage", "source", "group")
+"""Columns that tell what a question is about, the first that fits: its questions must not lie in several folds."""
+_LARGEST_GROUP = 0.2
+"""Of the questions: with a larger one in a column, folds by its groups could not be of like size."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run learns from and answers.
+
+    Attributes:
+        run: the settings, with the folds, the group column and the rankers that fit these questions.
+        train: the questions to learn from.
+        made: they were made from the corpus.
+        test: the questions to answer; None: there are none.
+        notes: sentences that the head of the report must say.
+    """
+
+    run: Run
+    train: Questions
+    made: bool
+    test: Questions | None
+    notes: list[str]
+
+
+class NotEnough(UserError):
+    """A corpus gives too few questions to learn from."""
+
+
+def make_plan(
+    run: Run, exam: QuestionFile | None, test: QuestionFile | None, wish: Wish, workdir: Workdir, typed: Sequence[str]
+) -> Plan:
+    """Decide what is learnt from: the questions of the file, or, where these are too few, questions of the corpus.
+
+    Args:
+        wish: of the questions that may be made.
+        typed: names of the settings that the command line gives; these are kept as they are.
+
+    Raises:
+        UserError: there are too few questions, and the corpus gives none.
+    """
+    asked = None if test is None else test.questions
+    if exam is not None and len(exam.questions) >= MIN_QUESTIONS:
+        return Plan(_fitted(run, exam.questions, typed), exam.questions, False, asked, [])
+    few = None if exam is None else exam.questions
+    try:
+        train = _practice(run, few, asked, wish, workdir)
+    except NotEnough as error:
+        if few is None:
+            raise
+        return _untrained(run, few, asked, typed, str(error))
+    notes = [
+        f"Learnt from {len(train)} practice questions that were made from the corpus by rules, not by a person. The "
+        "scores on this page are scores on such questions: they are easier than those of an exam and found by the "
+        "search more often, so expect less of a real exam."
+    ]
+    if few is not None and exam is not None:
+        notes.append(
+            f"The {len(few)} questions of {exam.path.name} are too few to learn from (fewer than {MIN_QUESTIONS})"
+            + (". They are answered and scored instead." if asked is None else ", and are not used.")
+        )
+    elif few is None:
+        notes.append("The folder has no questions with answers.")
+    return Plan(_fitted(run, train, typed), train, True, few if asked is None else asked, notes)
+
+
+def _practice(run: Run, few: Questions | None, asked: Questions | None, wish: Wish, workdir: Workdir) -> Questions:
+    """Questions made from the corpus, none of which is nearly one of the folder's.
+
+    Raises:
+        NotEnough: there are fewer than `MIN_QUESTIONS`.
+    """
+    known = [questions for questions in (few, asked) if questions is not None]
+    prompts = [prompt for questions in known for prompt in questions.prompts]
+    without = Questions([str(row) for row in range(len(prompts))], prompts, [[] for _ in prompts], _unknown(prompts))
+    try:
+        made = StoredExam.of(run.retrieval, _with(wish, without if prompts else None), workdir.cache).read()
+    except UserError as error:
+        raise NotEnough(str(error)) from None
+    if len(made) < MIN_QUESTIONS:
+        raise NotEnough(
+            f"the corpus {run.retrieval.corpus} gives {len(made)} questions, and to learn from them takes "
+            f"{MIN_QUESTIONS}. Add passages, or a file of questions with answers"
+        )
+    if len(made) < wish.count:
+        say(f"note: the corpus gives {len(made)} questions, not {wish.count}")
+    return made
+
+
+def _with(wish: Wish, without: Questions | None) -> Wish:
+    return Wish(wish.count, wish.options, wish.kinds, wish.seed, without)
+
+
+def _unknown(prompts: Sequence[str]) -> np.ndarray:
+    return np.full(len(prompts), -1, dtype=np.int64)
+
+
+def _untrained(run: Run, few: Questions, asked: Questions | None, typed: Sequence[str], why: str) -> Plan:
+    """A plan without training, for a few questions and a corpus of which none can be made.
+
+    Raises:
+        UserError: no ranker answers without training, or a single question cannot be parted.
+    """
+    rankers = [config for config in run.rankers if not config.folds_differ]
+    if len(few) < 4 or not any(config.role == "ranker" for config in rankers):
+        raise UserError(f"{len(few)} questions are too few to learn from, and {why}")
+    say(f"note: {why}")
+    notes = [
+        f"Nothing was trained: {len(few)} questions with answers are too few (fewer than {MIN_QUESTIONS}), and the "
+        "corpus gives no others. Only rankers that need no training answer."
+    ]
+    return Plan(_fitted(_with_rankers(run, rankers), few, typed), few, False, asked, notes)
+
+
+# --- rankers -------------------------------------------------------------------------------
+
+
+def rankers_for(run: Run) -> tuple[Run, list[str]]:
+    """The settings without the rankers that are slow here: language models where there is no GPU.
+
+    Returns:
+        The settings, and the names of the rankers left out.
+    """
+    if choose_device().kind == "cuda":
+        return run, []
+    slow = [config.name for config in run.rankers if config.has_model and config.generative]
+    return _with_rankers(run, [config for config in run.rankers if config.name not in slow]), slow
+
+
+def _with_rankers(run: Run, rankers: Sequence[RankerConfig]) -> Run:
+    names = [config.name for config in rankers]
+    groups = {group: kept for group, of in run.ensemble.groups.items() if len(kept := _those(of, names)) > 1}
+    ensemble = run.ensemble.model_copy(update={"rankers": names, "groups": groups})
+    return run.model_copy(update={"rankers": list(rankers), "ensemble": ensemble})
+
+
+def _those(names: Sequence[str], among: Sequence[str]) -> list[str]:
+    return [name for name in names if name in among]
+
+
+def typed_names(overrides: Sequence[str]) -> list[str]:
+    """The dotted names of the settings on a command line."""
+    return [".".join(path) for path, _ in parse_overrides(overrides)]
+
+
+# --- folds ---------------------------------------------------------------------------------
+
+
+def _fitted(run: Run, train: Questions, typed: Sequence[str]) -> Run:
+    """The settings with as many folds as suit the questions, and the group column that they have."""
+    changes: dict[str, Any] = {}
+    if "ensemble.folds" not in typed:
+        changes["folds"] = run.ensemble.folds if len(train) >= _THREE_FOLDS else 2
+    folds = changes.get("folds", run.ensemble.folds)
+    if "ensemble.group_column" not in typed:
+        changes["group_column"] = _group_column(train, run.ensemble.group_column, folds, run.ensemble.near_duplicate)
+    return run.model_copy(update={"ensemble": run.ensemble.model_copy(update=changes)})
+
+
+def _group_column(train: Questions, set_: str | None, folds: int, near_duplicate: float) -> str | None:
+    """The column by which the folds are parted: that of the settings where it is there, else one that fits."""
+    columns = {name.strip().lower(): name for name in reversed(train.extra)}
+    for name in ([set_] if set_ in train.extra else []) + [columns[key] for key in _GROUP_COLUMNS if key in columns]:
+        if not any(cell_text(value) for value in train.extra[name]):
+            continue
+        sizes = np.bincount(group_questions(train, name, near_duplicate))
+        if len(sizes) >= 3 * folds and sizes.max() <= _LARGEST_GROUP * len(train):
+            return name
+    return None

@@ -1,0 +1,254 @@
+"""The verb exam: what a folder's files are taken for, what is learnt from, and the whole run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import random_questions
+from minerals import mineral_documents, write_documents
+from pipeline import LONGEST, run, write_configs
+
+from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run
+from solution.errors import UserError
+from solution.formats.items import Reading
+from solution.generation.exam import Wish
+from solution.pipeline.estimate import Estimate, in_words
+from solution.pipeline.finished import Finished
+from solution.pipeline.folder import QuestionFile, choose, link_corpus, look_through
+from solution.pipeline.plan import Plan, make_plan
+from solution.questions import Questions, read_questions
+from solution.retrieval.corpus import corpus_fingerprint, read_corpus
+from solution.workdir import Workdir
+
+HEAD = "id,prompt,A,B,answer\n"
+QUIZ = HEAD + "1,Which is wet?,rain,sand,A\n2,Which is dry?,rain,sand,B\n"
+ASKED = "id,prompt,A,B\n7,Which is hot?,fire,ice\n"
+AIKEN = "Which is wet?\nA. rain\nB. sand\nANSWER: A\n"
+PROSE = "A set {x : x = 1} is small.\n\nThe set {=one ~two} stands in a text that is mainly prose, as here and there.\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "course"
+    (path / "book").mkdir(parents=True)
+    for name, text in {
+        "quiz.csv": QUIZ,
+        "midterm.csv": ASKED,
+        "book/1.md": "# Rain\n\nRain is wet.\n",
+        "book/2.md": "# Sand\n\nSand is dry.\n",
+        "grades.csv": "pupil,grade\nAda,1\n",
+        "empty.csv": "",
+        "cover.png": "\x89PNG",
+        ".notes.txt": "hidden",
+    }.items():
+        (path / name).write_text(text)
+    return path
+
+
+def test_each_file_is_taken_for_what_it_is_and_told(folder: Path) -> None:
+    sources = choose(look_through(folder, Reading()))
+    assert sources.exam is not None and sources.exam.path == folder / "quiz.csv"
+    assert sources.test is not None and sources.test.path == folder / "midterm.csv"
+    assert sources.corpus == {"book/1.md": folder / "book/1.md", "book/2.md": folder / "book/2.md"}
+    assert sources.lines == [
+        "learnt from: quiz.csv: 2 questions, with answers",
+        "to answer:   midterm.csv: 1 questions, none with its answer",
+        "corpus:      2 files, the first: book/1.md",
+        "not used:    cover.png: a form that is not read (a text can be saved as .txt or .md)",
+        "not used:    empty.csv: is empty",
+        "not used:    grades.csv: a table without texts and without questions",
+    ]
+
+
+def test_texts_of_one_form_are_told_apart_and_questions_never_become_passages(folder: Path, tmp_path: Path) -> None:
+    for name in ("quiz.csv", "book/1.md", "book/2.md"):
+        (folder / name).unlink()
+    (folder / "quiz.txt").write_text(AIKEN)
+    (folder / "chapter.txt").write_text(PROSE)
+    (folder / "book" / "end.txt").write_text("Rain ends.")
+    sources = choose(look_through(folder, Reading()))
+    assert sources.exam is not None and sources.exam.path.name == "quiz.txt"
+    assert isinstance(sources.corpus, dict)
+    spec = link_corpus(sources.corpus, tmp_path / "links")
+    assert {document.text.split()[0] for document in read_corpus(spec)} == {"A", "Rain"}
+    before = corpus_fingerprint(spec)
+    assert link_corpus(sources.corpus, tmp_path / "links") == spec and corpus_fingerprint(spec) == before
+    # A file that has left the folder leaves the corpus too.
+    (folder / "book" / "end.txt").unlink()
+    sources = choose(look_through(folder, Reading()))
+    assert link_corpus(sources.corpus, tmp_path / "links") == str(folder / "chapter.txt")  # type: ignore[arg-type]
+
+
+def test_texts_beside_tables_of_passages_are_no_passages(folder: Path) -> None:
+    (folder / "passages.csv").write_text("id,text\n1,Rain is wet.\n")
+    sources = choose(look_through(folder, Reading()))
+    assert sources.corpus == {"passages.csv": folder / "passages.csv"}
+    assert any(line.startswith("not used:    book/1.md: a text beside tables") for line in sources.lines)
+
+
+def test_what_could_be_meant_in_two_ways_is_refused_until_an_option_says_it(folder: Path) -> None:
+    (folder / "more.csv").write_text(QUIZ)
+    with pytest.raises(UserError, match=r"2 files hold questions with answers: more.csv, quiz.csv. --questions FILE"):
+        choose(look_through(folder, Reading()))
+    named = QuestionFile(folder / "quiz.csv", read_questions(folder / "quiz.csv"), [])
+    sources = choose(look_through(folder, Reading(), [named.path]), named)
+    assert sources.exam is named and "not used:    more.csv: another file is named" in sources.lines
+    (folder / "more.csv").write_text(ASKED)
+    with pytest.raises(UserError, match=r"without answers: .*--test FILE"):
+        choose(look_through(folder, Reading()))
+
+
+def test_questions_without_answers_among_others_are_those_to_answer(folder: Path) -> None:
+    (folder / "quiz.csv").write_text(QUIZ + "3,Which is cold?,snow,tea,\n")
+    with pytest.raises(UserError, match="quiz.csv has 1 questions without an answer, and midterm.csv is a file"):
+        choose(look_through(folder, Reading()))
+    (folder / "midterm.csv").unlink()
+    sources = choose(look_through(folder, Reading()))
+    assert sources.exam is not None and sources.exam.questions.ids == ["1", "2"]
+    assert sources.test is not None and sources.test.questions.ids == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("quiz.csv", HEAD + "1,Which is wet?,rain,sand,C\n", r"quiz.csv is not usable.*--skip-bad-rows"),
+        ("torn.csv", 'a,b\n1,2,3\n"', r"torn.csv, line 2.*move the file out of the folder"),
+        ("old.txt", "Caf\xe9 \xff", r"old.txt.*move the file out of the folder"),
+    ],
+)
+def test_a_damaged_file_is_refused_and_not_passed_over(folder: Path, name: str, text: str, message: str) -> None:
+    (folder / name).write_bytes(text.encode("latin1"))
+    with pytest.raises(UserError, match=f"(?s){message}"):
+        look_through(folder, Reading())
+
+
+def test_without_passages_the_message_says_what_is_there(folder: Path) -> None:
+    shutil.rmtree(folder / "book")
+    with pytest.raises(UserError, match=r"(?s)no corpus in .*midterm.csv: questions.*column `text`.*--corpus FILE"):
+        choose(look_through(folder, Reading()))
+    with pytest.raises(UserError, match="is not there; name the folder of your exam"):
+        look_through(folder / "nothing", Reading())
+
+
+def test_a_working_folder_inside_is_not_looked_into(folder: Path) -> None:
+    Finished(Workdir(folder / "answers").exam).write()
+    (folder / "answers" / "questions.csv").write_text(QUIZ)
+    assert len(look_through(folder, Reading()).exams) == 2
+
+
+# --- what is learnt from -------------------------------------------------------------------
+
+
+def settings(corpus: str = "unused.csv") -> Run:
+    rankers = [
+        RankerConfig(name="similarity", family="similarity"),
+        RankerConfig(name="features", family="features"),
+        RankerConfig(**LONGEST, role="baseline"),  # type: ignore[arg-type]
+    ]
+    names = [ranker.name for ranker in rankers]
+    ensemble = EnsembleConfig(rankers=names, folds=3, group_column="article")
+    return Run(rankers=rankers, retrieval=RetrievalConfig(corpus=corpus), ensemble=ensemble)
+
+
+def planned(questions: Questions | None, where: Path, corpus: str = "unused.csv", typed: tuple[str, ...] = ()) -> Plan:
+    file = None if questions is None else QuestionFile(where / "quiz.csv", questions, [])
+    return make_plan(settings(corpus), file, None, Wish(60), Workdir(where / "work"), typed)
+
+
+def test_few_questions_have_fewer_folds(tmp_path: Path) -> None:
+    assert planned(random_questions(45), tmp_path).run.ensemble.folds == 2
+    assert planned(random_questions(80), tmp_path).run.ensemble.folds == 3
+    assert planned(random_questions(45), tmp_path, typed=("ensemble.folds",)).run.ensemble.folds == 3
+
+
+def test_the_groups_are_those_of_a_column_that_fits(tmp_path: Path) -> None:
+    questions = random_questions(80)
+    assert planned(questions, tmp_path).run.ensemble.group_column is None
+    questions.extra = {"Book": ["a", "b"] * 40, "section": ["x"] * 80, "Module": [str(i // 4) for i in range(80)]}
+    assert planned(questions, tmp_path).run.ensemble.group_column == "Module"
+    questions.extra["article"] = [str(i // 2) for i in range(80)]
+    assert planned(questions, tmp_path).run.ensemble.group_column == "article"
+    assert planned(questions, tmp_path, typed=("ensemble.group_column",)).run.ensemble.group_column == "article"
+
+
+@pytest.fixture(scope="module")
+def minerals(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_documents(tmp_path_factory.mktemp("minerals") / "book.csv", mineral_documents()))
+
+
+def test_without_questions_those_of_the_corpus_are_learnt_from(minerals: str, tmp_path: Path) -> None:
+    plan = planned(None, tmp_path, minerals)
+    assert plan.made and len(plan.train) == 60 and plan.test is None and (plan.train.answers >= 0).all()
+    assert "Learnt from 60 practice questions" in plan.notes[0] and "no questions with answers" in plan.notes[1]
+    assert plan.run.ensemble.group_column == "passage"
+    # A few questions of a person are answered and scored, and are not asked again.
+    few = plan.train.subset(range(5))
+    again = planned(few, tmp_path, minerals)
+    assert again.made and again.test is few and not set(few.prompts) & set(again.train.prompts)
+    assert "The 5 questions of quiz.csv are too few to learn from (fewer than 40)" in again.notes[1]
+
+
+def test_few_questions_and_a_corpus_that_gives_none(tmp_path: Path) -> None:
+    poor = str(write_documents(tmp_path / "poor.csv", mineral_documents()[:3]))
+    plan = planned(random_questions(9), tmp_path, poor)
+    assert [ranker.name for ranker in plan.run.rankers] == ["similarity", "longest"] == plan.run.ensemble.rankers
+    assert len(plan.train) == 9 and not plan.made and plan.notes[0].startswith("Nothing was trained")
+    with pytest.raises(UserError, match="no question can be made from"):
+        planned(None, tmp_path, poor)
+    with pytest.raises(UserError, match="3 questions are too few to learn from, and no question can be made"):
+        planned(random_questions(3), tmp_path, poor)
+
+
+def test_the_estimate_in_words() -> None:
+    line = in_words(Estimate({"index": 600.0, "contexts": 43.0, "training": 0.0}, ["smollm2"]))
+    assert line == (
+        "this will take at least 11 min on this machine (index 10 min, contexts 40 s); the training of smollm2 is not "
+        "counted"
+    )
+    assert "every step" in in_words(None)
+
+
+# --- the whole run -------------------------------------------------------------------------
+
+
+def test_a_run_and_a_second_one_that_has_nothing_to_do(minerals: str, tmp_path: Path) -> None:
+    course = tmp_path / "course"
+    course.mkdir()
+    shutil.copy(minerals, course / "book.csv")
+    # Nothing is retrieved for the longest option, so that no embedder is loaded but for the estimate.
+    write_configs(tmp_path / "configs", {"longest": {**LONGEST, "role": "ranker"}}, source="index")
+    command = ("exam", "course", "--configs", "configs", "--count", "50")
+    done = run(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answers = course / "answers"
+    assert "all that is written goes into course/answers; your files stay as they are" in done.stderr
+    assert "note: Learnt from 50 practice questions" in done.stderr and "this will take about" in done.stderr
+    page = (answers / "report" / "index.html").read_text()
+    assert page.index("Learnt from 50 practice questions") < page.index("<main>")
+    assert len(read_questions(answers / "questions.csv")) == len(read_questions(answers / "practice.gift")) == 50
+    times = {path: path.stat().st_mtime_ns for path in (answers / "weights").rglob("*.json")}
+    times[answers / "report" / "index.html"] = (answers / "report" / "index.html").stat().st_mtime_ns
+
+    # A file of questions to answer is new: nothing else is done.
+    (course / "asked.csv").write_text(
+        "prompt,A,B\nWhich stone is red?,ruby,jade stone\nWhich is green?,jade,red ruby\n"
+    )
+    done = run(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for told in ("longest fold 2: already trained", "tuned already", "written already"):
+        assert told in done.stderr, told
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    answered = read_questions(answers / "answered.csv")
+    assert answered.answers.tolist() == [1, 1] and list(answered.extra) == ["probability"]
+    done = run(*command, cwd=tmp_path)
+    assert "answered already" in done.stderr and "an earlier run has done every step" in done.stderr
+    assert "the first answer is right for" in done.stdout and "answers/report/index.html: the report" in done.stdout
+
+    # Another folder's files are not written over.
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "questions.csv").write_text(QUIZ)
+    done = run(*command, "--workdir", "mine", cwd=tmp_path)
+    assert done.returncode == 2 and "mine holds files that this command has not written" in done.stderr
+    assert (tmp_path / "mine" / "questions.csv").read_text() == QUIZ
