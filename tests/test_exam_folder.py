@@ -17,7 +17,7 @@ from solution.generation.exam import Wish
 from solution.pipeline.estimate import Estimate, in_words
 from solution.pipeline.finished import Finished
 from solution.pipeline.folder import QuestionFile, choose, link_corpus, look_through
-from solution.pipeline.plan import Plan, make_plan
+from solution.pipeline.plan import Plan, make_plan, without_vain_pretraining
 from solution.questions import Questions, read_questions
 from solution.retrieval.corpus import corpus_fingerprint, read_corpus
 from solution.workdir import Workdir
@@ -26,7 +26,7 @@ HEAD = "id,prompt,A,B,answer\n"
 QUIZ = HEAD + "1,Which is wet?,rain,sand,A\n2,Which is dry?,rain,sand,B\n"
 ASKED = "id,prompt,A,B\n7,Which is hot?,fire,ice\n"
 AIKEN = "Which is wet?\nA. rain\nB. sand\nANSWER: A\n"
-PROSE = "A set {x : x = 1} is small.\n\nThe set {=one ~two} stands in a text that is mainly prose, as here and there.\n"
+PROSE = "A set {x : x = 1} is small.\n\n" * 9 + "The set {=one ~two} stands in a text that is mainly prose.\n"
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_questions_without_answers_among_others_are_those_to_answer(folder: Path
     ("name", "text", "message"),
     [
         ("quiz.csv", HEAD + "1,Which is wet?,rain,sand,C\n", r"quiz.csv is not usable.*--skip-bad-rows"),
-        ("torn.csv", 'a,b\n1,2,3\n"', r"torn.csv, line 2.*move the file out of the folder"),
+        ("torn.csv", "text,b\n1,2,3\n", r"torn.csv, line 2.*move the file out of the folder"),
         ("old.txt", "Caf\xe9 \xff", r"old.txt.*move the file out of the folder"),
     ],
 )
@@ -188,6 +188,13 @@ def test_without_questions_those_of_the_corpus_are_learnt_from(minerals: str, tm
     again = planned(few, tmp_path, minerals)
     assert again.made and again.test is few and not set(few.prompts) & set(again.train.prompts)
     assert "The 5 questions of quiz.csv are too few to learn from (fewer than 40)" in again.notes[1]
+    # Of what is left, a ranker may be pretrained on many questions, and not on a handful.
+    model = RankerConfig(name="bert", family="multiple_choice", model="x", pretraining={"questions": "generated"})  # type: ignore[arg-type]
+    few_wanted = model.pretraining.model_copy(update={"count": 9})  # type: ignore[union-attr]
+    for pretraining, kept in ((model.pretraining, model.pretraining), (few_wanted, None)):
+        run = plan.run.model_copy(update={"rankers": [model.model_copy(update={"pretraining": pretraining})]})
+        found = without_vain_pretraining(run, plan.train, Workdir(tmp_path / "work"))
+        assert found.rankers[0].pretraining == kept
 
 
 def test_few_questions_and_a_corpus_that_gives_none(tmp_path: Path) -> None:
@@ -229,24 +236,33 @@ def test_a_run_and_a_second_one_that_has_nothing_to_do(minerals: str, tmp_path: 
     assert page.index("Learnt from 50 practice questions") < page.index("<main>")
     assert len(read_questions(answers / "questions.csv")) == len(read_questions(answers / "practice.gift")) == 50
     times = {path: path.stat().st_mtime_ns for path in (answers / "weights").rglob("*.json")}
-    times[answers / "report" / "index.html"] = (answers / "report" / "index.html").stat().st_mtime_ns
 
-    # A file of questions to answer is new: nothing else is done.
-    (course / "asked.csv").write_text(
-        "prompt,A,B\nWhich stone is red?,ruby,jade stone\nWhich is green?,jade,red ruby\n"
-    )
+    # A few questions of a person are new: they are answered and scored, and nothing is trained or tuned again.
+    asked = "prompt,A,B,answer\nWhich stone is red?,ruby,jade stone,A\nWhich is green?,jade,red ruby,B\n"
+    (course / "asked.csv").write_text(asked)
     done = run(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for told in ("longest fold 2: already trained", "tuned already", "written already"):
-        assert told in done.stderr, told
-    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert "longest fold 1: already trained" in done.stderr and "tuned already" in done.stderr
+    assert times and all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert "On the 2 questions of" in done.stdout and "submitted (single)" in done.stdout
     answered = read_questions(answers / "answered.csv")
-    assert answered.answers.tolist() == [1, 1] and list(answered.extra) == ["probability"]
+    assert answered.answers.tolist() == [1, 1]
+    assert answered.extra == {"probability": answered.extra["probability"], "right_answer": ["A", "B"]}
+    page = (answers / "report" / "index.html").read_text()
+    assert "The 2 questions of asked.csv are too few" in page and "On 2 questions that nothing was trained" in page
+
+    # Nothing is left to do.
     done = run(*command, cwd=tmp_path)
-    assert "answered already" in done.stderr and "an earlier run has done every step" in done.stderr
+    for told in ("an earlier run has done every step", "answered already", "written already"):
+        assert told in done.stderr, told
     assert "the first answer is right for" in done.stdout and "answers/report/index.html: the report" in done.stdout
 
-    # Another folder's files are not written over.
+    # A run that is refused leaves nothing behind, and another folder's files are not written over.
+    (tmp_path / "poor").mkdir()
+    (tmp_path / "poor" / "text.txt").write_text("Nothing.")
+    done = run("exam", "poor", "--configs", "configs", cwd=tmp_path)
+    assert done.returncode == 2 and "no question can be made from poor/text.txt" in done.stderr
+    assert [path.name for path in (tmp_path / "poor").iterdir()] == ["text.txt"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "questions.csv").write_text(QUIZ)
     done = run(*command, "--workdir", "mine", cwd=tmp_path)

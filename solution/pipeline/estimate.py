@@ -70,8 +70,8 @@ def estimate(run: Run, train: Questions, test: Questions | None, workdir: Workdi
         return None
     retrieval = run.retrieval
     embedder = Embedder(retrieval.embedder, workdir.cache, Prefixes.of(retrieval))
-    characters, first, is_least = _look_at_corpus(retrieval)
-    unit = _seconds_of_a_passage(embedder, first)
+    characters, texts, is_least = _look_at_corpus(retrieval)
+    unit = _seconds_of_a_passage(embedder, texts)
     seconds: dict[str, float] = {}
     if not locate(DENSE, retrieval, workdir.root, embedder).is_built:
         overlap = retrieval.passage_tokens / (retrieval.passage_tokens - retrieval.passage_overlap)
@@ -87,6 +87,9 @@ def estimate(run: Run, train: Questions, test: Questions | None, workdir: Workdi
         share = missing[config.name] / len(folds)
         training += one * len(train) * ((len(folds) - 1) * config.training.epochs * _BACKWARD + 1) * share
         scoring += one * asked * len(folds)
+        if config.pretraining is not None and not workdir.pretrained(config.name).exists():
+            first = config.pretraining.generated_count if config.pretraining.is_generated else len(train)
+            training += first * (one * config.pretraining.epochs * _BACKWARD + unit * _CONTEXTS)
     seconds["training"] = training
     starts = (1 + sum(config.has_model for config in run.rankers)) * _PROCESS_SECONDS if asked else 0.0
     seconds["tuning, answers and report"] = _TUNE_SECONDS + _REPORT_SECONDS + scoring + starts

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from solution.inference.outputs import Outputs
 from solution.pipeline.estimate import estimate, in_words
 from solution.pipeline.finished import Finished
 from solution.pipeline.folder import QuestionFile, Sources, choose, link_corpus, look_through
-from solution.pipeline.plan import Plan, make_plan, rankers_for, typed_names
+from solution.pipeline.plan import Plan, make_plan, rankers_for, typed_names, without_vain_pretraining
 from solution.pipeline.run import Clock, Job, report_of, run_pipeline
 from solution.progress import say
 from solution.questions import Questions, letter, read_questions, write_questions
@@ -81,21 +82,17 @@ def run_exam(request: Request) -> None:
 
     for line in sources.lines:
         say(line)
-    workdir.root.mkdir(parents=True, exist_ok=True)
-    finished = Finished(workdir.exam)
-    finished.write()  # from now on the folder is known as one of ours
-    say(f"all that is written goes into {workdir.root}; your files stay as they are")
     if slow:
-        say(f"without a GPU {', '.join(slow)} would take hours and is left out; --all-rankers takes it in")
-    if not isinstance(sources.corpus, str):
-        run = _with_corpus(run, link_corpus(sources.corpus, workdir.corpus))
-    remember_exam(str(workdir.root), run.retrieval.corpus)
-    wish = Wish(request.count)
-    plan = make_plan(run, sources.exam, sources.test, wish, workdir, typed_names(request.overrides))
-    is_new = finished.plan.get("questions") != plan.train.content_hash()
-    plan = _keep_folds(plan, workdir, finished, typed_names(request.overrides))
-    _tell(plan, clock)
-    say(in_words(estimate(plan.run, plan.train, plan.test, workdir, is_new)))
+        say(f"without a GPU {', '.join(slow)} would take long and is left out; --all-rankers takes it in")
+    with _removed_when_refused(workdir):
+        if not isinstance(sources.corpus, str):
+            run = _with_corpus(run, link_corpus(sources.corpus, workdir.corpus))
+        remember_exam(str(workdir.root), run.retrieval.corpus)
+        typed, wish = typed_names(request.overrides), Wish(request.count)
+        plan, is_new = _keep_folds(make_plan(run, sources.exam, sources.test, wish, workdir, typed), workdir, typed)
+        plan = replace(plan, run=without_vain_pretraining(plan.run, plan.train, workdir))
+        _tell(plan, clock)
+        say(in_words(estimate(plan.run, plan.train, plan.test, workdir, is_new)))
     job = _job(plan, workdir, str(request.configs))
     with taken_back_when_refused(workdir):
         rows = run_pipeline(job, clock)
@@ -156,6 +153,26 @@ def _refuse_strange(workdir: Workdir) -> None:
         )
 
 
+@contextlib.contextmanager
+def _removed_when_refused(workdir: Workdir) -> Iterator[None]:
+    """Make the folder to write, and know it from now on; remove it where it is new and the block ends in an error."""
+    is_new = not workdir.exam.exists()
+    try:
+        workdir.root.mkdir(parents=True, exist_ok=True)
+        Finished(workdir.exam).write()
+    except OSError as error:
+        raise UserError(
+            f"{workdir.root} cannot be written ({error.strerror}); name another folder with --workdir"
+        ) from None
+    say(f"all that is written goes into {workdir.root}; your files stay as they are")
+    try:
+        yield
+    except UserError:
+        if is_new:
+            shutil.rmtree(workdir.root, ignore_errors=True)
+        raise
+
+
 def _settings(request: Request, corpus: str) -> tuple[Run, list[str]]:
     """The settings with this corpus, and the rankers that are left out since they are slow here."""
     run = load_run(request.configs, request.overrides, corpus=corpus)
@@ -170,11 +187,12 @@ def _with_corpus(run: Run, corpus: str) -> Run:
     return run.model_copy(update={"retrieval": run.retrieval.model_copy(update={"corpus": corpus})})
 
 
-def _keep_folds(plan: Plan, workdir: Workdir, finished: Finished, typed: Sequence[str]) -> Plan:
-    """The plan with the folds and the group column of an earlier run on the same questions.
+def _keep_folds(plan: Plan, workdir: Workdir, typed: Sequence[str]) -> tuple[Plan, bool]:
+    """The plan with the folds and the group column of an earlier run, and whether its questions are new.
 
     Folds of questions that were made, and are others now, are dropped with what was trained on them.
     """
+    finished = Finished(workdir.exam)
     before, now = finished.plan, plan.train.content_hash()
     if workdir.folds.exists() and before.get("made") and before.get("questions") != now:
         say("the questions made from the corpus are others than before: the folds and what they taught are made anew")
@@ -189,7 +207,7 @@ def _keep_folds(plan: Plan, workdir: Workdir, finished: Finished, typed: Sequenc
     finished.plan = {"made": plan.made, "questions": now}
     finished.notes = list(plan.notes)
     finished.write()
-    return plan
+    return plan, before.get("questions") != now
 
 
 def _tell(plan: Plan, clock: Clock) -> None:

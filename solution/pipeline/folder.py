@@ -21,7 +21,8 @@ from solution.tables import listed
 from solution.workdir import Workdir
 
 _LARGEST_EXAM = 64 * 2**20
-"""Bytes. The readers of questions take a file into memory as a whole: a larger file is a corpus, or named by hand."""
+"""Bytes, of a packed file an eighth. The readers of questions take a file into memory as a whole: a larger file is a
+corpus, or named by hand."""
 _ONLY_TABLES_OR_QUESTIONS = (".csv", ".tsv", ".tab", ".parquet", ".xlsx", ".xlsm", ".gift", ".aiken")
 """Endings of files that are refused when no reader can read them. Files of other endings may be of any program."""
 _MOST_LINES = 8
@@ -130,7 +131,8 @@ def _as_questions(path: Path, reading: Reading) -> tuple[QuestionFile | None, Us
         UserError: it has the columns of questions, and rows of it are wrong.
     """
     endings = [ending.lower() for ending in path.suffixes if ending.lower() != ".gz"]
-    if not endings or endings[-1] not in BY_ENDING or not 0 < path.stat().st_size <= _LARGEST_EXAM:
+    largest = _LARGEST_EXAM // (8 if path.suffix.lower() == ".gz" else 1)
+    if not endings or endings[-1] not in BY_ENDING or not 0 < path.stat().st_size <= largest:
         return None, None
     try:
         items, _, _ = read_items(path, "the file", reading)

@@ -19,6 +19,7 @@ from solution.pipeline.folder import QuestionFile
 from solution.progress import say
 from solution.questions import Questions
 from solution.tables import cell_text
+from solution.training.pretraining import PretrainingExams
 from solution.workdir import Workdir
 
 MIN_QUESTIONS = 40
@@ -152,6 +153,23 @@ def rankers_for(run: Run) -> tuple[Run, list[str]]:
         return run, []
     slow = [config.name for config in run.rankers if config.has_model and config.generative]
     return _with_rankers(run, [config for config in run.rankers if config.name not in slow]), slow
+
+
+def without_vain_pretraining(run: Run, train: Questions, workdir: Workdir) -> Run:
+    """The settings without a pretraining on generated questions of which the corpus gives too few."""
+    exams = PretrainingExams(run.retrieval, train, workdir)
+    rankers = []
+    for config in run.rankers:
+        if config.pretraining is not None and config.pretraining.is_generated:
+            try:
+                count, why = len(exams.of(config.pretraining)), ""
+            except UserError as error:
+                count, why = 0, f": {error}"
+            if count < MIN_QUESTIONS:
+                say(f"note: {config.name} is not pretrained, since the corpus gives {count} questions for it{why}")
+                config = config.model_copy(update={"pretraining": None})
+        rankers.append(config)
+    return run.model_copy(update={"rankers": rankers})
 
 
 def _with_rankers(run: Run, rankers: Sequence[RankerConfig]) -> Run:
