@@ -41,6 +41,7 @@ def folder(tmp_path: Path) -> Path:
         "grades.csv": "pupil,grade\nAda,1\n",
         "empty.csv": "",
         "cover.png": "\x89PNG",
+        "README.md": "My course.",
         ".notes.txt": "hidden",
     }.items():
         (path / name).write_text(text)
@@ -56,6 +57,7 @@ def test_each_file_is_taken_for_what_it_is_and_told(folder: Path) -> None:
         "learnt from: quiz.csv: 2 questions, with answers",
         "to answer:   midterm.csv: 1 questions, none with its answer",
         "corpus:      2 files, the first: book/1.md",
+        "not used:    README.md: tells about the folder",
         "not used:    cover.png: a form that is not read (a text can be saved as .txt or .md)",
         "not used:    empty.csv: is empty",
         "not used:    grades.csv: a table without texts and without questions",

@@ -11,7 +11,15 @@ from pipeline import ROOT
 
 from solution.cli.generate import generate
 from solution.generation.definitions import read_definitions
-from solution.generation.english import BLANK, definition_head, glossary_entry, is_a_sentence, lowered, stands_alone
+from solution.generation.english import (
+    BLANK,
+    definition_head,
+    glossary_entry,
+    glossary_lines,
+    is_a_sentence,
+    lowered,
+    stands_alone,
+)
 from solution.generation.exam import Wish, generate_exam
 from solution.generation.material import Material
 from solution.generation.sample import draw_sample
@@ -149,6 +157,22 @@ def test_sentences_that_stand_alone(sentence: str, expected: bool) -> None:
 )
 def test_glossary_entries(text: str, expected: object) -> None:
     assert glossary_entry(text) == expected
+
+
+def test_the_glossary_of_a_chapter_is_a_list_of_entries() -> None:
+    lines = ["- **lava**: molten rock on the surface", "* ash – fine dust of a volcano", "1. tuff: rock made of ash"]
+    entries = ["lava: molten rock on the surface", "ash – fine dust of a volcano", "tuff: rock made of ash"]
+    assert glossary_lines("\n\n".join(["Words of this chapter", *lines])) == (entries, "Words of this chapter")
+    for prose in ("\n".join([*lines, "Rock melts.", "Ash falls.", "It cools."]), "\n".join(lines[:2])):
+        assert glossary_lines(prose) == ([], prose)
+
+
+def test_the_entries_of_a_text_become_questions() -> None:
+    entries = [document for document in mineral_documents() if document.title == "Minerals > Glossary"]
+    text = "\n\n".join(f"- **{document.text.replace(': ', '**: ', 1)}" for document in entries)
+    made = generate_exam([Document("book.md/3", "Minerals > Glossary", text)], Wish(20))
+    assert len(made) == 20 and set(made.extra["kind"]) == {"term", "definition"}
+    assert set(made.extra["passage"]) == {"book.md/3"}
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,24 @@ def glossary_entry(text: str) -> tuple[str, str, list[str]] | None:
     return (term, definition, names) if definition else None
 
 
+_BULLET = re.compile(r"^(?:[-*•–]|\d{1,3}[.)])\s+")
+_EMPHASIS = re.compile(r"\*\*|__")
+_LEAST_ENTRIES = 3
+_LEAST_SHARE = 2 / 3
+
+
+def glossary_lines(text: str) -> tuple[list[str], str]:
+    """The entries of a text of which most lines are "term: definition", and its other lines; else no entry.
+
+    Such is the glossary of a chapter. Bullets and Markdown's emphasis are taken away.
+    """
+    lines = [_EMPHASIS.sub("", _BULLET.sub("", line.strip())) for line in text.split("\n") if line.strip()]
+    entries = [line for line in lines if glossary_entry(line)]
+    if len(entries) < max(_LEAST_ENTRIES, _LEAST_SHARE * len(lines)):
+        return [], text
+    return entries, "\n".join(line for line in lines if not glossary_entry(line))
+
+
 def is_a_sentence(sentence: str) -> tuple[str, str, str] | None:
     """Subject, verb and predicate (with its article) of "X is a ..."."""
     found = _SUBJECT.fullmatch(sentence)

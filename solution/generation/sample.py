@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from solution.generation.english import ends_with_abbreviation, lowered, stands_alone
+from solution.generation.english import ends_with_abbreviation, glossary_lines, lowered, stands_alone
 from solution.generation.stems import Stems
 from solution.retrieval.corpus import Document
 from solution.retrieval.passages import sentences
@@ -90,13 +90,18 @@ def draw_sample(documents: Iterable[Document], stems: Stems, seed: int, characte
 
 
 def _pieces(document: Document) -> Iterator[Document]:
-    """The document, or pieces of it that end with a sentence."""
-    if len(document.text) <= _PIECE:
-        yield document
+    """The entries of a document that is a glossary; the rest of it, or pieces of that which end with a sentence."""
+    entries, rest = glossary_lines(document.text)
+    for entry in entries:
+        yield Document(document.id, document.title, entry)
+    if not rest:
+        return
+    if len(rest) <= _PIECE:
+        yield Document(document.id, document.title, rest)
         return
     part: list[str] = []
     size = 0
-    for sentence in sentences(document.text):
+    for sentence in sentences(rest):
         if part and size + len(sentence) > _PIECE:
             yield Document(document.id, document.title, " ".join(part))
             part, size = [], 0

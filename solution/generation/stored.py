@@ -15,7 +15,7 @@ from solution.questions import Questions, read_questions, write_questions
 from solution.retrieval.articles import article_rules
 from solution.retrieval.corpus import corpus_fingerprint, read_corpus
 
-_VERSION = 1  # of the rules by which questions are made: another one makes other exams
+_VERSION = 2  # of the rules by which questions are made: another one makes other exams
 
 
 @dataclass(frozen=True)

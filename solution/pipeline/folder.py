@@ -25,6 +25,8 @@ _LARGEST_EXAM = 64 * 2**20
 corpus, or named by hand."""
 _ONLY_TABLES_OR_QUESTIONS = (".csv", ".tsv", ".tab", ".parquet", ".xlsx", ".xlsm", ".gift", ".aiken")
 """Endings of files that are refused when no reader can read them. Files of other endings may be of any program."""
+_ABOUT_THE_FOLDER = ("readme", "license", "licence", "copying", "changelog", "contributing")
+"""Names of files that are no passages, also where the passages are texts themselves."""
 _MOST_LINES = 8
 
 
@@ -106,6 +108,9 @@ def look_through(folder: Path, reading: Reading, known: Sequence[Path] = ()) -> 
         exam, why_not = _as_questions(path, reading)
         if exam is not None:
             found.exams.append(exam)
+            continue
+        if path.stem.lower() in _ABOUT_THE_FOLDER:
+            found.left_out[name] = "tells about the folder"
             continue
         kind = _as_corpus(path, name, why_not, found.left_out)
         if kind is not None:
