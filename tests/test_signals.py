@@ -22,6 +22,7 @@ from solution.retrieval.contexts.build import build_views, contexts_key, open_vi
 from solution.retrieval.contexts.signals import cosines
 from solution.retrieval.contexts.signals.build import make_signals
 from solution.retrieval.contexts.signals.information import term_signals
+from solution.retrieval.contexts.signals.rarity import rarity_signals
 from solution.retrieval.contexts.signals.texts import OptionTexts
 from solution.retrieval.contexts.signals.words import word_signals
 from solution.retrieval.embedding import Embedder
@@ -187,6 +188,17 @@ def test_pmi_is_that_of_plain_counts(built: Indexes, monkeypatch: pytest.MonkeyP
     again = term_signals(texts, built.sentences)
     for name, column in found.values.items():
         np.testing.assert_array_equal(again.values[name], column)
+
+
+def test_how_rare_an_options_words_are(built: Indexes) -> None:
+    options = ["the chromosomes of ice", "chromosomes xenon", "", "of the", "冰"]
+    texts = OptionTexts.of(Questions(["a"], ["What?"], [options], np.array([0])))  # the third option is no option
+    found = rarity_signals(texts, built.lexical.postings)
+    three, unknown = math.log(7 / (1 + 3)), math.log(7)  # of 7 passages, 3 have chromosomes and 3 have ice
+    assert found["rarity_mean"].tolist() == pytest.approx([three, (three + unknown) / 2, 0, unknown], abs=1e-6)
+    assert found["rarity_highest"].tolist() == pytest.approx([three, unknown, 0, unknown], abs=1e-6)
+    assert found["rarity_unknown"].tolist() == pytest.approx([0, 0.5, 0, 1])
+    assert found["rarity_stop_words"].tolist() == pytest.approx([0.5, 0, 1, 0])
 
 
 # --- cosines -------------------------------------------------------------------------------

@@ -19,11 +19,12 @@ from solution.retrieval.contexts.signals.cosines import (
     sentence_signals,
 )
 from solution.retrieval.contexts.signals.information import term_signals
+from solution.retrieval.contexts.signals.rarity import rarity_signals
 from solution.retrieval.contexts.signals.texts import OptionTexts
 from solution.retrieval.contexts.signals.words import WordSignals, word_signals
 from solution.retrieval.search import Indexes
 
-_VERSION = 1  # another one makes all signals anew
+_VERSION = 2  # another one makes all signals anew
 
 
 def signal_inputs(config: RetrievalConfig, indexes: Indexes) -> dict[str, Any]:
@@ -55,7 +56,8 @@ def make_signals(questions: Questions, config: RetrievalConfig, indexes: Indexes
     rows = _passages_to_read(texts, config, near, words)
     read = sentence_signals(texts, vectors, rows, indexes.dense.passages, indexes.embedder, config.batch_size)
     _note_unknown(questions, terms.unknown)
-    values = {**near.values, **read, **words.values, **in_sentences.values, **terms.values}
+    rare = rarity_signals(texts, indexes.lexical.postings)
+    values = {**rare, **near.values, **read, **words.values, **in_sentences.values, **terms.values}
     signals = {name: option_table(questions, column) for name, column in values.items()}
     return Contexts(list(questions.ids), [[] for _ in range(len(questions))], signals=signals)
 
