@@ -14,7 +14,7 @@ from solution.files import content_hash
 from solution.formats.answers import UNKNOWN, AnswerColumn, Refused
 from solution.formats.columns import Columns, is_inexact
 from solution.formats.forms import WRITTEN, read_items
-from solution.formats.html import is_html, plain_text
+from solution.formats.html import clean_options, is_html, plain_text
 from solution.formats.items import LETTERS, ExamToWrite, Item, Reading
 from solution.tables import cell_text, not_a_text, shown, summary
 
@@ -179,8 +179,7 @@ def read_questions(
     items, columns, table = read_items(path, "the question file", reading)
     if not items:
         raise UserError(f"{path} has a header and no question")
-    _refuse_too_many(items, path)
-    cleaned = 0 if reading.keep_html or table.is_plain else sum([_clean(item) for item in items])
+    cleaned = 0 if reading.keep_html or table.is_plain else sum([not item.is_plain and _clean(item) for item in items])
     answers = _answer_column(items, columns.start if reading.answers_from is None else reading.answers_from)
     reader = _RowReader(answers, mended)
     questions, left_out = [], []
@@ -198,6 +197,9 @@ def read_questions(
         raise UserError(summary(title, reader.problems) + hint)
     if notes is not None:
         notes += _notes(columns, table.form, table.notes, answers, cleaned)
+        unknown = sum(question.answer == UNKNOWN for _, question in questions)
+        if 0 < unknown < len(questions) and mended is None:
+            notes.append(f"{unknown} of {len(questions)} questions have no right answer")
         if left_out:
             notes.append(summary(f"{len(left_out)} of {len(items)} rows are left out", left_out))
     return Questions(
@@ -224,13 +226,6 @@ def _notes(columns: Columns, form: str, notes: list[str], answers: AnswerColumn,
     return [f"{form}: {'; '.join(parts)}"] if parts else []
 
 
-def _refuse_too_many(items: Sequence[Item], path: Path) -> None:
-    widest = max(items, key=lambda item: len(item.options))
-    if len(widest.options) > MAX_OPTIONS:
-        count = len(widest.options)
-        raise UserError(f"{path}, row {widest.number} has {count} options: at most {MAX_OPTIONS}, A to Z, are read")
-
-
 def _clean(item: Item) -> bool:
     """Clean the HTML of a question's texts; False where there is none, or where it seems to be the very subject.
 
@@ -239,20 +234,16 @@ def _clean(item: Item) -> bool:
     cells = [item.prompt, *item.options]
     if not any(isinstance(cell, str) and is_html(cell) for cell in cells):
         return False
-    prompt, *options = [plain_text(cell) if isinstance(cell, str) else cell for cell in cells]
-    before, after = ([cell_text(cell) for cell in texts if cell_text(cell)] for texts in (item.options, options))
-    if len(after) < len(before) or len(set(after)) < len(set(before)) or not cell_text(prompt):
+    prompt = plain_text(item.prompt) if isinstance(item.prompt, str) else item.prompt
+    texts = [cell_text(cell) for cell in item.options]
+    plain = clean_options(texts)
+    if not cell_text(prompt) or (plain == texts and any(map(is_html, texts))):
         return False
-    item.prompt, item.options = prompt, options
+    item.prompt = prompt
+    item.options = [new if isinstance(cell, str) else cell for cell, new in zip(item.options, plain, strict=True)]
     if isinstance(item.answer, str):
         item.answer = plain_text(item.answer)
     return True
-
-
-def like_html(questions: Questions) -> int:
-    """How many questions look like HTML: their texts would be cleaned when a file that holds them is read."""
-    rows = enumerate(zip(questions.prompts, questions.options, strict=True))
-    return sum(_clean(Item(row, "", prompt, list(options), [], None)) for row, (prompt, options) in rows)
 
 
 class _Question(NamedTuple):
@@ -310,6 +301,9 @@ class _RowReader:
         options = [cell_text(cell) for cell in item.options]
         while options and not options[-1]:
             options.pop()
+        if len(options) > MAX_OPTIONS:
+            self.problems.append(f"{where} has {len(options)} options: at most {MAX_OPTIONS}, A to Z, are read")
+            options = options[:MAX_OPTIONS]
         if sum(option != "" for option in options) < MIN_OPTIONS:
             why = f" ({item.names[0]})" if not item.options else ""
             self.mendable.append(f"{where}: fewer than {MIN_OPTIONS} options are filled in{why}")
@@ -340,5 +334,7 @@ def write_questions(path: Path, questions: Questions, form: str = "csv") -> None
         questions.require_answers(f"the form {form}")
     assert writer.write is not None
     answers = [int(answer) for answer in questions.answers]
-    exam = ExamToWrite(questions.ids, questions.prompts, questions.options, answers, questions.extra)
+    rows = zip(questions.prompts, questions.options, strict=True)
+    like_html = [_clean(Item(0, "", prompt, list(options), [], None)) for prompt, options in rows]
+    exam = ExamToWrite(questions.ids, questions.prompts, questions.options, answers, questions.extra, like_html)
     writer.write(Path(path), exam)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
+import io
 import itertools
 import json
 import math
 import re
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,12 +75,33 @@ def read_bytes(path: Path, what: str) -> bytes:
         raise UserError(f"{what} cannot be read: {path} ({error.strerror})") from None
     if path.suffix.lower() == ".gz":
         try:
-            data = gzip.decompress(data)
+            data = _gunzipped(data, f"{what}: {path}")
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise UserError(f"{what} is not a whole gzip file: {path} ({error}). Fetch or make it again.") from None
     if not data.strip():
         raise UserError(f"{what} is empty: {path}")
     return data
+
+
+_LARGE = 1 << 28
+_MOST_TIMES = 200  # text is packed to a twentieth at best
+
+
+def _gunzipped(data: bytes, source: str) -> bytes:
+    most = max(_LARGE, _MOST_TIMES * len(data))
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+        text = stream.read(most + 1)
+    if len(text) > most:
+        raise UserError(f"{source} unpacks to more than {most >> 20} MiB, {_MOST_TIMES} times its size: it is no text")
+    return text
+
+
+def refuse_large(members: Iterable[zipfile.ZipInfo], source: object) -> None:
+    """Raise `UserError` where the files of a zip archive are many times as large as what they are packed to."""
+    members = list(members)
+    size, packed = (sum(getattr(member, name) for member in members) for name in ("file_size", "compress_size"))
+    if size > max(_LARGE, _MOST_TIMES * packed):
+        raise UserError(f"{source} unpacks to {size >> 20} MiB, more than {_MOST_TIMES} times its size: it is no text")
 
 
 def decode(data: bytes, source: str, encoding: str | None = None) -> str:
@@ -196,7 +219,7 @@ def json_objects(lines: Iterable[str], source: str, strict: bool = False) -> Ite
 
 
 def csv_records(
-    lines: Iterable[str], source: str, longest: int, separator: str | None = None
+    lines: Iterable[str], source: str, longest: int, separator: str | None = None, skips_spaces: bool = False
 ) -> Iterator[tuple[int, list[str]]]:
     """The records of a CSV file, each with the number of its last line: first the columns' names, then the rows.
 
@@ -205,6 +228,7 @@ def csv_records(
         source: begins the messages: the file and its path.
         longest: characters that a cell may have.
         separator: between the cells. None: a comma; where there seems to be another one, the file is refused.
+        skips_spaces: spaces behind a separator are no part of a cell, and a quote behind them opens it.
 
     Empty cells behind the last column are dropped, and a row without any text has an empty cell a column.
 
@@ -212,7 +236,7 @@ def csv_records(
         UserError: not a CSV file with this separator, a repeated column, or a row of more or fewer cells than columns.
     """
     csv.field_size_limit(longest)
-    reader = csv.reader(lines, strict=True, delimiter=separator or ",")
+    reader = csv.reader(lines, strict=True, delimiter=separator or ",", skipinitialspace=skips_spaces)
     names: list[str] = []
     try:
         for cells in reader:

@@ -14,7 +14,7 @@ from solution.errors import UserError
 from solution.formats import forms
 from solution.formats.items import Reading
 from solution.formats.options import listed_options, parsed
-from solution.questions import Questions, like_html, read_questions, write_questions
+from solution.questions import Questions, read_questions, write_questions
 
 ITEM = """<assessmentItem identifier="deep"><itemBody>{}
 <choiceInteraction responseIdentifier="R"><prompt>Which?</prompt>
@@ -235,22 +235,6 @@ def test_columns_that_parquet_cannot_hold_become_text(tmp_path: Path) -> None:
     assert again.options == exam.options and again.extra == {
         "empty": ["{}"], "within": ['[{"of": {}}]'], "large": [str(10**30)], "whole": [{"n": 1}]
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_texts_that_look_like_html_are_told(tmp_path: Path, form: str) -> None:
-    bank = (
-        '<quiz><question type="multichoice"><name><text>n</text></name><questiontext format="plain_text"><text>Show '
-        "&lt;b&gt;x&lt;/b&gt; &amp;amp; y?</text></questiontext>"
-        '<answer fraction="100" format="plain_text"><text>yes</text></answer>'
-        '<answer fraction="0" format="plain_text"><text>no</text></answer></question></quiz>'
-    )
-    exam, _ = read(tmp_path / "bank.xml", bank)
-    assert exam.prompts == ["Show <b>x</b> &amp; y?"] and like_html(exam) == 1
-    out = tmp_path / f"out.{form}"
-    write_questions(out, exam, form)
-    assert read_questions(out, reading=Reading(keep_html=True)).prompts == exam.prompts
-    assert like_html(read_questions(out)) == 0
 
 
 WIDE = "".join(f"option {letter}," for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")

@@ -13,7 +13,7 @@ from solution.errors import UserError
 from solution.formats.forms import BY_ENDING, WRITTEN
 from solution.formats.items import Reading
 from solution.progress import say
-from solution.questions import like_html, write_questions
+from solution.questions import write_questions
 
 
 @command
@@ -48,9 +48,4 @@ def convert(
         say(f"note: {output}: this form does not hold {drops}")
         if gaps:
             say(f"note: {output}: {gaps} questions have a gap among their options; the letters behind it move up")
-    if not WRITTEN[to].is_plain and (count := like_html(questions)):
-        say(
-            f"note: {output}: {count} question{'s look' if count > 1 else ' looks'} like HTML and would be cleaned "
-            "when the file is read; read it with --keep-html"
-        )
     print(f"{output}: {len(questions)} questions as {to}")

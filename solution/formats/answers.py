@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from solution.formats.items import LETTERS
+from solution.formats.names import key_of
 from solution.tables import cell_text, shown
 
 UNKNOWN = -1
@@ -58,6 +59,15 @@ def comparable(text: str) -> str:
 def is_missing(cell: Any) -> bool:
     """True for what stands for an unknown answer: nothing, an empty list, -1 (as in test sets of benchmarks)."""
     return cell in ([], {}, ()) or cell_text(cell) == "" or index_of(cell) == -1
+
+
+_TRUTHS = (("True", "False"), ("对", "错"), ("對", "錯"), ("正确", "错误"), ("正確", "錯誤"), ("√", "×"), ("是", "否"))
+
+
+def truth_pair(cell: Any) -> tuple[str, str] | None:
+    """The two options of a statement that has none and whose answer is one of them: true and false."""
+    text = cell_text(cell).capitalize()
+    return next((pair for pair in _TRUTHS if text in pair), None)
 
 
 class AnswerColumn:
@@ -162,7 +172,13 @@ def _exists(options: Sequence[str], place: int) -> bool:
 def _label(cell: Any, labels: Sequence[str]) -> str:
     """The option's label that a cell is: as it stands, or without its dress."""
     text = cell_text(cell)
-    return text if text in labels else undressed(text) or text
+    if text in labels:
+        return text
+    key = _cached_key(text)
+    return key if key in labels else undressed(text) or text
+
+
+_cached_key = functools.lru_cache(maxsize=4096)(key_of)
 
 
 def _has_label(cell: Any, labels: Sequence[str] | None) -> bool:

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from solution.errors import UserError
-from solution.formats.answers import index_of, is_missing
-from solution.formats.items import LETTERS, Item, Reading, Table
+from solution.formats.answers import index_of, is_missing, truth_pair
+from solution.formats.items import LETTERS, PLAIN, TEXT_FORMAT, Item, Reading, Table
+from solution.formats.names import ANSWERS, CONTEXTS, IDS, LISTS, PROMPTS, by_key, key_of, names_answer
 from solution.formats.options import (
-    LISTS,
     OptionColumns,
     Options,
     are_marks,
     find_options,
-    key_of,
     letter_columns,
+    mark_between,
     parsed,
 )
 from solution.tables import Row, cell_text, listed, shown
 
-_PROMPTS = (
-    *("prompt", "question", "question_text", "questiontext", "question_stem", "stem", "query", "problem"),
-    *("startphrase", "ctx", "goal", "sentence", "sent1", "input"),
-)
-_IDS = ("id", "qid", "question_id", "questionid", "q_id", "uid", "guid", "item_id", "idx", "index", "example_id")
-_ANSWERS = (
-    *("answer", "answer_key", "answerkey", "correct_answer", "correctanswer", "correct_option", "correct_choice"),
-    *("correct", "right_answer", "right_option", "label", "labels", "gold", "gold_label", "target", "cop"),
-    *("answer_idx", "answer_index", "answer_letter", "correct_index", "correct_idx", "ans", "key", "solution"),
-)
-# Not those that explain the answer (MedMCQA's exp): the user may name them, but they give it away.
-_CONTEXTS = (*("support", "passage", "article", "paragraph", "fact1", "combinedfact", "background"),)
 _OWN = ("id", "prompt", "answer", "context", "options", "choices")
 """Names that `--columns` may give beside those of the letters."""
 
@@ -76,14 +63,20 @@ def items_of(table: Table, reading: Reading, source: str) -> tuple[list[Item], C
     columns.id = columns.id or _id_column(table, columns, reading, source)
     make_whole(table.rows, [columns.prompt, columns.answer, columns.id, *columns.options.names])
     ids = _ids(table, columns)
-    kept = _kept(table, columns)
+    marks_plain = {cell_text(row.get(TEXT_FORMAT)) for row in table.rows} in ({PLAIN}, {PLAIN, ""})
+    kept = _kept(table, columns, {TEXT_FORMAT} if marks_plain else set())
     start = columns.start if reading.answers_from is None else reading.answers_from
     cells = [row.get(columns.answer) for row in table.rows if columns.answer]
     are_from_0 = start == 0 or any(index_of(cell) == 0 for cell in cells)
     items = []
+    truths = 0
     for number, (row, id_) in enumerate(zip(table.rows, ids, strict=True), 1):
         prompt, options = _asked(row, columns)
         answer = row.get(columns.answer) if columns.answer else None
+        if isinstance(answer, dict) and len(answer) == 1:
+            answer = next(iter(answer.values()))
+        if not columns.is_own and not any(map(cell_text, options.cells)) and (pair := truth_pair(answer)):
+            options, answer, truths = Options(list(pair)), cell_text(answer).lower().capitalize(), truths + 1
         # "1. argon", "2. helium" and the answer 0: the answers do not count as the texts do.
         labels = None if options.is_counted and are_from_0 else options.labels
         if options.right is not None:
@@ -93,10 +86,15 @@ def items_of(table: Table, reading: Reading, source: str) -> tuple[list[Item], C
         extra = {ours: row.get(name) for name, ours in kept.items()}
         if columns.context:
             extra["context"] = row.get(columns.context)
-        item = Item(number, id_, prompt, options.cells, names, answer, labels, extra)
+        is_plain = marks_plain and cell_text(row.get(TEXT_FORMAT)) == PLAIN
+        item = Item(number, id_, prompt, options.cells, names, answer, labels, extra, is_plain)
         if options.problem:
             item.options, item.names = [], [f"the column {columns.options.names[0]!r} {options.problem}"]
         items.append(item)
+    if columns.answer is None and not reading.needs_id and all(item.answer is None for item in items):
+        columns.notes.append("no column of right answers is known (--columns answer=NAME)")
+    if truths:
+        columns.notes.append(f"{truths} without options are true or false")
     return items, columns
 
 
@@ -106,7 +104,9 @@ def _asked(row: Row, columns: Columns) -> tuple[Any, Options]:
     value = None if columns.is_own else parsed(prompt)
     if isinstance(value, dict):  # ARC, CommonsenseQA: {"stem": ..., "choices": [...]}
         nested = {key_of(key): part for key, part in value.items()}
-        prompt = next((nested[key] for key in ("stem", "text", "question") if key in nested), prompt)
+        texts = [part for part in nested.values() if isinstance(part, str)]
+        named = (nested[key] for key in ("stem", "text", "question") if key in nested)
+        prompt = next(named, texts[0] if len(texts) == 1 else prompt)
     try:
         name = next((key for key in LISTS if nested and key in nested), None)
         if nested and name:
@@ -116,13 +116,13 @@ def _asked(row: Row, columns: Columns) -> tuple[Any, Options]:
         return prompt, Options([], problem=f"cannot be read ({type(error).__name__})")
 
 
-def _kept(table: Table, columns: Columns) -> dict[str, str]:
+def _kept(table: Table, columns: Columns, understood: set[str]) -> dict[str, str]:
     """The further columns, and the names under which they are kept: none of this package's, which mean something else.
 
     A file of which the user says `--columns prompt=question` may have a `prompt` too. What is renamed, or left out
     since it is empty, goes into the notes.
     """
-    known = {columns.prompt, columns.answer, columns.id, columns.context, *columns.options.names}
+    known = {columns.prompt, columns.answer, columns.id, columns.context, *columns.options.names, *understood}
     ours = {"id", "prompt", "answer", *LETTERS, *(["context"] if columns.context else [])}
     taken = {*table.names, *ours}
     kept = {}
@@ -140,6 +140,10 @@ def _kept(table: Table, columns: Columns) -> dict[str, str]:
         taken.add(kept[name])
         columns.notes.append(f"the column {shown(name)!r} is kept as {shown(kept[name])!r}")
     return kept
+
+
+def _shown_mark(mark: str) -> str:
+    return {"\n": "line ends", "letters": "their letters"}.get(mark, repr(mark))
 
 
 def _exploded(table: Table) -> Table:
@@ -166,10 +170,8 @@ def _recognised(table: Table, reading: Reading, source: str) -> Columns:
     given = _given(table.names, reading, source)
     if not given and {"prompt", "A", "B"} <= set(table.names):
         return _own_columns(table, source)
-    keys: dict[str, str] = {}
-    for name in table.names:
-        keys.setdefault(key_of(name), name)
-    prompt = given.get("prompt") or next((keys[key] for key in _PROMPTS if key in keys), None)
+    keys = by_key(table.names)
+    prompt = given.get("prompt") or next((keys[key] for key in PROMPTS if key in keys), None)
     letters = [given[letter] for letter in LETTERS if letter in given]
     options = OptionColumns("columns", letters, "the columns named") if letters else None
     named = given.get("options") or given.get("choices")
@@ -186,9 +188,14 @@ def _recognised(table: Table, reading: Reading, source: str) -> Columns:
         _refuse_gap({name.strip().upper(): name for name in table.names}, options.names, source)
     if answer is None:
         # The first that holds anything: AGIEval has both `label` and an empty `answer`.
-        there = [keys[key] for key in _ANSWERS if key in keys and keys[key] not in (*options.names, prompt)]
+        known = dict.fromkeys(
+            [keys[key] for key in ANSWERS if key in keys] + [keys[key] for key in keys if names_answer(key)]
+        )
+        there = [name for name in known if name not in (*options.names, prompt)]
         full = [name for name in there if any(not is_missing(row.get(name)) for row in table.rows[:1000])]
         answer = next(iter(full or there), None)
+    if options.kind == "list" and (mark := mark_between([row.get(options.names[0]) for row in table.rows])):
+        options = replace(options, mark=mark, form=f"{options.form} (in one text, parted by {_shown_mark(mark)})")
     if options.kind == "list" and not any(answer and not is_missing(row.get(answer)) for row in table.rows):
         options = replace(options, are_marked=are_marks([row.get(options.names[0]) for row in table.rows]))
     context = given.get("context") or (None if "context" in table.names else keys.get("context"))
@@ -201,7 +208,7 @@ def _recognised(table: Table, reading: Reading, source: str) -> Columns:
         parts = [f"prompt is {shown(prompt)!r}", f"options are {options.form}"]
         parts += [f"answer is {shown(answer)!r}"] if answer else []
         columns.notes.append(", ".join(parts))
-        texts = [keys[key] for key in _CONTEXTS if key in keys]
+        texts = [keys[key] for key in CONTEXTS if key in keys]
         support = next((name for name in texts if any(cell_text(row.get(name)) for row in table.rows[:100])), None)
         if context is None and "context" not in table.names and support is not None:
             columns.notes.append(f"{support!r} can be the context: --columns context={support}")
@@ -297,18 +304,26 @@ def _id_column(table: Table, columns: Columns, reading: Reading, source: str) ->
     Raises:
         UserError: there is no `id`, and the file is one to answer.
     """
-    keys: dict[str, str] = {}
-    for name in table.names:
-        keys.setdefault(key_of(name), name)
+    keys = by_key(table.names)
     if "id" in keys and keys["id"] not in columns.options.names:
-        return keys["id"]
-    if reading.needs_id:
+        # Of other people's files the ids may be missing, or begin anew with each part.
+        cells = [row.get(keys["id"]) for row in table.rows]
+        texts = [cell_text(cell) for cell in cells]
+        if columns.is_own or reading.needs_id or (all(texts) and len(set(texts)) == len(texts)):
+            return keys["id"]
+        what = "is empty" if not any(texts) else "does not tell its rows apart"
+        columns.notes.append(f"its column {shown(keys['id'])!r} {what}")
+    elif reading.needs_id:
         raise UserError(
             f"{source}: column id missing; it has {listed(table.names)}. The answers of a submission need the ids of "
             "the questions: name their column (--columns id=NAME), or number the rows (python -m solution convert)"
         )
-    for key in _IDS:
-        if key in keys and _are_ids([row.get(keys[key]) for row in table.rows]):
+    for key in IDS:
+        if (
+            key in keys
+            and keys[key] not in (columns.prompt, columns.answer, *columns.options.names)
+            and _are_ids([row.get(keys[key]) for row in table.rows])
+        ):
             columns.notes.append(f"the ids are the column {shown(keys[key])!r}")
             return keys[key]
     return None
@@ -362,19 +377,3 @@ def _whole(cell: Any) -> Any:
 def is_inexact(cell: Any) -> bool:
     """True of a number so large that a float holds it and its neighbours alike: it is no id."""
     return isinstance(cell, float) and cell == cell and abs(cell) != float("inf") and abs(cell) >= 2**53
-
-
-def mmlu_rows(grid: Sequence[Sequence[str]]) -> list[Row] | None:
-    """The rows of a CSV file without a header in the form of MMLU: question, options, and the letter of the right one.
-
-    None where it has another form. A question is a sentence: a file of ids, prompts, options and letters is none.
-    """
-    width = len(grid[0]) if grid else 0
-    letters = LETTERS[: width - 2]
-    if not 4 <= width <= len(LETTERS) + 2 or any(len(row) != width or row[-1].strip() not in letters for row in grid):
-        return None
-    sentences = sum(bool(re.search(r"\S\s+\S+\s+\S", row[0])) for row in grid)
-    if sentences < len(grid) * 0.9 or not all(grid[0]):
-        return None
-    names = ["prompt", *letters, "answer"]
-    return [dict(zip(names, row, strict=True)) for row in grid]

@@ -8,13 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solution.errors import UserError
-from solution.formats.columns import Columns, items_of, mmlu_rows
+from solution.formats.columns import Columns, items_of
 from solution.formats.gift import is_aiken, read_aiken, read_gift, write_aiken, write_gift
 from solution.formats.items import ExamToWrite, Item, Reading, Source, Table
 from solution.formats.moodle import read_moodle, write_moodle
 from solution.formats.own import write_csv_exam, write_jsonl, write_parquet
 from solution.formats.qti import read_qti
-from solution.formats.tabular import headless, read_arrow, read_csv, read_excel, read_folder, read_json, read_parquet
+from solution.formats.tabular import (
+    headless,
+    mmlu_rows,
+    read_arrow,
+    read_csv,
+    read_excel,
+    read_folder,
+    read_json,
+    read_parquet,
+)
+from solution.formats.trivia import is_trivia, read_trivia
+from solution.formats.xml import root_name
 from solution.tables import decode, read_bytes, shown
 
 Reader = Callable[[bytes, Source], Table]
@@ -31,7 +42,6 @@ class Form:
         write: None where it is only read.
         needs_answers: a question without its answer cannot be written.
         drops: what `write` leaves out, in words.
-        is_plain: it says of a text that it is no HTML; what the others hold is cleaned when it is read.
     """
 
     name: str
@@ -40,7 +50,6 @@ class Form:
     write: Writer | None = None
     needs_answers: bool = False
     drops: str = ""
-    is_plain: bool = False
 
 
 def _read_text(data: bytes, source: Source) -> Table:
@@ -50,11 +59,13 @@ def _read_text(data: bytes, source: Source) -> Table:
         return read_aiken(data, source)
     if text.lstrip().startswith(("{", "[")):
         return read_json(data, source)
+    if is_trivia(text):
+        return read_trivia(data, source)
     return read_gift(data, source) if "{" in text and "=" in text else read_csv(data, source)
 
 
 def _read_xml(data: bytes, source: Source) -> Table:
-    return read_moodle(data, source) if b"<quiz" in data[:4096] else read_qti(data, source)
+    return read_moodle(data, source) if root_name(data) in ("quiz", "question") else read_qti(data, source)
 
 
 FORMS = (
@@ -63,21 +74,22 @@ FORMS = (
     Form("parquet", (".parquet",), read_parquet, write_parquet),
     Form("arrow", (".arrow", ".feather"), read_arrow),
     Form("excel", (".xlsx", ".xlsm"), read_excel),
-    Form("gift", (".gift",), read_gift, write_gift, True, "further columns", is_plain=True),
-    Form("moodle", (".xml",), _read_xml, write_moodle, True, "further columns", is_plain=True),
+    Form("gift", (".gift",), read_gift, write_gift, True, "further columns"),
+    Form("moodle", (".xml",), _read_xml, write_moodle, True, "further columns"),
     Form("aiken", (".aiken",), read_aiken, write_aiken, True, "ids, further columns and line ends"),
-    Form("text", (".txt",), _read_text),
-    Form("qti", (".zip",), read_qti),
+    Form("text", (".txt", ""), _read_text),
+    Form("qti", (".zip", ".imscc", ".imscp"), read_qti),
 )
 BY_ENDING = {ending: form for form in FORMS for ending in form.endings}
 WRITTEN = {form.name: form for form in FORMS if form.write is not None}
 
 
-def read_table(path: Path, what: str, encoding: str | None = None) -> Table:
+def read_table(path: Path, what: str, encoding: str | None = None, skips_bad: bool = False) -> Table:
     """The table in a file of any form (gzipped where its name ends in .gz), or in a folder of Arrow or parquet files.
 
     Args:
         what: names the file in messages ("the question file").
+        skips_bad: parts of the file that cannot be read are left out and told.
 
     Raises:
         UserError: an unknown ending; see `read_bytes` and `decode`; or the content is not of its form.
@@ -91,10 +103,10 @@ def read_table(path: Path, what: str, encoding: str | None = None) -> Table:
     ending = suffixes[-1] if suffixes else ""
     if ending not in BY_ENDING:
         raise UserError(
-            f"{path}: unknown file type {ending or '(none)'!r}; use {', '.join(BY_ENDING)}, or one with .gz"
+            f"{path}: unknown file type {ending!r}; use {', '.join(filter(None, BY_ENDING))}, or one with .gz"
         )
     with _refuses_damage(path, what):
-        return BY_ENDING[ending].read(read_bytes(path, what), Source(path, what, encoding))
+        return BY_ENDING[ending].read(read_bytes(path, what), Source(path, what, encoding, skips_bad))
 
 
 @contextmanager
@@ -119,13 +131,14 @@ def _refuses_damage(path: Path, what: str) -> Iterator[None]:
 
 def read_items(path: Path, what: str, reading: Reading) -> tuple[list[Item], Columns, Table]:
     """The questions of a file as they stand in it, with the columns that were recognised; see `items_of`."""
-    table = read_table(path, what, reading.encoding)
+    table = read_table(path, what, reading.encoding, reading.skip_bad_rows)
     with _refuses_damage(path, what):
         try:
             return *items_of(table, reading, str(path)), table
         except UserError:
             # MMLU's own CSV files have no header: their first line is a question.
-            rows = mmlu_rows(headless(table)) if table.form.startswith("CSV") and not reading.columns else None
+            may_be = table.form.startswith(("CSV", "Excel")) and not reading.columns
+            rows = mmlu_rows(headless(table)) if may_be else None
             if rows is None or reading.needs_id:
                 raise
         table = Table(list(rows[0]), rows, table.form, ["it has no header: question, options, letter of the answer"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from solution.errors import UserError
 from solution.files import write_text
-from solution.formats.html import plain_text
+from solution.formats.html import clean_options, plain_text
 from solution.formats.items import LETTERS, ExamToWrite, Source, Table
 from solution.tables import Row, decode, shown
 
@@ -77,24 +77,31 @@ def _gift_question(block: str) -> Row | str:
         parts = _ANSWER.split(inside)
         if parts[0].strip() or len(parts) < 5 or "~" not in parts[1::2]:
             return "not multiple choice"
-        options = [_gift_option(*pair, markup) for pair in zip(parts[1::2], parts[2::2], strict=True)]
+        read = [_gift_option(*pair, markup) for pair in zip(parts[1::2], parts[2::2], strict=True)]
+        html = iter(clean_options([text for text, _, is_plain in read if not is_plain]))
+        options = [{"text": text if is_plain else next(html), "correct": is_right} for text, is_right, is_plain in read]
     # A gap in the middle of a sentence is filled in by the answer.
     prompt = f"{before.rstrip()} _____ {after.strip()}" if after.strip() else before
     return {"id": _unescaped(title[1]).strip() if title else "", "prompt": _cleaned(prompt, markup), "options": options}
 
 
-def _gift_option(mark: str, text: str, markup: re.Match[str] | None) -> dict[str, object]:
+def _gift_option(mark: str, text: str, markup: re.Match[str] | None) -> tuple[str, bool, bool]:
+    """An option's text, whether it is right, and whether it is no HTML."""
     text = text.partition("#")[0].strip()  # what follows is feedback
     weight = _WEIGHT.match(text)
-    text = text[weight.end() :] if weight else text
-    inner = _MARKUP.match(text.strip())
-    is_right = mark == "=" or (weight is not None and float(weight[1]) > 0)
-    return {"text": _cleaned(text.strip()[inner.end() :] if inner else text, inner or markup), "correct": is_right}
+    text = text[weight.end() :].strip() if weight else text
+    inner = _MARKUP.match(text)
+    text = _unescaped((text[inner.end() :] if inner else text).strip()).strip()
+    return text, mark == "=" or (weight is not None and float(weight[1]) > 0), _is_plain(inner or markup)
+
+
+def _is_plain(markup: re.Match[str] | None) -> bool:
+    return markup is not None and markup[1].lower() == "plain"
 
 
 def _cleaned(text: str, markup: re.Match[str] | None) -> str:
     text = _unescaped(text.strip()).strip()
-    return text if markup and markup[1].lower() == "plain" else plain_text(text)
+    return text if _is_plain(markup) else plain_text(text)
 
 
 _SHOWN = {_HIDDEN + ord(character): character for character in "~=#{}:\\"} | {_HIDDEN + ord("n"): "\n"}
@@ -163,7 +170,8 @@ def read_aiken(data: bytes, source: Source) -> Table:
     if prompt or not rows:
         raise UserError(f"{source} ends within a question, or has none: Aiken ends each with ANSWER: and a letter")
     width = max(len(row) for row in rows) - 2
-    return Table(["prompt", *LETTERS[:width], "answer"], rows, "Aiken")
+    # Moodle takes the texts of this form as they stand.
+    return Table(["prompt", *LETTERS[:width], "answer"], rows, "Aiken", is_plain=True)
 
 
 def write_aiken(path: Path, exam: ExamToWrite) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 
 # A pair of tags, a tag that stands alone, or an entity with its semicolon: less may be mathematics (a<b, R&D).
@@ -36,9 +37,13 @@ _SUBSCRIPTS = dict(zip(
 
 def is_html(text: str) -> bool:
     """Whether a text has tags or entities of HTML in it."""
-    if "<" in text and (_SINGLE.search(text) or ("</" in text and _PAIR.search(text))):
+    if _has_tags(text):
         return True
     return "&" in text and any(html.unescape(entity[0]) != entity[0] for entity in _ENTITY.finditer(text))
+
+
+def _has_tags(text: str) -> bool:
+    return "<" in text and bool(_SINGLE.search(text) or ("</" in text and _PAIR.search(text)))
 
 
 def is_known_tag(name: str) -> bool:
@@ -53,11 +58,29 @@ def plain_text(text: str) -> str:
     for _ in range(_MOST_PASSES):
         if not is_html(text):
             break
+        had_tags = _has_tags(text)
         parser = _Text()
         parser.feed(_NO_TAG.sub("&lt;", text))
         parser.close()
         text = parser.result()
+        if had_tags:
+            # What looks like a tag now was escaped between tags, and so is what the text is about.
+            return _ENTITY.sub(_unescaped_letter, text)
     return text
+
+
+def _unescaped_letter(entity: re.Match[str]) -> str:
+    """The character of an entity that was escaped twice, but for those that HTML itself consists of."""
+    character = html.unescape(entity[0])
+    return entity[0] if character in "<>&\"'" else character.replace("\xa0", " ")
+
+
+def clean_options(texts: Sequence[str]) -> list[str]:
+    """The plain texts of a question's options; as they stand where one would become empty, or equal to another."""
+    plain = [plain_text(text) for text in texts]
+    if sum(map(bool, plain)) < sum(map(bool, texts)) or len(set(plain)) < len(set(texts)):
+        return list(texts)
+    return plain
 
 
 class _Text(HTMLParser):

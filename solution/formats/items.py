@@ -11,6 +11,8 @@ from solution.tables import Row
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """The names of options, in order: a question has at most so many."""
+TEXT_FORMAT, PLAIN = "text_format", "plain"
+"""The column of this package's files that says of a row that its texts are no HTML, whatever they look like."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,18 @@ class Reading:
 
 @dataclass(frozen=True)
 class Source:
-    """A file that is read: its path, and what messages call it ("the question file")."""
+    """A file that is read.
+
+    Attributes:
+        what: messages call it so ("the question file").
+        encoding: of its text, where the user has named it.
+        skips_bad: parts of it that cannot be read are left out and told.
+    """
 
     path: Path
     what: str
     encoding: str | None = None
+    skips_bad: bool = False
 
     def __str__(self) -> str:
         return f"{self.what}: {self.path}"
@@ -78,6 +87,7 @@ class Item:
         answer: a cell: a letter, an index, a text, a list of them, or nothing.
         labels: the file's own names of the options; None: it has none.
         extra: the cells of all other columns.
+        is_plain: its texts are no HTML, whatever they look like: the row says so.
     """
 
     number: int
@@ -88,6 +98,7 @@ class Item:
     answer: Any
     labels: list[str] | None = None
     extra: Row = field(default_factory=dict)
+    is_plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,7 @@ class ExamToWrite:
     Attributes:
         answers: the index of each right option, -1 where it is not known.
         extra: further columns, n values each.
+        like_html: for each question whether its texts would be cleaned where nothing says that they are plain.
     """
 
     ids: Sequence[str]
@@ -104,3 +116,4 @@ class ExamToWrite:
     options: Sequence[Sequence[str]]
     answers: Sequence[int]
     extra: Mapping[str, Sequence[Any]]
+    like_html: Sequence[bool] = ()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element
 
 from solution.errors import UserError
 from solution.files import write_text
-from solution.formats.html import plain_text
+from solution.formats.html import clean_options, plain_text
 from solution.formats.items import ExamToWrite, Source, Table
 from solution.formats.xml import parse, text_of, xml_text
 from solution.tables import Row
@@ -21,11 +20,9 @@ def read_moodle(data: bytes, source: Source) -> Table:
     Its categories become a column of this name.
 
     Raises:
-        UserError: not XML, or no `quiz` of questions.
+        UserError: not XML, or no question with options.
     """
     quiz = parse(data, str(source))
-    if quiz.tag != "quiz":
-        raise UserError(f"{source} is XML and no Moodle question bank: its root is {quiz.tag!r}, not 'quiz'")
     rows: list[Row] = []
     left_out: Counter[str] = Counter()
     category = ""
@@ -50,14 +47,17 @@ def read_moodle(data: bytes, source: Source) -> Table:
 
 
 def _row(question: Element, category: str) -> Row:
-    options: list[dict[str, Any]] = []
-    for answer in question.findall("answer"):
-        text = _text(answer)
-        # More than one right answer: Moodle gives each a share of the points.
-        is_right = _number(answer.get("fraction", "0")) > 0
-        options.append(
-            {"text": text.capitalize() if question.get("type") == "truefalse" else text, "correct": is_right}
-        )
+    answers = question.findall("answer")
+    if question.get("type") == "truefalse":
+        texts = [_text(answer).capitalize() for answer in answers]
+    else:
+        html = iter(clean_options([_raw(answer) for answer in answers if not _is_plain(answer)]))
+        texts = [_raw(answer) if _is_plain(answer) else next(html) for answer in answers]
+    # More than one right answer: Moodle gives each a share of the points.
+    options = [
+        {"text": text, "correct": _number(answer.get("fraction", "0")) > 0}
+        for answer, text in zip(answers, texts, strict=True)
+    ]
     row: Row = {
         "id": text_of(question.find("idnumber")) or _text(question.find("name")),
         "prompt": _text(question.find("questiontext")),
@@ -71,9 +71,16 @@ def _text(element: Element | None) -> str:
     """The text of a name, a question text or an answer: of its child `text`, HTML unless the format says plain text."""
     if element is None:
         return ""
+    return _raw(element) if _is_plain(element) else plain_text(_raw(element))
+
+
+def _raw(element: Element) -> str:
     child = element.find("text")
-    text = text_of(child) if child is not None else text_of(element)
-    return text if element.get("format") == "plain_text" else plain_text(text)
+    return text_of(child) if child is not None else text_of(element)
+
+
+def _is_plain(element: Element) -> bool:
+    return element.get("format") == "plain_text"
 
 
 def _number(text: str) -> float:

@@ -8,24 +8,14 @@ import io
 import json
 import re
 import tokenize
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from solution.formats.items import LETTERS
+from solution.formats.names import LISTS, RIGHT, WRONG, WRONG_LISTS, by_key, key_of, numbered, short_key
 from solution.tables import Row, cell_text
 
-LISTS = (
-    *("choices", "options", "option", "answer_choices", "endings", "candidates", "alternatives", "mc1_targets"),
-    "answers",
-)
-RIGHT = ("correct_answer", "correct", "right_answer", "answer")
-WRONG_LISTS = ("incorrect_answers", "wrong_answers", "distractors", "incorrect")
-_WRONG = re.compile(r"(?:distractors?|incorrect(?:_answer)?|wrong(?:_answer)?)_?(\d{1,2})")
-_NUMBERED = re.compile(
-    r"(options?|opt|op|choices?|answers?|ans|endings?|sol|solution|alternative|variant)_?([a-z]|\d{1,2})"
-)
 # In front of an option, with its letter: "(A)" and "a)" say enough by themselves; "A. " may begin a name (A. niger),
 # and "A:T" is a pair of bases.
 _BRACKETED = r"\s*[(\[]?{}[.:]?[)\]]+[.:]*\s*(?=\S)"
@@ -33,16 +23,13 @@ _DOTTED = r"\s*{}[.:]+\s+(?=\S)"
 # With its number, always with white space: "1.0 A" is a decimal, "1:1" and "1: 1" are ratios.
 _COUNTED = r"\s*[(\[]?{}[)\].]+\s+(?=\S)"
 _FEWEST_DOTTED = 3  # options: a run A, B, C is hardly one of names
-_TEXT_KEYS = ("text", "para", "content", "option", "value", "body", "answer", "choice", "sentence")
+_TEXT_KEYS = (
+    *("text", "answer_text", "option_text", "choice_text", "para", "content", "option", "value", "body", "answer"),
+    *("choice", "sentence", "title", "description", "texto", "texte", "текст"),
+)
 _TEXT_OR_LABEL = ("option", "choice", "answer")
 _LABEL_KEYS = ("label", "key", "letter", "id", "identifier", "index")
-_RIGHT_KEYS = ("correct", "is_correct", "iscorrect", "right", "is_answer", "is_right")
-
-
-def key_of(name: str) -> str:
-    """A column's name without what differs from file to file: case, spaces, hyphens, characters that are not seen."""
-    seen = "".join(character for character in str(name) if unicodedata.category(character) != "Cf")
-    return re.sub(r"[\s_\-]+", "_", seen.strip().casefold()).strip("_")
+_RIGHT_KEYS = ("correct", "is_correct", "iscorrect", "right", "is_answer", "is_right", "is_true", "correcta", "richtig")
 
 
 @dataclass
@@ -73,6 +60,7 @@ class OptionColumns:
         names: of the columns; of `right`, the right option's column first.
         form: what it is called in messages.
         are_marked: an object of numbers is one of texts with marks (TruthfulQA), 1 where a text is right.
+        mark: what parts the options in a text that holds them all; "" where none does.
     """
 
     kind: str
@@ -80,24 +68,29 @@ class OptionColumns:
     form: str
     labels: list[str] = field(default_factory=list)
     are_marked: bool = False
+    mark: str = ""
 
     def read(self, row: Row, prompt: str) -> Options:
         """The options in a row; `prompt` decides the order of right and wrong ones, which stand apart in the file."""
         if self.kind == "columns":
             return Options([row.get(name) for name in self.names], list(self.labels) or None)
         if self.kind == "list":
-            return listed_options(row.get(self.names[0]), self.are_marked)
+            cell = row.get(self.names[0])
+            return listed_options(parted(cell, self.mark) if self.mark else cell, self.are_marked)
         wrong: list[Any] = []
         for name in self.names[1:]:
             cell = row.get(name)
             wrong += parsed(cell) if isinstance(parsed(cell), list) else [cell]
-        return shuffled(prompt, row.get(self.names[0]), [cell for cell in wrong if cell_text(cell)])
+        right = parsed(row.get(self.names[0]))
+        rights = [cell for cell in right if cell_text(cell)] if isinstance(right, list) else [row.get(self.names[0])]
+        return shuffled(prompt, rights, [cell for cell in wrong if cell_text(cell)])
 
 
-def shuffled(prompt: str, right: Any, wrong: Sequence[Any]) -> Options:
+def shuffled(prompt: str, right: Sequence[Any], wrong: Sequence[Any]) -> Options:
     """Right and wrong options in an order that tells nothing and is always the same: by a hash of prompt and option."""
-    cells = sorted([right, *wrong], key=lambda cell: hashlib.sha256(f"{prompt}\n{cell_text(cell)}".encode()).digest())
-    return Options(cells, right=[next(place for place, cell in enumerate(cells) if cell is right)])
+    cells = [*((cell, True) for cell in right), *((cell, False) for cell in wrong)]
+    cells.sort(key=lambda pair: hashlib.sha256(f"{prompt}\n{cell_text(pair[0])}".encode()).digest())
+    return Options([cell for cell, _ in cells], right=[place for place, (_, is_right) in enumerate(cells) if is_right])
 
 
 def letter_columns(names: Sequence[str], spelled: Sequence[str]) -> list[str]:
@@ -120,18 +113,20 @@ def find_options(names: Sequence[str], taken: set[str]) -> OptionColumns | None:
             return OptionColumns("columns", columns, "columns of options")
     groups: dict[str, dict[str, str]] = {}
     for name, key in zip(free, keys, strict=True):
-        if match := _NUMBERED.fullmatch(key):
-            groups.setdefault(match[1], {})[match[2]] = name
+        if parts := numbered(key) or numbered(short_key(name)):
+            groups.setdefault(parts[0], {})[parts[1]] = name
     for stem, members in groups.items():
         for order in (LETTERS.lower(), [str(i) for i in range(1, 27)], [str(i) for i in range(26)]):
             run = [members[mark] for mark in order[: len(members)] if mark in members]
             if len(run) >= 2 and len(run) == len(members):
                 return OptionColumns("columns", run, f"columns {stem}...", [key_of(name) for name in run])
-    for key in LISTS:
-        if key in keys:
-            return OptionColumns("list", [free[keys.index(key)]], f"a list {key}")
-    wrong = [name for name, key in zip(free, keys, strict=True) if key in WRONG_LISTS or _WRONG.fullmatch(key)]
-    right = next((names[i] for key in RIGHT for i, name in enumerate(names) if key_of(name) == key), None)
+    known = by_key(free)
+    wrong = [name for name, key in zip(free, keys, strict=True) if key in WRONG_LISTS or WRONG.fullmatch(key)]
+    lists = [known[key] for key in LISTS if key in known and known[key] not in wrong]
+    if lists:
+        return OptionColumns("list", lists[:1], f"a list {key_of(lists[0])}")
+    every = by_key(names)
+    right = next((every[key] for key in RIGHT if key in every), None)
     if wrong and right is not None:
         wrong.sort(key=lambda name: key_of(name))
         return OptionColumns("right", [right, *wrong], "the right answer and wrong ones")
@@ -171,9 +166,54 @@ def listed_options(cell: Any, are_marked: bool = False) -> Options:
         return _without_letters(Options(list(cell.values()), list(cell)))
     if isinstance(cell, list) and cell and all(isinstance(part, dict) for part in cell):
         return _option_objects(cell)
+    if isinstance(cell, list) and cell and all(isinstance(part, list) and len(part) == 2 for part in cell):
+        return _option_pairs(cell)
     if isinstance(cell, list):
         return _without_letters(Options(cell))
     return Options([], problem="holds no list of options" if cell_text(cell) else "is empty")
+
+
+def _option_pairs(pairs: Sequence[list[Any]]) -> Options:
+    """Of pairs of a text and whether it is right, or of a letter and a text."""
+    first, second = ([pair[place] for pair in pairs] for place in (0, 1))
+    if all(isinstance(mark, bool) for mark in second):
+        return Options(first, right=[place for place, mark in enumerate(second) if mark])
+    return Options(second, [cell_text(name) for name in first]) if _is_run(first) else Options(list(pairs))
+
+
+_MARKS = ("\n", "|", ";", "；", "、", "，", ",")
+# Letters in one line: "A. argon B. helium C. neon".
+_LETTERED = "letters"
+_LETTER_HEAD = re.compile(r"(?:^|(?<=[\s;；,，。.]))[(（\[]?([A-Z])\s?[.．、:：)）\]]")
+
+
+def parted(cell: Any, mark: str) -> Any:
+    """The options in a text that holds them all; another cell as it is."""
+    if not isinstance(cell, str) or not isinstance(parsed(cell), str):
+        return cell
+    if mark == _LETTERED:
+        heads = list(_LETTER_HEAD.finditer(cell))
+        if not heads or heads[0].start() or "".join(head[1] for head in heads) != LETTERS[: len(heads)]:
+            return [cell]
+        ends = [*(head.start() for head in heads[1:]), len(cell)]
+        return [cell[head.end() : end].strip(" \t\r\n;；,，") for head, end in zip(heads, ends, strict=True)]
+    return [part.strip() for part in cell.strip().strip(mark).split(mark) if part.strip()]
+
+
+def mark_between(cells: Sequence[Any]) -> str:
+    """What parts the options in the texts of a column: letters in a row, a line's end, `|`, `;` or a comma.
+
+    It must part every text into at least two, and a comma, which may stand within an option, all into as many.
+    "" where nothing does, or where the texts spell lists.
+    """
+    texts = [cell.strip() for cell in cells if isinstance(cell, str) and cell.strip()]
+    if len(texts) < len([cell for cell in cells if cell_text(cell)]) or any(text != parsed(text) for text in texts):
+        return ""
+    for mark in (_LETTERED, *_MARKS):
+        counts = {len(parted(text, mark)) for text in texts}
+        if texts and min(counts) >= 2 and (mark not in ("、", "，", ",") or len(counts) == 1):
+            return mark
+    return ""
 
 
 def _option_objects(parts: Sequence[dict[str, Any]]) -> Options:
@@ -187,10 +227,15 @@ def _option_objects(parts: Sequence[dict[str, Any]]) -> Options:
     right = next((key for key in _RIGHT_KEYS if key != text and any(key in row for row in rows)), None)
     marks = None if right is None else [cell_text(row.get(right)).lower() in ("true", "1") for row in rows]
     return Options(
-        [row[text] for row in rows],
+        [_text_within(row[text]) for row in rows],
         None if label is None else [cell_text(row[label]) for row in rows],
         None if marks is None else [place for place, is_right in enumerate(marks) if is_right],
     )
+
+
+def _text_within(cell: Any) -> Any:
+    """The text of an object that says how it is written ({"format": "html", "text": "..."}); else the cell."""
+    return cell["text"] if isinstance(cell, dict) and isinstance(cell.get("text"), str) else cell
 
 
 def _option_columns(text: str, columns: dict[str, list[Any]]) -> Options:

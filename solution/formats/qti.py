@@ -1,4 +1,4 @@
-"""Choice items of QTI 2.1 and 3 (1EdTech's Question and Test Interoperability): an item, or a package of items."""
+"""Choice items of QTI 1.2, 2.1 and 3 (1EdTech's Question and Test Interoperability): an item, or a package of items."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import zlib
 from xml.etree.ElementTree import Element, tostring
 
 from solution.errors import UserError
-from solution.formats.html import is_known_tag, plain_text
+from solution.formats.html import clean_options, is_known_tag, plain_text
 from solution.formats.items import Source, Table
-from solution.formats.xml import parse, text_of
-from solution.tables import Row, shown
+from solution.formats.qti1 import qti1_rows
+from solution.formats.xml import parse, root_name, text_of
+from solution.tables import Row, refuse_large, shown
 
 _DAMAGED = (zlib.error, lzma.LZMAError, ValueError)  # of what a zip archive holds, and of places outside it
-_MOST_BYTES = 1 << 28  # of a package's items together, unpacked
+_XML_ENDINGS = (".xml", ".dat")  # Blackboard's items are called .dat
 
 
 def read_qti(data: bytes, source: Source) -> Table:
@@ -24,10 +25,15 @@ def read_qti(data: bytes, source: Source) -> Table:
     Raises:
         UserError: not XML or no zip archive, or no choice item in it.
     """
-    roots = _package(data, source) if data.startswith(b"PK") else [parse(data, str(source))]
+    notes: list[str] = []
+    roots = _package(data, source, notes) if data.startswith(b"PK") else [parse(data, str(source))]
     rows: list[Row] = []
     left_out = 0
     for root in roots:
+        if root.tag == "questestinterop":
+            found, others = qti1_rows(root)
+            rows, left_out = rows + found, left_out + others
+            continue
         _plain_names(root)
         for item in root.iter("assessmentItem"):
             choices = list(item.iter("choiceInteraction"))
@@ -39,23 +45,42 @@ def read_qti(data: bytes, source: Source) -> Table:
                     raise UserError(f"{source}: the item {name!r} nests its elements too deeply to be read") from None
             else:
                 left_out += 1
-    notes = [f"{left_out} items that are no single choice left out"] if left_out else []
+    notes += [f"{left_out} items that are no single choice left out"] if left_out else []
     if not rows:
-        raise UserError(f"{source} has no choice item of QTI 2.1 or 3" + (f" ({notes[0]})" if notes else ""))
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return Table(names, rows, "QTI", notes, is_plain=True)
+        names = {root.tag for root in roots}
+        # The manifest of a package is in all of them.
+        told = notes or [f"the root of its XML is {shown(', '.join(sorted(names)))}"]
+        raise UserError(
+            f"{source} has no choice item of QTI 1.2, 2.1 or 3, and is no question bank of Moodle ({'; '.join(told)})"
+        )
+    ids = [row["id"] for row in rows]
+    if len(set(ids)) < len(ids) or not all(ids):
+        rows = [{"item": row.pop("id"), **row} for row in rows]
+    names_of = list(dict.fromkeys(name for row in rows for name in row))
+    return Table(names_of, rows, "QTI", notes, is_plain=True)
 
 
-def _package(data: bytes, source: Source) -> list[Element]:
+def _package(data: bytes, source: Source, notes: list[str]) -> list[Element]:
+    """The roots of the XML files of a package, whatever they are; what is not whole is told."""
+    roots = []
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            files = [info for info in archive.infolist() if info.filename.lower().endswith(".xml")]
-            if sum(info.file_size for info in files) > _MOST_BYTES:
-                raise UserError(f"{source} unpacks to more than {_MOST_BYTES >> 20} MiB of XML")
-            named = sorted(files, key=lambda info: info.filename)
-            return [parse(archive.read(info), f"{source} ({info.filename})") for info in named]
+            refuse_large(archive.infolist(), source)
+            for info in sorted(archive.infolist(), key=lambda info: info.filename):
+                if not info.filename.lower().endswith(_XML_ENDINGS):
+                    continue
+                member = archive.read(info)
+                if info.filename.lower().endswith(".dat") and not root_name(member):
+                    continue
+                try:
+                    roots.append(parse(member, f"{source} ({info.filename})"))
+                except UserError as error:
+                    if not source.skips_bad:
+                        raise UserError(f"{error}. To go on without it: --skip-bad-rows") from None
+                    notes.append(f"{shown(info.filename)} left out, which is not whole XML")
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, *_DAMAGED) as error:
         raise UserError(f"{source} is not a whole zip archive ({error})") from None
+    return roots
 
 
 def _plain_names(root: Element) -> None:
@@ -74,9 +99,11 @@ def _row(item: Element, choice: Element) -> Row:
     response = choice.get("responseIdentifier")
     declarations = [each for each in item.iter("responseDeclaration") if each.get("identifier") == response]
     right = {text_of(value) for each in declarations for value in each.iterfind("correctResponse/value")}
+    choices = list(choice.iter("simpleChoice"))
+    texts = clean_options([_fragment(option, set()) for option in choices])
     options = [
-        {"text": _content(option, set()), "correct": option.get("identifier") in right}
-        for option in choice.iter("simpleChoice")
+        {"text": text, "correct": option.get("identifier") in right}
+        for option, text in zip(choices, texts, strict=True)
     ]
     # The question is the interaction's own prompt; what stands before it in the body belongs to it.
     body = item.find("itemBody")
@@ -89,9 +116,13 @@ def _row(item: Element, choice: Element) -> Row:
 
 def _content(element: Element, left_out: set[str]) -> str:
     """The text of an element, its HTML cleaned; without elements of the names `left_out` and feedback to answers."""
+    return plain_text(_fragment(element, left_out))
+
+
+def _fragment(element: Element, left_out: set[str]) -> str:
     copy = _html(element, left_out | {"feedbackInline", "modalFeedback"})
     copy.tail = None
-    return plain_text(tostring(copy, encoding="unicode", short_empty_elements=False))
+    return tostring(copy, encoding="unicode", short_empty_elements=False)
 
 
 def _html(element: Element, left_out: set[str]) -> Element:

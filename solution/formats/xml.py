@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html.entities import html5
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 from xml.sax.saxutils import escape
@@ -36,10 +37,41 @@ def parse(data: bytes, source: str) -> Element:
     try:
         parser.Parse(data, True)
     except expat.ExpatError as error:
+        if error.code == expat.errors.codes[expat.errors.XML_ERROR_UNDEFINED_ENTITY]:
+            known = _HTML_ENTITY.sub(_numbered, data)
+            if known != data:  # XML itself has no &nbsp;
+                return parse(known, source)
         raise UserError(f"{source} is not whole XML ({error})") from None
     except (ValueError, LookupError, RecursionError) as error:
         raise UserError(f"{source} cannot be read as XML ({error})") from None
     return builder.close()
+
+
+# Within CDATA an entity is text.
+_HTML_ENTITY = re.compile(rb"<!\[CDATA\[.*?\]\]>|&([A-Za-z][A-Za-z0-9]{1,31});", re.DOTALL)
+
+
+def _numbered(entity: re.Match[bytes]) -> bytes:
+    """An entity of HTML as a number, which XML knows too."""
+    name = (entity[1] or b"").decode()
+    if not name or name in ("lt", "gt", "amp", "quot", "apos") or name + ";" not in html5:
+        return entity[0]
+    return "".join(f"&#{ord(character)};" for character in html5[name + ";"]).encode()
+
+
+def root_name(data: bytes) -> str:
+    """The name of the root element; "" where it is no XML."""
+    names: list[str] = []
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = lambda tag, _: names.append(local(tag))
+    for place in range(0, len(data), 4096):
+        try:
+            parser.Parse(data[place : place + 4096], False)
+        except (expat.ExpatError, ValueError, LookupError):
+            break
+        if names:
+            break
+    return names[0] if names else ""
 
 
 def local(name: str) -> str:
