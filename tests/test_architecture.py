@@ -1,4 +1,4 @@
-"""docs/architecture.md: its picture is that of the contract, and every file that it names is there."""
+"""Drawn parts of the docs are those of their sources, and every file that docs/architecture.md names is there."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_picture_is_that_of_the_contract() -> None:
-    done = subprocess.run([sys.executable, ROOT / "docs" / "rooms.py", "--check"], capture_output=True, text=True)
+@pytest.mark.parametrize("script", ["rooms.py", "experiments.py"])
+def test_what_is_drawn_is_that_of_its_source(script: str) -> None:
+    done = subprocess.run([sys.executable, ROOT / "docs" / script, "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
