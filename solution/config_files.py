@@ -20,6 +20,8 @@ from solution.errors import UserError
 Overrides = list[tuple[list[str], Any]]
 """Settings typed on the command line, parsed: the parts of the name, and the value."""
 S = TypeVar("S", bound=Settings)
+_Raw = tuple[Path, dict[str, Any] | None]
+"""A ranker's file, and the settings in it; None where it could not be read."""
 
 
 # --- files ---------------------------------------------------------------------------------
@@ -41,6 +43,10 @@ def load_run(
         ranker, ranker_file: only this one, by name or by file.
         corpus: stands in for `retrieval.corpus`.
 
+    Returns:
+        Among the rankers, without `ranker` and `ranker_file`, are those that others name in `signals_from`; who reads
+        others' scores stands behind the others.
+
     Raises:
         UserError: every problem of every file at once.
     """
@@ -61,6 +67,9 @@ def load_run(
     names = [ranker] if ranker else _listed_rankers(changes, ensemble_raw)
     files = [ranker_file] if ranker_file else [folder / f"{name}.yaml" for name in names]
     raws = [(file, reader.yaml(file, "the ranker's config")) for file in files]
+    sources = reader.sources(raws, changes, folder)
+    if not (ranker or ranker_file):
+        raws += sources
 
     # The command line's settings, each put on top of those of its owner's file.
     parted = reader.part_overrides(changes, {str(raw.get("name")) for _, raw in raws if raw}, folder)
@@ -84,6 +93,7 @@ def load_run(
                 reader.problems.append(f"{file}: name is {config.name!r}; it must be the file's name, {file.stem!r}")
     reader.raise_problems()
     assert retrieval is not None and ensemble is not None
+    rankers.sort(key=lambda config: bool(config.signals_from))
     return Run(rankers=rankers, retrieval=retrieval, ensemble=ensemble)
 
 
@@ -91,6 +101,15 @@ def _listed_rankers(changes: Overrides, ensemble_raw: dict[str, Any] | None) -> 
     """The rankers that `ensemble.rankers` names, on the command line or else in the file; checked later."""
     typed = [value for path, value in changes if path == ["ensemble", "rankers"]]
     names = typed[-1] if typed else (ensemble_raw or {}).get("rankers")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _named_sources(raw: Mapping[str, Any] | None, changes: Overrides) -> list[str]:
+    """What a ranker's `signals_from` names, on the command line or else in its file; checked later."""
+    if raw is None:
+        return []
+    typed = [value for path, value in changes if path == [str(raw.get("name")), "signals_from"]]
+    names = typed[-1] if typed else raw.get("signals_from")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
@@ -135,6 +154,29 @@ class _Reader:
             self.problems.append(f"{path} must hold settings (`key: value` lines), not a {type(value).__name__}")
             return None
         return value
+
+    def sources(self, raws: Sequence[_Raw], changes: Overrides, folder: Path) -> list[_Raw]:
+        """The files of the rankers that `signals_from` of these names, without those that are among them.
+
+        A ranker whose signals come from others is refused as such a source: each score of it would have to be made
+        again without every two folds.
+        """
+        known = {str(raw.get("name")): (file, raw) for file, raw in raws if raw}
+        added: dict[str, _Raw] = {}
+        for owner, (file, raw) in known.items():
+            for name in _named_sources(raw, changes):
+                if name == owner:
+                    continue  # refused with the ranker's other settings
+                if name not in known and name not in added:
+                    path = folder / f"{name}.yaml"
+                    added[name] = path, self.yaml(path, f"the config of {name}, which {owner}.signals_from names,")
+                beyond = _named_sources((known | added)[name][1], changes)
+                if beyond:
+                    self.problems.append(
+                        f"{file}: signals_from names {name}, whose signals come from other rankers themselves "
+                        f"({', '.join(beyond)}): name rankers without signals_from"
+                    )
+        return list(added.values())
 
     def _text(self, path: Path, what: str) -> str | None:
         try:

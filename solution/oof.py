@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ _METADATA_KEY = b"solution"
 _COLUMNS = [f"p_{letter}" for letter in LETTERS]
 _ABOUT = ("ranker", "role", "fold", "folds", "questions", "contexts", "config")
 _HASH = "rows"
+SOURCES = "signals_from"
+"""In the `about` of a ranker that learns from other rankers' scores: see `signal_sources`."""
 IMPORTED = "imported"
 """In the place of a ranker's family: another program made its answers."""
 
@@ -204,6 +206,30 @@ class Oof:
     def baselines(self) -> list[str]:
         return [name for name in sorted(self.probabilities) if self.about[name]["role"] == "baseline"]
 
+    def parts_hash(self, ranker: str) -> str:
+        """A name of all parts of a ranker."""
+        return content_hash({file: part for file, part in self.files.items() if file.split("/")[0] == ranker})
+
+
+def signal_sources(about: Mapping[str, Any]) -> dict[str, str]:
+    """The rankers whose scores are among the signals of a ranker, each with the `Oof.parts_hash` that it learnt from.
+
+    Args:
+        about: of the ranker's OOF files.
+    """
+    return dict(about.get(SOURCES) or {})
+
+
+def changed_sources(about: Mapping[str, Mapping[str, Any]], stored: Oof) -> list[tuple[str, str]]:
+    """Rankers that learnt from other scores than are stored now, each with the name of the ranker that gave them.
+
+    Args:
+        about: ranker -> of its OOF files.
+        stored: with the parts of all rankers whose scores were learnt from.
+    """
+    read = [(reader, name, parts) for reader in about for name, parts in signal_sources(about[reader]).items()]
+    return [(reader, name) for reader, name, parts in read if stored.parts_hash(name) != parts]
+
 
 def load_oof(workdir: Workdir, rankers: Sequence[str] | None = None) -> Oof:
     """Read every part in the OOF folder (or those of the rankers named) and check that they belong together.
@@ -280,6 +306,7 @@ def _check_same_run(name: str, parts: list[OofPart]) -> None:
             ("config", "settings"),
             ("folds", "number of folds"),
             ("pretrained", "pretrained weights"),  # of rankers with `pretraining` alone
+            (SOURCES, "scores of other rankers"),  # of rankers with `signals_from` alone
         ):
             if part.about.get(key) != parts[0].about.get(key):
                 raise UserError(

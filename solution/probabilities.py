@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 Merge = Literal["mean", "max", "max_mean"]
+FLOOR = 1e-6
+"""Of a probability before its logarithm: one ranker's certainty must not be a veto."""
 
 
 def merge(tables: Sequence[np.ndarray], exists: np.ndarray, how: Merge) -> np.ndarray:

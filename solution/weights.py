@@ -55,7 +55,7 @@ def full_folders(workdir: Workdir, ranker: str) -> list[Path]:
 
 def differing_inputs(record: FoldRecord, about: Mapping[str, Any]) -> list[str]:
     """The names of the inputs that weights were made from otherwise than OOF files (`about`) were."""
-    inputs = ("questions", "contexts", "config", "pretrained")
+    inputs = ("questions", "contexts", "config", "pretrained", "signals_from")
     return [name for name in inputs if record["about"].get(name) != about.get(name)]
 
 

@@ -97,11 +97,19 @@ class Workdir:
     def oof_part(self, ranker: str, fold: int) -> Path:
         return self.oof / ranker / f"fold_{fold}.parquet"
 
+    def nested_part(self, ranker: str, fold: int, without: int) -> Path:
+        """A ranker's answers to a fold by a training that left another fold out too, see `training.nested`."""
+        return self.oof / ranker / f"nested_{fold}_{without}.parquet"
+
     def fold_weights(self, ranker: str, fold: int) -> Path:
         return self.weights / ranker / f"fold_{fold}"
 
     def checkpoint(self, ranker: str, fold: int) -> Path:
         return self.cache / "checkpoints" / ranker / f"fold_{fold}"
+
+    def pair_checkpoint(self, ranker: str, fold: int, other: int) -> Path:
+        """Of the training that leaves two folds out."""
+        return self.cache / "checkpoints" / ranker / f"without_{fold}_{other}"
 
     def full_weights(self, ranker: str, number: int) -> Path:
         """Of a ranker that was trained on all questions, the weights of its `number`-th seed."""

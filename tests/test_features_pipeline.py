@@ -14,7 +14,12 @@ from solution.inference.jobs import OutOfTime, Patience, run_job
 from solution.inference.limits import Limits
 from solution.inference.trained import TrainedRanker, context_requests
 
-FEATURES = {"name": "features", "family": "features", "signals": {"trees": 5, "forests": 2, "options_per_leaf": 1}}
+FEATURES = {
+    "name": "features",
+    "family": "features",
+    "signals": {"trees": 5, "forests": 2, "options_per_leaf": 1},
+    "signals_from": ["longest"],  # a ranker that is not listed in ensemble.yaml
+}
 RANKERS = {"features": FEATURES, "similarity": {"name": "similarity", "family": "similarity"}}
 STRANGE = "q9,只有汉字?,一,二,,A\nq10,Same?,same,same,,A\nq11,Which is near the Sun?,planet Mercury,moon of Pluto,,A\n"
 
@@ -33,6 +38,7 @@ def _build(folder: Path) -> None:
     )
     (folder / "corpus.csv").write_text("title,text\n" + corpus)
     write_configs(folder / "configs", RANKERS, source="index", corpus="corpus.csv", top_k=2)
+    (folder / "configs" / "longest.yaml").write_text("name: longest\nfamily: longest\nrole: baseline\n")
     for command in (("train", "--all-folds"), ("tune", "tune.choose=equal")):
         done = run(*command, cwd=folder)
         assert done.returncode == 0, done.stderr
@@ -41,11 +47,22 @@ def _build(folder: Path) -> None:
 def test_a_fold_keeps_its_models_and_figures(built: Path) -> None:
     folder = built / "weights" / "features" / "fold_1"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"forest_0.txt", "forest_1.txt", "signals.json", "metrics.json", "ranker.json", "manifest.json"}
+    trees = {f"{prefix}forest_{number}.txt" for prefix in ("", "without_scores_") for number in range(2)}
+    assert names == {*trees, "signals.json", "metrics.json", "ranker.json", "manifest.json"}
     figures = json.loads((folder / "metrics.json").read_text())["signals"]
-    assert "pmi_mean" in figures and set(figures["pmi_mean"]) == {"map3", "linear", "trees"}
+    assert {"pmi_mean", "ranker_longest"} < set(figures) and set(figures["pmi_mean"]) == {"map3", "linear", "trees"}
     again = run("train", "--all-folds", cwd=built)
-    assert again.stderr.count("already trained, nothing has changed") == 6
+    assert again.stderr.count("already trained, nothing has changed") == 9
+
+
+def test_tune_refuses_scores_that_have_changed(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built, work := tmp_path / "work")
+    done = run("train", "--all-folds", "--ranker", "longest", "longest.temperature=0.2", cwd=work)
+    assert done.returncode == 0, done.stderr
+    done = run("tune", cwd=work)
+    assert done.returncode == 2
+    told = " ".join(done.stderr.split())
+    assert "features learnt from the scores of longest, and these have changed since. Train features again" in told
 
 
 def test_it_answers_every_question_with_all_of_its_folds(built: Path, tmp_path: Path) -> None:
@@ -59,6 +76,17 @@ def test_it_answers_every_question_with_all_of_its_folds(built: Path, tmp_path: 
     report = json.loads((work / "submission.report.json").read_text())
     (features,) = [ranker for ranker in report["rankers"] if ranker["ranker"] == "features"]
     assert features["state"] == "finished" and features["answered"] == 12 and features["folds"] == 3, features
+    (longest,) = [ranker for ranker in report["rankers"] if ranker["ranker"] == "longest"]
+    assert longest["answered"] == 12 and not longest["blended"] and features["without_scores_of"] == {}
+    assert report["recipes"] == [{"rankers": ["similarity", "features"], "questions": 12}]
+    # Without the scores that it reads it answers all the same, and the report tells.
+    shutil.rmtree(work / "weights" / "longest")
+    done = run("submit", cwd=work)
+    told = " ".join(done.stderr.split())
+    assert done.returncode == 0 and "the ranker longest is left out" in told, done.stderr
+    assert "WARNING: features: 12 of 12 questions answered without the scores of longest" in told
+    warnings = json.loads((work / "submission.report.json").read_text())["warnings"]
+    assert "features: 12 of 12 questions answered without the scores of longest" in warnings
     assert len((work / "submission.csv").read_text().splitlines()) == 13
     # Damaged weights leave it out, and the others answer.
     (work / "weights" / "features" / "fold_0" / "signals.json").write_text("{}")
@@ -88,7 +116,9 @@ def test_no_other_ranker_waits_for_signals(tmp_path: Path) -> None:
 def test_doctor_report_and_bundle_know_it(built: Path, tmp_path: Path) -> None:
     done = run("doctor", "--json", cwd=built)
     found = json.loads(done.stdout)
-    assert {record["ranker"]: record["folds"] for record in found["plan"]}["features"] == 3
+    assert {record["ranker"]: record["folds"] for record in found["plan"]} == {
+        "longest": 1, "similarity": 1, "features": 3,
+    }  # fmt: skip
     assert not [finding for finding in found["findings"] if finding["state"] == "error"], found
     assert [finding for finding in found["findings"] if finding["subject"].startswith("sentences-")]
     done = run("report", "--output", str(tmp_path / "report"), cwd=built)
@@ -98,7 +128,7 @@ def test_doctor_report_and_bundle_know_it(built: Path, tmp_path: Path) -> None:
     done = run("bundle", "--output", str(tmp_path / "bundle"), "--no-wheels", cwd=built)
     assert done.returncode == 0, done.stderr
     there = {str(path.relative_to(tmp_path / "bundle")) for path in (tmp_path / "bundle").rglob("*") if path.is_file()}
-    assert "weights/features/fold_2/forest_1.txt" in there
+    assert {"weights/features/fold_2/forest_1.txt", "weights/longest/fold_0/ranker.json"} < there
     assert {name.split("/")[1].partition("-")[0] for name in there if name.startswith("cache/")} == {
         "index", "lexical", "sentences",
     }  # fmt: skip

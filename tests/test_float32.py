@@ -276,7 +276,8 @@ def test_the_reranker_scores_again_in_float32(tiny, tmp_path):
 @pytest.fixture(scope="module")
 def trained(tiny, tmp_path_factory):
     """A zero-shot ranker that overflows on questions 1 and 6, its two folds, and their metrics; all in float16."""
-    from solution.training.run import prepare, train_fold
+    from solution.training.prepared import prepare
+    from solution.training.run import train_fold
 
     folder = tmp_path_factory.mktemp("trained")
     questions = exam().questions

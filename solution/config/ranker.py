@@ -104,6 +104,9 @@ class RankerConfig(Settings):
     """Trained families: start from the option score (times a learnt scale) and learn what it misses. A small encoder
     with a new head learns little from a few hundred questions without it."""
     signals: SignalLearning = SignalLearning()
+    signals_from: list[RankerName] = []
+    """Family `features`: other rankers whose log-probabilities of the options are signals too; `role: baseline` does
+    not matter. They answer first, in a submission as well, whether they have a weight in the blend or not."""
     temperature: float = Field(SCORE_TEMPERATURE, gt=0)
     """Of the softmax over a `similarity` or `longest` score, and at the start over a retrieval prior."""
     seed: int = Field(0, ge=0, le=2**31 - 1)
@@ -119,6 +122,11 @@ class RankerConfig(Settings):
     @classmethod
     def _distinct(cls, names: list[ContextView]) -> list[ContextView]:
         return distinct_names(names, "context")
+
+    @field_validator("signals_from")
+    @classmethod
+    def _sources(cls, names: list[RankerName]) -> list[RankerName]:
+        return distinct_names(names, "ranker") if names else names
 
     @model_validator(mode="after")
     def _together(self) -> RankerConfig:
@@ -138,6 +146,11 @@ class RankerConfig(Settings):
         elif SIGNALS in self.contexts:
             owners = families_with(lambda family: family.reads == "signals")
             raise ValueError(f"the contexts {SIGNALS} are for {owners} rankers, and this one is {self.family}")
+        if self.signals_from and self.traits.reads != "signals":
+            owners = families_with(lambda family: family.reads == "signals")
+            raise ValueError(f"signals_from is a setting of {owners} rankers, and this one is {self.family}")
+        if self.name in self.signals_from:
+            raise ValueError("signals_from names the ranker itself: leave that name out")
 
     def _check_training(self) -> None:
         if self.has_model and not self.model:
@@ -201,7 +214,7 @@ class RankerConfig(Settings):
             )
 
     _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset(
-        {"likelihood_prior", "pretraining", "score_rules", "signals"}
+        {"likelihood_prior", "pretraining", "score_rules", "signals", "signals_from"}
     )
     # They change how a result is made or watched, never the result: changing one must not train anything again. The
     # questions of the pretraining count by their content, see `training.pretraining`.

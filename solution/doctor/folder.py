@@ -304,7 +304,8 @@ def _oof_part(workdir: Workdir, name: str, fold: int, record: FoldRecord, again:
             yield Finding("weights and OOF", name, "warning", f"fold {fold} has weights and no OOF file", again)
         return
     about = oof.read_oof(path).about
-    other = [key for key in ("questions", "contexts", "config") if about[key] != record["about"][key]]
+    compared = ("questions", "contexts", "config", oof.SOURCES)
+    other = [key for key in compared if about.get(key) != record["about"].get(key)]
     if other:
         found = f"fold {fold}: weights and OOF file were made with other {', '.join(other)}"
         yield Finding("weights and OOF", name, "error", found, again)
@@ -347,6 +348,10 @@ def oof_files(examined: Examined) -> Iterator[Finding]:
     yield Finding(
         "weights and OOF", "all OOF files", "ok", f"{', '.join(table.probabilities)}: of the same questions and folds"
     )
+    for reader, name in oof.changed_sources(table.about, table):
+        found = f"learnt from the scores of {name}, and these have changed since: tune refuses it"
+        again = suggest("train_fold", "--all-folds", "--ranker", reader)
+        yield Finding("weights and OOF", reader, "error", found, again)
     if exam is None or not workdir.folds.exists():
         return
     try:

@@ -9,8 +9,7 @@ from typing import Any
 from solution.device import choose_device
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, Report
-from solution.ensemble.costs import measured_cost
-from solution.inference.schedule import ensemble_points, expected_seconds
+from solution.inference.schedule import ensemble_costs, ensemble_points, expected_seconds
 from solution.inference.trained import TrainedRanker
 from solution.weights import read_metrics
 
@@ -24,14 +23,19 @@ def submission(examined: Examined, report: Report) -> Iterator[Finding]:
     if ensemble is None or not trained:
         return  # `folder.ensemble_file` tells why
     weights, cascade = ensemble["weights"], ensemble.get("cascade")
-    used = [name for name, weight in weights.items() if weight > 0]
-    costs = {name: measured_cost(examined.workdir, name, ensemble["about"][name]) for name in used}
+    costs = ensemble_costs(examined.workdir, ensemble)
     point, stages = ensemble_points(ensemble, costs)[cascade["chosen"] if cascade else -1]
-    shares = {stage.ranker: stage.share for stage in stages}
-    order = [*shares, *(name for name in used if name not in shares)]
+    shares: dict[str, float] = {}
+    for stage in stages:  # those whose scores a ranker reads are asked at least what it is asked
+        for name in (*costs[stage.ranker].sources, stage.ranker):
+            shares[name] = max(stage.share, shares.get(name, 0.0))
+    order = [*shares, *(name for name in costs if name not in shares)]
     count = len(examined.test.get()[0]) if examined.test_path.exists() else None
     for ranker in sorted(trained, key=lambda ranker: order.index(ranker.name)):
-        record, found = _ranker(ranker, weights[ranker.name], shares.get(ranker.name, 0.0))
+        record, found = _ranker(ranker, weights.get(ranker.name, 0.0), shares.get(ranker.name, 0.0))
+        readers = [name for name, cost in costs.items() if ranker.name in cost.sources]
+        if readers:
+            found += f"; {', '.join(readers)} reads its scores"
         report.plan.append(record)
         yield Finding("submission", ranker.name, "ok", found)
     if count is None:

@@ -8,11 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from solution.probabilities import Merge, masked_softmax, merge
+from solution.probabilities import FLOOR, Merge, masked_softmax, merge
 
 Blend = Literal["probability", "log_probability", "rank"]
-FLOOR = 1e-6
-"""Of a probability before its logarithm: one ranker's certainty must not be a veto."""
 
 
 @dataclass(frozen=True)

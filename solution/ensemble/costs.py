@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from solution.config import RankerConfig
 from solution.errors import UserError
 from solution.families import FAMILIES
-from solution.oof import IMPORTED
+from solution.oof import IMPORTED, signal_sources
 from solution.weights import answering_folders, read_metrics, read_record
 from solution.workdir import Workdir
 
@@ -24,12 +24,38 @@ class Cost:
         load_seconds: until its first fold is loaded.
         by_option: whether a question with half of its options costs half.
         fold_seconds: seconds a question of one fold.
+        sources: of the rankers whose scores it reads, by their names; they answer before it does.
     """
 
     seconds_per_question: float | None
     load_seconds: float = 0.0
     by_option: bool = False
     fold_seconds: float | None = None
+    sources: Mapping[str, Cost] = field(default_factory=dict)
+
+    def beyond(self, asked: Collection[str] = ()) -> Cost:
+        """With the cost of the sources in it, but for those among the rankers that are asked before it anyway."""
+        parts = [self, *(cost for name, cost in self.sources.items() if name not in asked)]
+        seconds = [part.seconds_per_question for part in parts]
+        return replace(
+            self,
+            seconds_per_question=None if None in seconds else sum(filter(None, seconds)),
+            load_seconds=sum(part.load_seconds for part in parts),
+            sources={},
+        )
+
+
+def with_sources(costs: Mapping[str, Cost], names: Iterable[str], about: Mapping[str, Any]) -> dict[str, Cost]:
+    """The costs of these rankers, each with those of its sources.
+
+    Args:
+        costs: of these rankers and of their sources.
+        about: ranker -> of its OOF files.
+    """
+    return {
+        name: replace(costs[name], sources={source: costs[source] for source in signal_sources(about[name])})
+        for name in names
+    }
 
 
 def measured_cost(workdir: Workdir, name: str, about: Mapping[str, Any]) -> Cost:

@@ -87,7 +87,7 @@ class _Ladder:
 
     Attributes:
         order: their names.
-        costs: of each.
+        costs: of each, with the rankers whose scores it reads where these do not stand before it.
         seconds: of each for a question.
         blends: of the first ranker alone, of the first two, ...; the last is what ships for all of them.
     """
@@ -99,10 +99,12 @@ class _Ladder:
 
 
 def _climb(problem: Problem, whole: Fitted, fit: Fit, costs: Mapping[str, Cost]) -> _Ladder:
-    seconds = {name: float(costs[name].seconds_per_question or 0.0) for name in whole.recipe.used}
-    order = sorted(seconds, key=lambda name: (seconds[name], name))
+    alone = {name: costs[name].beyond().seconds_per_question or 0.0 for name in whole.recipe.used}
+    # A ranker costs as much as those whose scores it reads, or more: at the same cost it stands behind them.
+    order = sorted(alone, key=lambda name: (alone[name], bool(costs[name].sources), name))
+    added = [costs[name].beyond(order[:place]) for place, name in enumerate(order)]
     blends = [fit_candidate(_only(problem, order[:count]), fit) for count in range(1, len(order))]
-    return _Ladder(order, [costs[name] for name in order], [seconds[name] for name in order], [*blends, whole])
+    return _Ladder(order, added, [cost.seconds_per_question or 0.0 for cost in added], [*blends, whole])
 
 
 def _only(problem: Problem, names: Sequence[str]) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
@@ -14,6 +15,7 @@ from solution.ensemble.nested import AddedValue
 from solution.ensemble.rows import ScoreRow
 from solution.errors import UserError
 from solution.files import content_hash, read_json
+from solution.oof import signal_sources
 from solution.probabilities import Merge
 from solution.suggestions import remember_configs, suggest
 from solution.workdir import Workdir
@@ -32,6 +34,8 @@ class RankerAbout(TypedDict):
     """Absent: `folds`."""
     family: NotRequired[Any]
     """A name of `families.FAMILIES`, or `oof.IMPORTED`."""
+    signals_from: NotRequired[dict[str, str]]
+    """See `oof.signal_sources`."""
 
 
 class EstimateRecord(TypedDict):
@@ -164,6 +168,8 @@ class EnsembleRecord(TypedDict):
     """Path below `oof/` -> hash."""
     questions: str
     about: dict[str, RankerAbout]
+    sources: NotRequired[dict[str, RankerAbout]]
+    """Of rankers that were not tuned, and whose scores the tuned ones read."""
     tune: dict[str, Any]
     """`config.TuneSettings`."""
     configs: NotRequired[str | None]
@@ -200,9 +206,30 @@ def _check_names(record: EnsembleRecord) -> EnsembleRecord:
         if strange or cascade["chosen"] >= len(cascade["frontier"]):
             raise ValueError(f"the cascade names {strange[0] if strange else 'a point'} that is not there")
     lacking = [name for name in rankers if name not in record["about"]]
+    lacking += [name for name in _read_by(record, rankers) if name not in about_all(record)]
     if lacking:
         raise ValueError(f"about says nothing of {lacking[0]}")
     return record
+
+
+def about_all(record: EnsembleRecord) -> dict[str, RankerAbout]:
+    """What is known of each ranker, and of those whose scores rankers read."""
+    return {**record.get("sources", {}), **record["about"]}
+
+
+def used_rankers(record: EnsembleRecord) -> list[str]:
+    """The names of the rankers that have a weight."""
+    return [name for name in record["rankers"] if record["weights"][name] > 0]
+
+
+def unweighted_sources(record: EnsembleRecord) -> list[str]:
+    """The names of the rankers that have no weight, and whose scores those with a weight read."""
+    used = used_rankers(record)
+    return [name for name in _read_by(record, used) if name not in used]
+
+
+def _read_by(record: EnsembleRecord, rankers: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name for reader in rankers for name in signal_sources(record["about"].get(reader, {}))))
 
 
 _FORM: TypeAdapter[EnsembleRecord] = TypeAdapter(Annotated[EnsembleRecord, AfterValidator(_check_names)])

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from solution.ensemble.blend import FLOOR
 from solution.ensemble.evaluator import Evaluator
+from solution.probabilities import FLOOR
 
 _GREEDY_STEPS = 50
 """The most rankers, repeated ones counted, of which a greedy blend is the mean."""

@@ -14,7 +14,7 @@ from solution.config import AnswerWith, CandidateName, Run, TuneSettings
 from solution.ensemble.blend import Recipe
 from solution.ensemble.candidates import Candidate, Fit, Problem, Searches, candidates, oof_problem, search_key
 from solution.ensemble.cascade import CascadePlan
-from solution.ensemble.costs import Cost, measured_cost
+from solution.ensemble.costs import Cost, measured_cost, with_sources
 from solution.ensemble.frontier import plan_cascade
 from solution.ensemble.imported import is_imported
 from solution.ensemble.nested import (
@@ -41,7 +41,7 @@ from solution.ensemble.rows import RowKind, Scorer, ScoreRow, random_row
 from solution.ensemble.trial_journal import TrialJournal
 from solution.errors import UserError
 from solution.files import SCHEMA, write_json
-from solution.oof import Oof, load_oof, read_about
+from solution.oof import Oof, changed_sources, load_oof, read_about, signal_sources
 from solution.progress import progress_bar, say
 from solution.suggestions import suggest
 from solution.weights import differing_inputs, full_folders, read_record
@@ -95,8 +95,9 @@ def run_tune(
             f"{', '.join(oof.baselines)}: only baselines have OOF files in {workdir.oof}, and a baseline is never "
             f"blended. Train a ranker: {suggest('train_fold', '--all-folds')}"
         )
-    about = _about(workdir, oof, deployment)
-    costs = _costs(workdir, oof, about, seconds or {})
+    sources = _sources(workdir, oof)
+    about = _about(workdir, oof.about | sources, deployment)
+    costs = _costs(workdir, oof.rankers, about, seconds or {})
     problem = oof_problem(oof, (groups or {}).values())
 
     # Every blend that competes, fitted on all questions and, for each fold, on the others.
@@ -109,7 +110,9 @@ def run_tune(
     plan = _plan(tuned, costs, limit)
 
     record = _ensemble_record(tuned, plan, searches.scores)
-    record["about"] = cast(dict[str, RankerAbout], about)
+    record["about"] = cast(dict[str, RankerAbout], {name: about[name] for name in oof.about})
+    if sources:
+        record["sources"] = cast(dict[str, RankerAbout], {name: about[name] for name in sources})
     if deployment.configs is not None:
         record["configs"] = deployment.configs
     record["hash"] = record_hash(record)
@@ -144,15 +147,36 @@ def nested_answers(workdir: Workdir, record: EnsembleRecord, oof: Oof) -> np.nda
 # --- the steps of run_tune -----------------------------------------------------------------
 
 
-def _about(workdir: Workdir, oof: Oof, deployment: Deployment) -> dict[str, dict[str, Any]]:
+def _sources(workdir: Workdir, oof: Oof) -> dict[str, dict[str, Any]]:
+    """The `about` of the rankers whose scores the others read, without those that are tuned themselves.
+
+    Raises:
+        UserError: OOF parts of one are missing, or are not those that were learnt from.
+    """
+    names = sorted({name for about in oof.about.values() for name in signal_sources(about)})
+    if not names:
+        return {}
+    stored = load_oof(workdir, names)
+    for reader, name in changed_sources(oof.about, stored):
+        raise UserError(
+            f"{reader} learnt from the scores of {name}, and these have changed since. Train {reader} again: "
+            f"{suggest('train_fold', '--all-folds', '--ranker', reader)}"
+        )
+    return {name: stored.about[name] for name in names if name not in oof.about}
+
+
+def _about(workdir: Workdir, known: Mapping[str, Any], deployment: Deployment) -> dict[str, dict[str, Any]]:
     """The `about` of each ranker's OOF files, with the weights that answer where these are not the folds.
+
+    Args:
+        known: ranker -> of its OOF files.
 
     Raises:
         UserError: a ranker is to answer with weights that are not trained.
     """
-    about = dict(oof.about)
+    about = dict(known)
     for name, answer_with in deployment.answer_with.items():
-        if answer_with == "folds" or name not in oof.rankers:
+        if answer_with == "folds" or name not in about or not _answers(name, about):
             continue
         if not full_folders(workdir, name):
             raise UserError(
@@ -172,18 +196,22 @@ def _about(workdir: Workdir, oof: Oof, deployment: Deployment) -> dict[str, dict
     return about
 
 
+def _answers(name: str, about: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a ranker may answer in a submission: it may be blended, or another one reads its scores."""
+    return about[name]["role"] == "ranker" or any(name in signal_sources(other) for other in about.values())
+
+
 def _costs(
-    workdir: Workdir, oof: Oof, about: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float]
+    workdir: Workdir, rankers: Sequence[str], about: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float]
 ) -> dict[str, Cost]:
     """The cost of each ranker as training measured it, but for the seconds a question that were given."""
-    strange = sorted(set(seconds) - set(oof.rankers))
+    answering = [name for name in about if _answers(name, about)]
+    strange = sorted(set(seconds) - set(answering))
     if strange:
-        raise UserError(f"--seconds {strange[0]}: no such ranker among those tuned ({', '.join(oof.rankers)})")
-    costs = {name: measured_cost(workdir, name, about[name]) for name in oof.rankers}
-    return {
-        name: replace(cost, seconds_per_question=seconds[name]) if name in seconds else cost
-        for name, cost in costs.items()
-    }
+        raise UserError(f"--seconds {strange[0]}: no such ranker among those tuned ({', '.join(answering)})")
+    costs = {name: measured_cost(workdir, name, about[name]) for name in answering}
+    costs |= {name: replace(costs[name], seconds_per_question=value) for name, value in seconds.items()}
+    return with_sources(costs, rankers, about)
 
 
 def _rivals(problem: Problem, settings: TuneSettings, searches: Searches) -> list[Candidate]:
@@ -271,7 +299,9 @@ def _plan(tuned: _Tuned, costs: Mapping[str, Cost], limit: float | None) -> Casc
         UserError: a limit that cannot be kept, or not without the missing speed.
     """
     used, settings = tuned.shipped.recipe.used, tuned.settings
-    unknown = [name for name in used if costs[name].seconds_per_question is None]
+    asked = {name: costs[name] for name in used}
+    asked |= {source: cost for name in used for source, cost in costs[name].sources.items()}
+    unknown = [name for name, cost in asked.items() if cost.seconds_per_question is None]
     if len(used) > 1 and not unknown:
         fit = _prefix_fit(tuned.problem, settings, tuned.choice.name)
         samples, seed = settings.bootstrap_samples, settings.seed
@@ -396,7 +426,8 @@ def rankers_with_oof(folder: Workdir, run: Run) -> list[str] | None:
     listed = run.ensemble.rankers
     stored = sorted(path.name for path in folder.oof.glob("*") if any(path.glob("fold_*.parquet")))
     lacking = [name for name in listed if name not in stored]
-    unlisted = [name for name in stored if name not in listed]
+    # Those whose scores a ranker reads are among the run's rankers without being listed.
+    unlisted = [name for name in stored if name not in listed and name not in {config.name for config in run.rankers}]
     used = [name for name in listed if name in stored]
     folds = _folds_of_store(folder)
     if folds is not None and folds != run.ensemble.folds and unlisted:

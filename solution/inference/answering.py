@@ -28,6 +28,7 @@ from solution.memory import resident_kib
 from solution.progress import Bar, progress_bar, say
 from solution.rankers.base import predict_part
 from solution.rankers.families import make_ranker
+from solution.rankers.option_inputs import with_scores
 from solution.suggestions import running_arguments
 from solution.weights import TIMINGS
 
@@ -39,11 +40,13 @@ class ReadyRanker:
     Attributes:
         exams: all questions, answers hidden, with each of the contexts that it reads.
         fold_seconds: seconds a question of one fold; None: not measured.
+        load_seconds: until its model is there.
     """
 
     trained: TrainedRanker
     exams: list[Exam]
     fold_seconds: float | None
+    load_seconds: float = 0.0
 
     @property
     def has_model(self) -> bool:
@@ -86,12 +89,17 @@ class Answering:
         """Name all the rankers that will be asked."""
         self.to_plan = [name for name in dict.fromkeys(names) if name in self.rankers and self.rankers[name].has_model]
 
-    def answer(self, name: str, rows: np.ndarray, load_seconds: float) -> None:
+    def sources(self, name: str) -> list[str]:
+        """The rankers whose scores a ranker reads."""
+        return self.rankers[name].trained.config.signals_from if name in self.rankers else []
+
+    def answer(self, name: str, rows: np.ndarray) -> None:
         """Have a ranker answer questions; its turn has a reason afterwards when it was not started.
+
+        What it has said of them before is replaced where the scores of other rankers are among its signals.
 
         Args:
             rows: int, positions of the questions, in the order in which they are read.
-            load_seconds: until its model is there.
 
         Raises:
             Fault: it cannot answer; what it has answered until then counts.
@@ -110,6 +118,7 @@ class Answering:
         if turn.plan is not None and turn.plan.problem:
             raise Fault(turn.plan.problem)
         # A process that is ended before its first batch is there would only have taken time from others.
+        load_seconds = self.rankers[name].load_seconds
         if not self._starts_in_time(name, len(missing[0].rows), load_seconds):
             return
         self._announce(name, len(rows), missing, load_seconds)
@@ -124,6 +133,7 @@ class Answering:
         ranker, turn = self.rankers[name], self.answers.turns[name]
         turn.work.load_seconds = 0.0
         learnt = ranker.trained.config.learns_signals
+        exams, again, tables = self._with_scores(name), bool(turn.answered[rows].any()), []
         for folder in ranker.trained.asked_folders if learnt else [None]:
             if self._limits.left() <= 0:
                 raise OutOfTime
@@ -132,14 +142,29 @@ class Answering:
                 model = make_ranker(ranker.trained.config, self.cache)
                 if folder is not None:
                     model.load(folder)
-                table = predict_part(model, ranker.exams, rows.tolist(), turn.alive[rows], self._width)
+                table = predict_part(model, exams, rows.tolist(), turn.alive[rows], self._width)
             except Exception as error:  # noqa: BLE001 - as in worker.main
                 reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 raise Fault(reason) from error
-            self.answers.add(name, rows, table)
+            tables.append(table)
+            if not again:
+                self.answers.add(name, rows, table)
             turn.alike |= model.alike
             turn.work.done += len(rows)
             turn.work.seconds += time.monotonic() - started
+        if again:
+            self.answers.replace(name, rows, tables)
+        scored = {source: self.answers.scored(source, name) for source in self.sources(name)}
+        without = {source: int((turn.answered & ~known).sum()) for source, known in scored.items()}
+        turn.unscored = {source: count for source, count in without.items() if count}
+
+    def _with_scores(self, name: str) -> list[Exam]:
+        """What a ranker reads, with the scores that other rankers have given until now."""
+        tables = {}
+        for source in self.sources(name):
+            known = self.answers.scored(source, name)[:, None]
+            tables[source] = np.where(known, self.answers.turns[source].table(), np.nan)
+        return with_scores(self.rankers[name].exams, tables, self.answers.turns[name].alive)
 
     # --- batches and the journal ---
 

@@ -34,7 +34,8 @@ class Engine:
             second_pass: all rankers, for the time that the cascade leaves over; empty for none.
         """
         running = ""
-        self.answering.plan_for([stage.ranker for stage in (*stages, *second_pass)])
+        readers = [stage.ranker for stage in (*stages, *second_pass)]
+        self.answering.plan_for([name for reader in readers for name in (*self.answering.sources(reader), reader)])
         try:
             for cascade in (stages, second_pass):
                 before: Stage | None = None
@@ -57,13 +58,49 @@ class Engine:
             self.answers.give_up("the deadline came", running)
 
     def _turn(self, stage: Stage, before: Stage | None) -> None:
-        name, turn = stage.ranker, self.answers.turns[stage.ranker]
+        name = stage.ranker
         rows = self._mark_open_questions(stage, before)
         if not len(rows):
-            turn.state = "finished"
+            self.answers.turns[name].state = "finished"
             return
+        self._ask_sources(name, rows)
+        if self.answers.turns[name].state != "failed":
+            self._ask(name, rows)
+
+    def _ask_sources(self, reader: str, rows: np.ndarray) -> None:
+        """Have the rankers answer whose scores a ranker reads, as far as they have not.
+
+        Its own answer without their scores comes first: they may take long, and fail.
+        """
+        unread = {name: self._unread(name, rows) for name in self.answering.sources(reader)}
+        if not any(map(len, unread.values())):
+            return
+        self._ask(reader, rows)
+        if self.answers.turns[reader].state == "failed":
+            return
+        self.answering.file.store(force=True)
+        for name, missing in unread.items():
+            turn = self.answers.turns[name]
+            if len(missing):
+                turn.planned[missing] = True
+                turn.alive[missing] = self.answers.turns[reader].alive[missing]
+                self._ask(name, missing)
+
+    def _unread(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Those of the questions that a ranker has still to read, and may."""
+        turn = self.answers.turns[name]
+        if turn.state not in ("waiting", "finished"):
+            return rows[:0]
+        missing = ~turn.planned
+        if self.answers.sample is not None and not self._costs_nothing(name):
+            missing &= self.answers.sample
+        return rows[missing[rows]]
+
+    def _ask(self, name: str, rows: np.ndarray) -> None:
+        """Have a ranker answer questions; where it cannot, it is left out from here on."""
+        turn = self.answers.turns[name]
         try:
-            self.answering.answer(name, rows, stage.load_seconds)
+            self.answering.answer(name, rows)
         except (Fault, UserError, OSError) as error:
             self.answers.fail(name, str(error))
             return
@@ -92,7 +129,8 @@ class Engine:
             answered = self.answers.any_answer()
             opened &= turns[before.ranker].planned & (unsure(stage, blend, exists) | ~answered)
             # bool [n, width]: options that an earlier ranker has dropped do not come back.
-            alive = np.logical_and.reduce([other.alive for other in turns.values() if other.planned.any()])
+            asked = [other for other in self.answers.blended_turns.values() if other.planned.any()]
+            alive = np.logical_and.reduce([other.alive for other in asked])
             shown = np.where(answered[:, None], living(blend, alive, stage.alive), exists)
             turn.alive[opened] = shown[opened]
         turn.planned |= opened

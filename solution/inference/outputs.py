@@ -162,7 +162,7 @@ def _shortcomings(answers: Answers, lost_folds: Mapping[str, Sequence[str]]) -> 
     failed = {name: turn.reason for name, turn in answers.turns.items() if turn.state == "failed"}
     lines += [f"the ranker {name} was left out: {reason}" for name, reason in failed.items()]
     lines += [f"{name} went on without one of its folds: {why}" for name, lost in lost_folds.items() for why in lost]
-    return [*lines, *answers.shortfalls(), *answers.overflows()]
+    return [*lines, *answers.shortfalls(), *answers.unscored(), *answers.overflows()]
 
 
 def _ranker_record(name: str, turn: Turn, lost_folds: Sequence[str]) -> dict[str, Any]:
@@ -171,12 +171,14 @@ def _ranker_record(name: str, turn: Turn, lost_folds: Sequence[str]) -> dict[str
     rate = work.seconds / work.done * max(1, passes) if work.done else None
     return {
         "ranker": name,
+        "blended": turn.blended,
         "state": turn.state,
         "reason": turn.reason,
         "asked": int(turn.planned.sum()),
         "answered": int(turn.answered.sum()),
         "folds": passes,
         "lost_folds": list(lost_folds),
+        "without_scores_of": turn.unscored,
         "from_journal": turn.from_journal,
         "options_read_alike": {"questions": len(turn.alike), "first": dict(list(turn.alike.items())[:_EXAMPLES])},
         "computed_on": work.computed_on,

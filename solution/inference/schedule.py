@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from solution.ensemble.cascade import Stage
-from solution.ensemble.costs import Cost, measured_cost
-from solution.ensemble.record import EnsembleRecord, read_recipe, read_stages
+from solution.ensemble.costs import Cost, measured_cost, with_sources
+from solution.ensemble.record import (
+    EnsembleRecord,
+    about_all,
+    read_recipe,
+    read_stages,
+    unweighted_sources,
+    used_rankers,
+)
 from solution.files import content_hash
 from solution.inference.journal import AnswerJournal
 from solution.inference.timeline import Timeline
@@ -42,13 +49,21 @@ def ensemble_points(ensemble: EnsembleRecord, costs: Mapping[str, Cost]) -> list
     if cascade is not None:
         return [(point, read_stages(point)) for point in cascade["frontier"]]
     recipe, unknown = read_recipe(ensemble), float("inf")
-    order = sorted(recipe.used, key=lambda name: (_known(costs[name].seconds_per_question, unknown), name))
-    rates = {name: _known(costs[name].seconds_per_question, 0.0) for name in order}
+    order = sorted(recipe.used, key=lambda name: (_known(costs[name].beyond().seconds_per_question, unknown), name))
+    added = {name: costs[name].beyond(order[:place]) for place, name in enumerate(order)}
+    rates = {name: _known(cost.seconds_per_question, 0.0) for name, cost in added.items()}
     stages = [
-        Stage(name, recipe, seconds_per_question=rates[name], load_seconds=costs[name].load_seconds) for name in order
+        Stage(name, recipe, seconds_per_question=rates[name], load_seconds=added[name].load_seconds) for name in order
     ]
     loading = sum(stage.load_seconds for stage in stages)
     return [({"load_seconds": loading, "seconds_per_question": sum(rates.values())}, stages)]
+
+
+def ensemble_costs(workdir: Workdir, ensemble: EnsembleRecord) -> dict[str, Cost]:
+    """What training measured of each ranker that has a weight, and of those whose scores these read."""
+    about, used = about_all(ensemble), used_rankers(ensemble)
+    names = [*used, *unweighted_sources(ensemble)]
+    return with_sources({name: measured_cost(workdir, name, about[name]) for name in names}, names, about)
 
 
 def expected_seconds(point: Mapping[str, Any], stages: Sequence[Stage], questions: int) -> float:
@@ -80,7 +95,7 @@ class Schedule:
 
     Attributes:
         ensemble: what `ensemble.json` holds.
-        costs: of each of its rankers.
+        costs: of each of its rankers, and of those whose scores they read.
         points: see `ensemble_points`.
     """
 
@@ -91,8 +106,7 @@ class Schedule:
     @classmethod
     def read(cls, workdir: Workdir, ensemble: EnsembleRecord) -> Schedule:
         """The schedule by what training measured of each ranker."""
-        about = ensemble["about"]
-        costs = {name: measured_cost(workdir, name, about[name]) for name in read_recipe(ensemble).used}
+        costs = ensemble_costs(workdir, ensemble)
         return cls(ensemble, costs, ensemble_points(ensemble, costs))
 
     @property

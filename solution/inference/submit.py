@@ -15,7 +15,7 @@ import numpy as np
 from solution.config import ContextView, RetrievalConfig
 from solution.config_files import check_settings, parse_overrides
 from solution.ensemble.imported import read_answers
-from solution.ensemble.record import EnsembleRecord
+from solution.ensemble.record import EnsembleRecord, unweighted_sources
 from solution.errors import UserError
 from solution.exam import Contexts
 from solution.files import write_json
@@ -160,8 +160,10 @@ class _Submission:
         """A submission that has done nothing yet."""
         schedule = Schedule.read(workdir, members.ensemble)
         folds = {ranker.name: len(ranker.asked_folders) for ranker in members.trained}
-        asked_folds = {stage.ranker: folds.get(stage.ranker, 1) for stage in schedule.whole}
-        answers = Answers(questions, schedule.recipes(), asked_folds, Timeline(limits), sample)
+        sources = unweighted_sources(members.ensemble)
+        names = [*(stage.ranker for stage in schedule.whole), *sources]
+        asked_folds = {name: folds.get(name, 1) for name in names}
+        answers = Answers(questions, schedule.recipes(), asked_folds, Timeline(limits), sample, sources)
         journal = AnswerJournal(workdir.cache / "submission" / questions.content_hash(with_answers=False))
         return cls(workdir, members, outputs, schedule, answers, journal, Retrieving(workdir, answers))
 
@@ -205,11 +207,12 @@ class _Submission:
     def _ready_rankers(self, contexts: Mapping[str, Mapping[ContextView, Contexts]]) -> dict[str, ReadyRanker]:
         """The rankers that can be asked, with all that they read."""
         questions, costs = self.answers.questions, self.schedule.costs
-        return {
-            ranker.name: ReadyRanker(ranker, ranker_exams(ranker, questions, contexts), costs[ranker.name].fold_seconds)
-            for ranker in self.members.trained
-            if self.answers.turns[ranker.name].state == "waiting"
-        }
+        ready = {}
+        for ranker in self.members.trained:
+            if self.answers.turns[ranker.name].state == "waiting":
+                exams, cost = ranker_exams(ranker, questions, contexts), costs[ranker.name]
+                ready[ranker.name] = ReadyRanker(ranker, exams, cost.fold_seconds, cost.load_seconds)
+        return ready
 
     def _improve_baseline(self, rankers: Mapping[str, ReadyRanker]) -> None:
         """Take retrieval's ranking of the options as the baseline, where there is one: it beats the longest option."""
@@ -273,7 +276,7 @@ class _Submission:
     def describe(self, ended: Ended, blended: np.ndarray) -> None:
         """Say what answered, what is missing, and the score where the question file has the answers."""
         answers, questions = self.answers, self.answers.questions
-        used = [name for name, turn in answers.turns.items() if turn.answered.any()]
+        used = [name for name, turn in answers.blended_turns.items() if turn.answered.any()]
         when = {
             "deadline": " at the deadline",
             "terminated": " before SIGTERM",
@@ -281,7 +284,7 @@ class _Submission:
         }
         by = ", ".join(used) or f"the baseline ({answers.baseline_kind})"
         say(f"{self.outputs.submission}: {len(questions)} questions answered by {by}{when.get(ended, '')}")
-        for line in answers.shortfalls():
+        for line in (*answers.shortfalls(), *answers.unscored()):
             say(f"WARNING: {line}")
         if answers.sample is not None:
             say(answers.public_run())

@@ -10,11 +10,18 @@ from typing import get_args
 
 from solution.config import SIGNALS, AnswerWith, ContextView, RankerConfig, RetrievalConfig
 from solution.config_files import Overrides, check_settings, parse_overrides
-from solution.ensemble.record import EnsembleRecord, RankerAbout, load_ensemble
+from solution.ensemble.record import (
+    EnsembleRecord,
+    RankerAbout,
+    about_all,
+    load_ensemble,
+    unweighted_sources,
+    used_rankers,
+)
 from solution.errors import UserError
 from solution.exam import Contexts, Exam
 from solution.models import check_model
-from solution.oof import IMPORTED
+from solution.oof import IMPORTED, signal_sources
 from solution.questions import Questions
 from solution.retrieval.reranker.trained import Reranker
 from solution.suggestions import running_arguments, suggest
@@ -183,6 +190,11 @@ def _checked_record(folder: Path, about: RankerAbout, remedy: str) -> FoldRecord
             f"the weights in {folder} and the OOF files that the ensemble was tuned on were made with other "
             f"{', '.join(differing)}. {remedy}"
         )
+    if signal_sources(record["about"]) != signal_sources(about):
+        raise WeightsError(
+            f"the weights in {folder} learnt from other scores of {', '.join(signal_sources(about))} than the OOF "
+            f"files that the ensemble was tuned on. {remedy} Then: {suggest('tune')}"
+        )
     if record["about"]["config"] != about["config"] or record["about"]["contexts"] != about["contexts"]:
         raise WeightsError(
             f"the weights in {folder} (settings {record['about']['config']}, contexts "
@@ -209,11 +221,6 @@ def settings_of(overrides: Overrides, owner: str) -> Overrides:
     return [(path[1:], value) for path, value in overrides if path[0] == owner and len(path) > 1]
 
 
-def used_rankers(ensemble: EnsembleRecord) -> list[str]:
-    """The names of the rankers that have a weight."""
-    return [name for name in ensemble["rankers"] if ensemble["weights"][name] > 0]
-
-
 def imported_rankers(ensemble: EnsembleRecord) -> list[str]:
     """Of the rankers that have a weight those whose answers come from another program."""
     return [name for name in used_rankers(ensemble) if ensemble["about"][name].get("family") == IMPORTED]
@@ -225,7 +232,8 @@ def read_ensemble(
     added: Collection[str] = (),
     faults: dict[str, str] | None = None,
 ) -> tuple[EnsembleRecord, list[TrainedRanker]]:
-    """The ensemble file and its rankers of positive weight, everything checked before a model loads.
+    """The ensemble file, its rankers of positive weight and those whose scores these read, everything checked before a
+    model loads.
 
     Args:
         added: imported rankers whose answers are given.
@@ -247,11 +255,11 @@ def read_rankers(
     added: Collection[str] = (),
     faults: dict[str, str] | None = None,
 ) -> list[TrainedRanker]:
-    """The rankers of positive weight of an ensemble that `load_ensemble` returned; see `read_ensemble`."""
+    """The rankers of an ensemble that `load_ensemble` returned; see `read_ensemble`."""
     problems: list[str] = []
     changes = parse_overrides(overrides, problems)
     _choose_weights(ensemble, changes)
-    used, imported = used_rankers(ensemble), imported_rankers(ensemble)
+    used, imported = [*used_rankers(ensemble), *unweighted_sources(ensemble)], imported_rankers(ensemble)
     unknown = [".".join(path) for path, _ in changes if path[0] not in (*used, "retrieval") or len(path) < 2]
     if unknown:
         problems.append(
@@ -273,7 +281,7 @@ def read_rankers(
         if name in imported:
             continue
         try:
-            about = ensemble["about"][name]
+            about = about_all(ensemble)[name]
             trained.append(TrainedRanker.read(workdir, name, about, changes, partly=faults is not None))
         except WeightsError as error:
             if faults is None:
@@ -288,10 +296,11 @@ def read_rankers(
 
 def _choose_weights(ensemble: EnsembleRecord, changes: Overrides) -> None:
     """Put `NAME.answer_with` of the command line in the place of what the ensemble says, for its costs too."""
+    about = about_all(ensemble)
     for path, value in changes:
         # A value that is none is refused with the ranker's settings.
-        if path[1:] == ["answer_with"] and path[0] in ensemble["about"] and value in get_args(AnswerWith):
-            ensemble["about"][path[0]]["answer_with"] = value
+        if path[1:] == ["answer_with"] and path[0] in about and value in get_args(AnswerWith):
+            about[path[0]]["answer_with"] = value
 
 
 @dataclass

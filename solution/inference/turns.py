@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -59,6 +59,8 @@ class Turn:
         from_journal: questions times folds that an earlier run had answered.
         plan: of its memory.
         alike: the options that it could not tell apart.
+        blended: whether its answers are blended; else only another ranker reads them.
+        unscored: ranker whose scores it reads -> the number of questions that it has answered without these.
     """
 
     total: np.ndarray
@@ -72,13 +74,15 @@ class Turn:
     plan: MemoryPlan | None = None
     alike: Alike = field(default_factory=dict)
     work: Work = field(default_factory=Work)
+    blended: bool = True
+    unscored: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def waiting(cls, exists: np.ndarray, asked_folds: int) -> Turn:
+    def waiting(cls, exists: np.ndarray, asked_folds: int, blended: bool = True) -> Turn:
         """The turn of a ranker that has answered nothing yet; `exists`: bool [n, width]."""
         n = len(exists)
         folds, planned = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
-        return cls(np.zeros(exists.shape), folds, exists.copy(), planned, asked_folds)
+        return cls(np.zeros(exists.shape), folds, exists.copy(), planned, asked_folds, blended=blended)
 
     @property
     def answered(self) -> np.ndarray:
@@ -133,6 +137,7 @@ class Answers:
 
     Args:
         asked_folds: name -> how many folds it is asked for, in the order of the rankers.
+        unblended: the rankers that answer only for others, which read their scores.
     """
 
     def __init__(
@@ -142,10 +147,13 @@ class Answers:
         asked_folds: Mapping[str, int],
         timeline: Timeline,
         sample: np.ndarray | None = None,
+        unblended: Collection[str] = (),
     ):
         self.questions, self.recipes, self.timeline, self.sample = questions, recipes, timeline, sample
         self.exists = questions.exists()
-        self.turns = {name: Turn.waiting(self.exists, folds) for name, folds in asked_folds.items()}
+        self.turns = {
+            name: Turn.waiting(self.exists, folds, name not in unblended) for name, folds in asked_folds.items()
+        }
         self.baseline, self.baseline_kind = longest_options(questions), "the longest option"
 
     # --- taking answers ---
@@ -168,6 +176,27 @@ class Answers:
             raise Fault(f"it gave NaN or what does not sum to 1 for {wrong.sum()} questions (first: id {id_})")
         turn.total[rows] += inside
         turn.folds[rows] += 1
+
+    def replace(self, name: str, rows: np.ndarray, tables: Sequence[np.ndarray]) -> None:
+        """Take what the folds of a ranker say of the questions at these positions in the place of what they said.
+
+        Raises:
+            Fault: see `add`; what they said before counts.
+        """
+        turn = self.turns[name]
+        before = turn.total[rows], turn.folds[rows]
+        turn.total[rows], turn.folds[rows] = 0.0, 0
+        try:
+            for table in tables:
+                self.add(name, rows, table)
+        except Fault:
+            turn.total[rows], turn.folds[rows] = before
+            raise
+
+    def scored(self, source: str, reader: str) -> np.ndarray:
+        """The questions of which a ranker has scored every option that another one is shown, bool [n]."""
+        turn, shown = self.turns[source], self.turns[reader].alive
+        return turn.answered & ~(shown & ~turn.alive).any(axis=1)
 
     def add_imported(self, tables: Mapping[str, np.ndarray]) -> None:
         """Take the answers that another program gave to all questions: name -> float [n, width]."""
@@ -236,21 +265,37 @@ class Answers:
             if count
         ]
 
+    def unscored(self) -> list[str]:
+        """A line for each ranker that had to answer without the scores of another one that it reads."""
+        if self.sample is not None:
+            return []  # what is not in the sample has no scores, as it is meant
+        return [
+            f"{name}: {count} of {int(turn.answered.sum())} questions answered without the scores of {source}"
+            for name, turn in self.turns.items()
+            for source, count in turn.unscored.items()
+        ]
+
     # --- the best answer so far ---
 
+    @property
+    def blended_turns(self) -> dict[str, Turn]:
+        """The turns of the rankers whose answers are blended."""
+        return {name: turn for name, turn in self.turns.items() if turn.blended}
+
     def any_answer(self) -> np.ndarray:
-        """Bool [n]: whether at least one ranker has answered the question."""
-        answered = [turn.answered for turn in self.turns.values()]
+        """Bool [n]: whether at least one ranker whose answers are blended has answered the question."""
+        answered = [turn.answered for turn in self.blended_turns.values()]
         return np.any(answered, axis=0) if answered else np.zeros(len(self.questions), dtype=bool)
 
     def groups(self) -> list[tuple[tuple[str, ...], np.ndarray]]:
         """The sets of rankers that have answered the same questions, and the positions of these."""
-        if not self.turns:
+        turns = self.blended_turns
+        if not turns:
             return [((), np.arange(len(self.questions)))]
         # bool [n, rankers] -> its distinct rows, and for each question which of them it has
-        answered = np.stack([turn.answered for turn in self.turns.values()], axis=1)
+        answered = np.stack([turn.answered for turn in turns.values()], axis=1)
         kinds, kind_of = np.unique(answered, axis=0, return_inverse=True)
-        names = [tuple(name for name, there in zip(self.turns, kind, strict=True) if there) for kind in kinds]
+        names = [tuple(name for name, there in zip(turns, kind, strict=True) if there) for kind in kinds]
         return [(group, np.flatnonzero(kind_of.ravel() == i)) for i, group in enumerate(names)]
 
     def blended(self) -> np.ndarray:

@@ -173,10 +173,12 @@ def without_vain_pretraining(run: Run, train: Questions, workdir: Workdir) -> Ru
 
 
 def _with_rankers(run: Run, rankers: Sequence[RankerConfig]) -> Run:
+    """The settings with these of their rankers alone; the others' scores are no signals either."""
     names = [config.name for config in rankers]
     groups = {group: kept for group, of in run.ensemble.groups.items() if len(kept := _those(of, names)) > 1}
-    ensemble = run.ensemble.model_copy(update={"rankers": names, "groups": groups})
-    return run.model_copy(update={"rankers": list(rankers), "ensemble": ensemble})
+    listed = {"rankers": _those(names, run.ensemble.rankers), "groups": groups}
+    left = [config.model_copy(update={"signals_from": _those(config.signals_from, names)}) for config in rankers]
+    return run.model_copy(update={"rankers": left, "ensemble": run.ensemble.model_copy(update=listed)})
 
 
 def _those(names: Sequence[str], among: Sequence[str]) -> list[str]:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from solution import __version__
-from solution.config import ContextView, Run
+from solution.config import ContextView, RankerConfig, Run
 from solution.ensemble.blend import blend
-from solution.ensemble.record import EnsembleRecord, load_ensemble
+from solution.ensemble.record import EnsembleRecord, about_all, load_ensemble
 from solution.ensemble.rows import Scorer, ScoreRow, random_row
 from solution.ensemble.table import print_table
 from solution.ensemble.tune import deployment_of, run_tune
@@ -30,9 +30,11 @@ from solution.progress import say
 from solution.questions import Questions, write_questions
 from solution.rankers.base import predict_contexts
 from solution.rankers.families import check_models, make_ranker
+from solution.rankers.option_inputs import with_scores
 from solution.report.run import PAGE, write_report
 from solution.retrieval.contexts.build import build_views
-from solution.training.run import prepare, train_folds
+from solution.training.prepared import prepare
+from solution.training.run import train_folds
 from solution.workdir import Workdir
 
 
@@ -110,7 +112,7 @@ def run_pipeline(job: Job, clock: Clock) -> list[ScoreRow]:
 def _tuned(job: Job, finished: Finished) -> EnsembleRecord:
     """The ensemble, tuned now where its OOF files or settings have changed."""
     run, workdir = job.run, job.workdir
-    names = [config.name for config in run.rankers]
+    names = [config.name for config in listed(run)]
     deployment = deployment_of(run, job.configs)
     key = {
         "version": __version__,
@@ -175,21 +177,28 @@ def held_out_rows(
     samples, seed = run.ensemble.tune.bootstrap_samples, run.ensemble.tune.seed
     say("the rankers and baselines that the ensemble left out, for the table")
     left_out = [config.name for config in run.rankers if config.name not in answers]
-    rankers = [TrainedRanker.read(workdir, name, record["about"][name], []) for name in left_out]
+    rankers = [TrainedRanker.read(workdir, name, about_all(record)[name], []) for name in left_out]
     contexts: dict[str, dict[ContextView, Contexts]] = {}
     for request in context_requests(rankers):
         views = build_views(held_out, request.config, request.views, workdir.root)
         contexts.setdefault(request.config.hash(), {}).update(views)
-    for ranker in rankers:
-        answers[ranker.name] = predict_folds(ranker, ranker_exams(ranker, held_out, contexts), workdir)
-    blendable = [config.name for config in run.rankers if config.role == "ranker"]
+    for ranker in rankers:  # in the order of the run: those whose scores another one reads come first
+        scores = {name: answers[name] for name in ranker.config.signals_from}
+        exams = with_scores(ranker_exams(ranker, held_out, contexts), scores, exists)
+        answers[ranker.name] = predict_folds(ranker, exams, workdir)
+    blendable = [config.name for config in listed(run) if config.role == "ranker"]
     equal = blend(answers, {name: 1 / len(blendable) for name in blendable}, exists)
     scorer = Scorer(right, credit_at_k(equal, right), samples, seed)
-    rows = [scorer.row(config.name, config.role, answers[config.name]) for config in run.rankers]
+    rows = [scorer.row(config.name, config.role, answers[config.name]) for config in listed(run)]
     rows.append(random_row(exists))
     rows.append(scorer.row("equal weights", "equal", equal))
     rows.append(scorer.row(f"submitted ({record['choice']})", "tuned_nested", blended, shipped=True))
     return rows
+
+
+def listed(run: Run) -> list[RankerConfig]:
+    """The rankers that `ensemble.rankers` lists, without those that are there only because others read their scores."""
+    return [config for config in run.rankers if config.name in run.ensemble.rankers]
 
 
 def predict_folds(ranker: TrainedRanker, exams: Sequence[Exam], workdir: Workdir) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,18 @@ from solution.metrics import map_at_k
 from solution.probabilities import masked_softmax
 from solution.progress import say
 from solution.rankers.alike import Alike
-from solution.rankers.option_inputs import FORMS, OptionInputs, exam_signals
-from solution.rankers.option_models import Forests, LinearModel
+from solution.rankers.option_inputs import SCORE_OF, exam_signals
+from solution.rankers.signal_model import SignalModel
 
 _MODEL = "signals.json"
+_WITHOUT = "without_scores"
 
 
 class FeaturesRanker:
-    """A listwise linear model and LambdaMART over the signals of the options, blended.
+    """Learns the right option from the signals of all options.
 
-    The scores of the trees have no scale of their own: they are given the spread that the linear model's have inside
-    the training questions, which the log loss has set.
+    Where scores of other rankers are among the signals (`signals_from`), it learns a second time without them: in a
+    submission one of these rankers may fail or come too late.
     """
 
     alike: Alike = {}
@@ -34,10 +34,9 @@ class FeaturesRanker:
 
     def __init__(self, config: RankerConfig, cache: Path):
         self.config = config
-        self._names: list[str] = []
-        self._linear: LinearModel | None = None
-        self._forests: Forests | None = None
-        self._tree_scale = 0.0
+        self._whole: SignalModel | None = None
+        self._without: SignalModel | None = None
+        """Learnt without the scores of other rankers; None: there are none of them."""
 
     def fit(self, train: Exam, valid: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
         """Learn from `train`; killed and called again, it begins anew: it takes seconds.
@@ -52,37 +51,22 @@ class FeaturesRanker:
         train.questions.require_answers("training")
         settings = self.config.signals
         signals = exam_signals(train, self.config)
-        if not signals:
+        without = {name: table for name, table in signals.items() if not _is_score(name)}
+        if not without:
             raise UserError(f"{self.config.name}: signals.leave_out leaves no signal to learn from")
-        if not train.signals:
+        if all(map(_is_score, train.signals)):
             say(f"note: {self.config.name} learns without a corpus's signals (retrieval.source is not index)")
-        self._names = sorted(signals)
-        inputs = self._inputs(signals, train)
-        exists = train.questions.exists()
-        right = (np.arange(exists.shape[1]) == train.questions.answers[:, None])[exists]
-        self._linear = LinearModel.fit(inputs, right, settings.ridge)
-        self._forests = None
-        if settings.tree_share > 0:
-            self._forests = Forests.fit(inputs, right, settings, self.config.seed)
-            spreads = [_spread(model.scores(inputs), inputs.counts) for model in (self._linear, self._forests)]
-            self._tree_scale = spreads[0] / spreads[1] if spreads[1] > 0 else 0.0
+        exists, answers = train.questions.exists(), train.questions.answers
+        self._whole = SignalModel.fit(signals, exists, answers, settings, self.config.seed)
+        self._without = None
+        if len(without) < len(signals):
+            self._without = SignalModel.fit(without, exists, answers, settings, self.config.seed)
         return {"signals": self._facts(valid)}
-
-    def _inputs(self, signals: Mapping[str, np.ndarray], exam: Exam) -> OptionInputs:
-        return OptionInputs.of([signals[name] for name in self._names], exam.questions.exists())
 
     def _facts(self, valid: Exam) -> dict[str, dict[str, float]]:
         """The figures of each signal, for metrics.json."""
-        assert self._linear is not None, "the linear model is fitted first"
-        models = {"linear": self._linear, "trees": self._forests}
-        # [inputs] of all forms become [signals].
-        importances = {
-            name: model.importance().reshape(len(FORMS), -1).sum(axis=0) for name, model in models.items() if model
-        }
-        facts: dict[str, dict[str, float]] = {
-            signal: {model: round(float(shares[place]), 6) for model, shares in importances.items()}
-            for place, signal in enumerate(self._names)
-        }
+        assert self._whole is not None, "it is fitted first"
+        facts = self._whole.importances()
         if len(valid):
             signals, exists = exam_signals(valid, self.config), valid.questions.exists()
             for name, figures in facts.items():
@@ -93,58 +77,57 @@ class FeaturesRanker:
     def predict(self, exam: Exam) -> np.ndarray:
         """float32 [n, max_options], see `Ranker.predict`.
 
+        A question that another ranker has not scored is answered without the scores of any.
+
         Raises:
             UserError: the exam has not the signals that were learnt from.
         """
-        assert self._linear is not None, "fit or load comes first"
-        signals = exam_signals(exam, self.config)
-        lacking = [name for name in self._names if name not in signals]
+        assert self._whole is not None, "fit or load comes first"
+        signals, exists = exam_signals(exam, self.config), exam.questions.exists()
+        lacking = [name for name in self._whole.names if name not in signals and not _is_score(name)]
         if lacking:
             raise UserError(
                 f"the ranker {self.config.name} learnt from the signal {lacking[0]}, which these contexts do not have: "
                 "answer with the retrieval settings that it was trained with, or train it again"
             )
-        inputs, exists = self._inputs(signals, exam), exam.questions.exists()
-        scores = self._linear.scores(inputs)
-        if self._forests is not None:
-            share = self.config.signals.tree_share
-            scores = (1 - share) * scores + share * self._tree_scale * self._forests.scores(inputs)
+        scored = np.ones(len(exam), dtype=bool)
+        for name in filter(_is_score, self._whole.names):
+            known = np.isfinite(signals[name][:, : exists.shape[1]]) if name in signals else np.zeros_like(exists)
+            scored &= (known | ~exists).all(axis=1)
         table = np.zeros(exists.shape)
-        table[exists] = scores
+        for model, rows in ((self._whole, scored), (self._without, ~scored)):
+            if rows.any():
+                assert model is not None, "a ranker that learnt from scores has learnt without them too"
+                read = {name: signals[name][rows] for name in model.names}
+                table[rows] = model.scores(read, exists[rows])
         return masked_softmax(table, exists)
 
     def save(self, folder: Path) -> None:
-        assert self._linear is not None, "fit or load comes first"
-        forests = 0 if self._forests is None else self.config.signals.forests
-        record = {
-            "signals": self._names,
-            "forms": list(FORMS),
-            "linear": self._linear.record(),
-            "tree_scale": self._tree_scale,
-            "forests": forests,
-        }
+        assert self._whole is not None, "fit or load comes first"
+        record = self._whole.record()
+        if self._whole.forests is not None:
+            self._whole.forests.save(folder)
+        if self._without is not None:
+            record[_WITHOUT] = self._without.record()
+            if self._without.forests is not None:
+                self._without.forests.save(folder, f"{_WITHOUT}_")
         write_json(folder / _MODEL, record)
-        if self._forests is not None:
-            self._forests.save(folder)
 
     def load(self, folder: Path) -> None:
         remedy = "Train that fold again."
         record = read_json(folder / _MODEL, "the features ranker's file", remedy)
+        share = self.config.signals.tree_share
         try:
-            if record["forms"] != list(FORMS):
-                raise ValueError(f"its inputs are {record['forms']}, and this program makes {list(FORMS)}")
-            names = [str(name) for name in record["signals"]]
-            inputs = len(FORMS) * len(names)
-            linear = LinearModel.read(record["linear"], inputs)
-            scale, count = float(record["tree_scale"]), int(record["forests"])
-            forests = Forests.load(folder, count, inputs) if count else None
+            whole, without = SignalModel.read(record, folder, share), None
+            if _WITHOUT in record:
+                without = SignalModel.read(record[_WITHOUT], folder, share, f"{_WITHOUT}_")
+            elif any(map(_is_score, whole.names)):
+                raise ValueError("what it learnt without the scores of other rankers is missing")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"the features ranker in {folder} is corrupt ({error}). {remedy}") from None
-        self._names, self._linear, self._forests, self._tree_scale = names, linear, forests, scale
+        self._whole, self._without = whole, without
 
 
-def _spread(scores: np.ndarray, counts: np.ndarray) -> float:
-    """The standard deviation of the scores around the mean of their question."""
-    begins = np.cumsum([0, *counts[:-1]])
-    means = np.add.reduceat(scores, begins) / counts
-    return float(np.sqrt(((scores - np.repeat(means, counts)) ** 2).mean()))
+def _is_score(name: str) -> bool:
+    """Whether a signal is made of another ranker's scores."""
+    return name.startswith(SCORE_OF)

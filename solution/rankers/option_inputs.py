@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from solution.config import RankerConfig
 from solution.exam import Exam
+from solution.probabilities import FLOOR
 from solution.questions import Questions
 
 FORMS = ("value", "standardised", "rank", "gap")
 """The inputs that each signal becomes: as it is; less the mean of the question's options, in their standard deviations;
 the number of options above it; its distance to the best of the others."""
+SCORE_OF = "ranker_"
+"""The beginning of the name of a signal that another ranker's scores make, before the name of that ranker."""
 _WORD = re.compile(r"\w+")
 _FORM_SIGNALS = (
     *("length", "words", "word_length", "capitals", "commas", "digits"),
@@ -35,7 +38,8 @@ def exam_signals(exam: Exam, config: RankerConfig) -> dict[str, np.ndarray]:
     own = form_signals(exam.questions)
     if config.score_rules:
         rules, exists = exam.rules(config), exam.questions.exists()
-        made = {name: rules.apply(table, exists) for name, table in made.items()}
+        # The scores of another ranker are as that ranker's own rules make them.
+        made |= {name: rules.apply(table, exists) for name, table in made.items() if not name.startswith(SCORE_OF)}
         if "references" in config.score_rules:
             own |= {f"names_{kind}": marks for kind, marks in rules.marks(exists.shape[1]).items()}
     left_out = tuple(config.signals.leave_out)
@@ -105,6 +109,24 @@ def _form_beside(words: set[str], others: Sequence[set[str]]) -> dict[str, float
         "common_words": len(words & elsewhere) / max(len(words), 1),
         "lone_words": len(words - elsewhere),
     }
+
+
+def with_scores(exams: Sequence[Exam], tables: Mapping[str, np.ndarray], shown: np.ndarray) -> list[Exam]:
+    """The same questions with rankers' log-probabilities among their signals, each among the options shown alone.
+
+    NaN where an option is not shown, and in the rows of questions that the ranker has not answered.
+
+    Args:
+        exams: each n questions.
+        tables: ranker's name -> probabilities, float [n, width]; a row of NaN: the question was not answered.
+        shown: bool [n, width].
+    """
+    signals = {}
+    for name, table in tables.items():
+        inside = np.where(shown, np.maximum(table, FLOOR), np.nan)
+        total = np.nansum(inside, axis=1, keepdims=True)
+        signals[SCORE_OF + name] = np.log(inside / np.where(total > 0, total, 1.0)).astype(np.float32)
+    return [replace(exam, signals=exam.signals | signals) for exam in exams]
 
 
 @dataclass(frozen=True)

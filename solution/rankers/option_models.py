@@ -94,6 +94,9 @@ class Forests:
     def __init__(self, boosters: Sequence[Any]):
         self._boosters = boosters
 
+    def __len__(self) -> int:
+        return len(self._boosters)
+
     @classmethod
     def fit(cls, inputs: OptionInputs, right: np.ndarray, settings: SignalLearning, seed: int) -> Forests:
         """Forests that put the right option first.
@@ -138,13 +141,13 @@ class Forests:
         """The share of each input in what the splits gain, float64 [inputs]."""
         return _shares(np.sum([booster.feature_importance("gain") for booster in self._boosters], axis=0))
 
-    def save(self, folder: Path) -> None:
-        """Write `forest_K.txt`, in LightGBM's text format."""
+    def save(self, folder: Path, prefix: str = "") -> None:
+        """Write `forest_K.txt`, in LightGBM's text format; `prefix` stands before each file's name."""
         for number, booster in enumerate(self._boosters):
-            (folder / forest_file(number)).write_text(booster.model_to_string(), encoding="utf-8")
+            (folder / forest_file(number, prefix)).write_text(booster.model_to_string(), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path, count: int, inputs: int) -> Forests:
+    def load(cls, folder: Path, count: int, inputs: int, prefix: str = "") -> Forests:
         """The forests of `save`.
 
         Raises:
@@ -154,20 +157,21 @@ class Forests:
         lightgbm = lightgbm_library()
         boosters = []
         for number in range(count):
-            text = (folder / forest_file(number)).read_text(encoding="utf-8")
+            name = forest_file(number, prefix)
+            text = (folder / name).read_text(encoding="utf-8")
             try:
                 booster = lightgbm.Booster(model_str=text)
             except lightgbm.basic.LightGBMError as error:
-                raise ValueError(f"{forest_file(number)}: {error}") from None
+                raise ValueError(f"{name}: {error}") from None
             if booster.num_feature() != inputs:
-                raise ValueError(f"{forest_file(number)} has {booster.num_feature()} inputs and not {inputs}")
+                raise ValueError(f"{name} has {booster.num_feature()} inputs and not {inputs}")
             boosters.append(booster)
         return cls(boosters)
 
 
-def forest_file(number: int) -> str:
+def forest_file(number: int, prefix: str = "") -> str:
     """The name of a forest's file."""
-    return f"forest_{number}.txt"
+    return f"{prefix}forest_{number}.txt"
 
 
 def lightgbm_library() -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
-
 from solution.config import RankerConfig, Run, needs_contexts
 from solution.device import free_memory
 from solution.exam import Exam
@@ -20,10 +18,13 @@ from solution.questions import Questions
 from solution.rankers.base import Ranker, predict_contexts
 from solution.rankers.families import check_models, make_ranker
 from solution.rankers.neural import NeuralRanker
-from solution.suggestions import suggest
+from solution.rankers.option_inputs import with_scores
+from solution.training.prepared import Prepared, inputs_of, prepare, require_same_inputs
 from solution.training.pretraining import PretrainingExams, pretrained, start_from
-from solution.training.run import Prepared, inputs_of, prepare, require_same_inputs, write_weights
-from solution.weights import FoldRecord, key_of_whole_folder, read_metrics
+from solution.training.run import write_weights
+from solution.training.scores import read_scores
+from solution.training.unwatched import trained_share, unwatched_settings
+from solution.weights import FoldRecord, key_of_whole_folder
 from solution.workdir import Workdir
 
 _TIMED = 32
@@ -47,45 +48,23 @@ def train_full(run: Run, questions: Questions, workdir: Workdir, seeds: int = 1)
             say(f"{config.name}: is not trained, and answers alike with or without --full")
             continue
         prepared.start = pretrained(config, run.retrieval, workdir, exams)
+        prepared.scores = read_scores(config, prepared.questions, prepared.folds, workdir)
         share = trained_share(config, run.ensemble.folds, workdir)
         for number in range(seeds):
             _train(config, run, prepared, workdir, number, share)
 
 
-def trained_share(config: RankerConfig, folds: int, workdir: Workdir) -> float:
-    """The share of the steps that the ranker is trained for, in (0, 1].
-
-    With `keep: best` it is the mean, over the folds, of the share at which the best MAP@3 was reached: there is
-    no fold here to watch.
-
-    Raises:
-        UserError: a fold that is needed has not been trained.
-    """
-    if not config.trains or config.training.keep != "best":
-        return 1.0
-    again = suggest("train_fold", "--all-folds", "--ranker", config.name)
-    remedy = f"With keep: best, the folds tell when to stop. Train them first: {again}"
-    shares = []
-    for fold in range(folds):
-        facts = read_metrics(workdir.fold_weights(config.name, fold), remedy)
-        # Written since this setting is known; a fold that went through all its steps has done as many as planned.
-        planned = facts.get("planned_steps", facts["steps"])
-        shares.append(facts.get("kept_step", planned) / max(planned, 1))
-    return round(float(np.mean(shares)), 4)
-
-
 def full_settings(config: RankerConfig, number: int) -> RankerConfig:
-    """The settings of the ranker's `number`-th training on all questions."""
-    # There is no fold to watch, and each time the draws are others.
-    training = config.training.model_copy(update={"evaluations_per_epoch": 0, "keep": "last", "patience": None})
-    return config.model_copy(update={"training": training, "seed": config.seed + 1000 * number})
+    """The settings of the ranker's `number`-th training on all questions: each time the draws are others."""
+    return unwatched_settings(config).model_copy(update={"seed": config.seed + 1000 * number})
 
 
 def _train(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir, number: int, share: float) -> None:
     """Train one ranker from one seed, and write its weights whole or not at all."""
     name, settings = config.name, full_settings(config, number)
-    reads = needs_contexts(config, run.retrieval)
-    exams = Exam.views(config, prepared.questions, prepared.contexts if reads else None)
+    exams = prepared.exams(config, run)
+    if prepared.scores is not None:
+        exams = with_scores(exams, prepared.scores.tables, prepared.questions.exists())
     folder, checkpoint = workdir.full_weights(name, number), workdir.full_checkpoint(name, number)
     logs = workdir.full_logs(name, number)
 
@@ -115,7 +94,7 @@ def _train(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir,
         "peak_memory_mib": peak.mib(),
         **facts,
     }
-    retrieval = run.retrieval.model_dump(mode="json") if reads else None
+    retrieval = run.retrieval.model_dump(mode="json") if needs_contexts(config, run.retrieval) else None
     record: FoldRecord = {"about": about, "config": config.model_dump(mode="json"), "retrieval": retrieval}
     write_weights(ranker, folder, logs, record, metrics, key)
     drop_checkpoint(checkpoint)

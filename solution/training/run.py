@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 
 from solution import oof
-from solution.config import ContextView, RankerConfig, Run, needs_contexts
+from solution.config import RankerConfig, Run, needs_contexts
 from solution.device import free_memory
 from solution.errors import UserError
-from solution.exam import Contexts, Exam, context_key, is_question
 from solution.files import atomic_folder, content_hash, sweep_leftovers
-from solution.folds import exam_folds, exam_with_folds_hash
 from solution.learning import distributed
 from solution.learning.checkpoint import drop_checkpoint
 from solution.learning.log import LOG, drop_log
@@ -29,40 +27,14 @@ from solution.questions import Questions
 from solution.rankers.alike import Alike, described
 from solution.rankers.base import Ranker, predict_contexts
 from solution.rankers.families import check_models, make_ranker
-from solution.retrieval.contexts.build import build_views
-from solution.retrieval.reranker.trained import Reranker
+from solution.rankers.option_inputs import with_scores
 from solution.training.merge import refuse_seen
-from solution.training.pretraining import Pretrained, PretrainingExams, pretrained, start_from
+from solution.training.nested import scores_without
+from solution.training.prepared import Prepared, inputs_of, prepare, require_same_inputs
+from solution.training.pretraining import PretrainingExams, pretrained, start_from
+from solution.training.scores import read_scores
 from solution.weights import FoldRecord, close_folder, key_of_whole_folder, write_metrics, write_record
 from solution.workdir import Workdir
-
-
-@dataclass
-class Prepared:
-    """All that the folds of an exam share."""
-
-    questions: Questions
-    folds: np.ndarray
-    contexts: dict[ContextView, Contexts] | None
-    """By their names in the rankers' setting `contexts`; None: no ranker reads any."""
-    start: Pretrained | None = None
-    """What the folds of the ranker at hand start from; None: the base model."""
-
-
-def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
-    """Folds and contexts of an exam; made once, read from disk afterwards.
-
-    Raises:
-        UserError: an answer is missing, or the folds or contexts cannot be made.
-    """
-    questions.require_answers("training")
-    folds = exam_folds(questions, run.ensemble, workdir.folds)
-    reading = [config for config in run.rankers if needs_contexts(config, run.retrieval)]
-    contexts = None
-    if reading:
-        views = [view for config in reading for view in config.contexts]
-        contexts = build_views(questions, run.retrieval, views, workdir.root)
-    return Prepared(questions, folds, contexts)
 
 
 def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequence[int]) -> None:
@@ -81,12 +53,16 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
     exams = PretrainingExams(run.retrieval, questions, workdir)
     exams.check(run.rankers)
     prepared = distributed.main_first(lambda: prepare(run, questions, workdir))
+    named = {name for config in run.rankers for name in config.signals_from}
     for config in run.rankers:
         start = pretrained(config, run.retrieval, workdir, exams)
+        scores = read_scores(config, questions, prepared.folds, workdir)
         alike: Alike = {}
         scored = 0
-        for fold in folds:
-            found = train_fold(config, run, replace(prepared, start=start), workdir, fold)
+        # A ranker that learns from its scores needs those of all folds; without training they cost no more than that.
+        everywhere = config.name in named and not config.folds_differ
+        for fold in range(run.ensemble.folds) if everywhere else folds:
+            found = train_fold(config, run, replace(prepared, start=start, scores=scores), workdir, fold)
             if found is not None:
                 alike |= found
                 scored += int((prepared.folds == fold).sum())
@@ -104,8 +80,6 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
         UserError: another process has other inputs, or the ranker cannot be trained (see `Ranker.fit`).
     """
     questions = prepared.questions
-    reads = needs_contexts(config, run.retrieval)
-    exams = Exam.views(config, questions, prepared.contexts if reads else None)
     place = _Place.of(workdir, config.name, fold)
 
     # What is trained already, from the same inputs and with the same settings, is kept.
@@ -115,6 +89,11 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     if distributed.from_main(lambda: _is_finished(place, about, key)):
         say(f"{config.name} fold {fold}: already trained, nothing has changed")
         return None
+
+    exams = prepared.exams(config, run)
+    if prepared.scores is not None:
+        tables = scores_without(prepared.scores, fold, run, prepared, workdir)
+        exams = with_scores(exams, tables, questions.exists())
 
     # The ranker learns from the other folds and answers this one, whose answers are hidden from it.
     inside = prepared.folds == fold  # bool [n]
@@ -135,7 +114,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
         return ranker.alike
     scored = questions.subset(inside)
     metrics = _metrics(probabilities, scored, clock, ranker) | facts
-    retrieval = run.retrieval.model_dump(mode="json") if reads else None
+    retrieval = run.retrieval.model_dump(mode="json") if needs_contexts(config, run.retrieval) else None
     record: FoldRecord = {"about": about, "config": config.model_dump(mode="json"), "retrieval": retrieval}
     write_weights(ranker, place.weights, place.logs, record, metrics, key)
     oof.write_oof(place.oof_part, scored, probabilities, about)
@@ -184,38 +163,6 @@ class _Clock:
     @property
     def scoring_seconds(self) -> float:
         return self._scored - self._trained
-
-
-def inputs_of(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir) -> dict[str, Any]:
-    """All that a fold's weights and OOF part depend on, beside the number of the fold."""
-    questions, contexts, reads = prepared.questions, prepared.contexts, needs_contexts(config, run.retrieval)
-    exam = Exam.views(config, questions, contexts if reads else None)[0]
-    keys = [contexts[view].key for view in config.contexts] if reads and contexts is not None else ["none"]
-    about = {
-        "ranker": config.name,
-        "family": config.family,
-        "role": config.role,
-        "folds": run.ensemble.folds,
-        "questions": exam_with_folds_hash(questions, prepared.folds),
-        "contexts": context_key(keys),
-        "config": config.hash(),
-        "retrieval": run.retrieval.hash() if reads else "none",
-        "wording": content_hash(sorted((id_, is_question(exam, row)) for row, id_ in enumerate(questions.ids))),
-    }
-    if reads and run.retrieval.source == "index" and run.retrieval.reranker is not None:
-        about["reranker"] = Reranker(run.retrieval.reranker, workdir.root).key
-    if prepared.start is not None:
-        about["pretrained"] = prepared.start.key
-    return about
-
-
-def require_same_inputs(key: str) -> None:
-    """Raise `UserError` where this process would train on other inputs than the first one."""
-    if distributed.from_main(lambda: key) != key:
-        raise UserError(
-            f"process {distributed.rank()} has other questions, contexts, folds or settings than the first: start all "
-            "with the same command, and with a --workdir and files that all machines share"
-        )
 
 
 def _is_finished(place: _Place, about: dict[str, Any], key: str) -> bool:
