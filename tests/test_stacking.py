@@ -31,6 +31,7 @@ from solution.inference.trained import TrainedRanker
 from solution.inference.turns import Answers, Recipes
 from solution.metrics import map_at_k
 from solution.oof import load_oof
+from solution.pipeline.plan import _with_rankers
 from solution.probabilities import masked_softmax
 from solution.questions import Questions
 from solution.rankers.families import make_ranker
@@ -61,6 +62,13 @@ def test_rankers_whose_scores_are_read_are_part_of_the_run_and_stand_first(confi
     assert [config.name for config in load_run(configs).rankers] == ["a", "b", "f"]
     assert [config.name for config in load_run(configs, ["f.signals_from=[]"]).rankers] == ["f", "a"]
     assert [config.name for config in load_run(configs, ranker="f").rankers] == ["f"]
+
+
+def test_a_ranker_that_is_left_out_of_a_plan_is_no_signal_either(configs: Path) -> None:
+    run = load_run(configs)
+    plan = _with_rankers(run, run.rankers[1:])  # without `a`; `b` is there for its scores alone
+    assert [(config.name, config.signals_from) for config in plan.rankers] == [("b", []), ("f", ["b"])]
+    assert plan.ensemble.rankers == ["f"]
 
 
 def test_wrong_names_are_told_together(configs: Path) -> None:
