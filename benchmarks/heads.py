@@ -95,7 +95,8 @@ def main() -> None:
 def variant(name: str) -> RankerConfig:
     """A variant's settings."""
     base, changes = VARIANTS[name]
-    typed = [(key.split("."), value) for key, value in {**changes, "name": name}.items()]
+    plain = {"likelihood_prior": "none"} if base == "smollm2" else {}
+    typed = [(key.split("."), value) for key, value in {**plain, **changes, "name": name}.items()]
     return RankerConfig.model_validate(apply_overrides(_yaml(base), typed))
 
 

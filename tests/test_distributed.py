@@ -49,6 +49,7 @@ def exam(tmp_path_factory) -> Path:
             rows.writerow([id_, questions.prompts[row], *options, "ABCD"[questions.answers[row]], "moon rain " * row])
     shared = {"precision": "float32", "passages": 1, "max_tokens": 60, "predict_tokens_per_batch": 100}
     causal = {**shared, "family": "causal", "model": str(llama(folder / "llama")), "head": "both"}
+    causal |= {"likelihood_prior": "question"}
     causal |= {"lora": {**LORA, "target_modules": "all-linear"}, "training": TRAINING}
     encoder = {**shared, "family": "multiple_choice", "model": str(bert(folder / "bert"))}
     training = {**TRAINING, "keep": "best", "patience": 9, "ema_decay": 0.9, "awp": {"rate": 0.05}}

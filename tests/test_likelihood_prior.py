@@ -19,6 +19,7 @@ from solution.errors import UserError
 from solution.exam import ContextPassage, Exam
 from solution.rankers.families import make_ranker
 from solution.rankers.generative import EncodedOptions
+from solution.training.merge import _checked_settings
 
 torch.set_num_threads(1)
 
@@ -85,7 +86,8 @@ def alone(ranker: Any, prefix: list[int], option: list[int]) -> tuple[torch.Tens
     ],
 )
 def test_the_difference_of_two_passes(tiny, tmp_path, model, prior):
-    """Scores and gradients of a batch are those of every option read twice as a sequence by itself."""
+    """Scores and gradients of a batch are those of every option read twice as a sequence by itself: by the ranker's
+    model, and behind the prior's text by the model before training."""
     ranker = ranker_of(tiny, model, tmp_path, head="both", likelihood_prior=prior)
     exam = exam_of_all_kinds()
     items = encoded(ranker, exam)
@@ -97,7 +99,8 @@ def test_the_difference_of_two_passes(tiny, tmp_path, model, prior):
         row = []
         for option in item.options:
             likelihood, last = alone(ranker, item.prefix, option)
-            before, _ = alone(ranker, item.prior, option)
+            with torch.no_grad(), ranker.model.disable_adapter():
+                before, _ = alone(ranker, item.prior, option)
             score = head.log_scale.exp() * likelihood - head.prior_log_scale.exp() * before
             row.append(score + last @ head.score_weight)
         wanted.append(torch.cat(row))
@@ -172,6 +175,7 @@ def test_trains_saves_and_loads(tiny, tmp_path, model, head):
     before = ranker.predict(exam)
     ranker.fit(exam.subset(range(8)), exam.subset(range(8, 12)), tmp_path / "checkpoint")
     assert float(ranker.head.prior_log_scale.detach().abs()) > 1e-4
+    assert all(parameter.requires_grad for name, parameter in ranker.model.named_parameters() if "lora_" in name)
     after = ranker.predict(exam)
     assert np.abs(after - before).max() > 1e-3
     ranker.save(tmp_path)
@@ -198,6 +202,8 @@ def test_the_length_of_a_question_counts_both_passes(tiny, tmp_path):
             {"likelihood_prior": "option", "head": "both", "prompt": {"without_context": "Q: {question} "}},
             "ends with {question}: add a text",
         ),
+        ({"likelihood_prior": "option", "head": "both", "lora": None}, "with lora: null .* is overwritten: set lora"),
+        ({"likelihood_prior": "option", "head": "both", "lora": {"bias": "all"}}, "set lora with bias none"),
         ({"family": "multiple_choice", "likelihood_prior": "option"}, "is a setting of causal and seq2seq rankers"),
     ],
 )
@@ -214,3 +220,11 @@ def test_the_hash_changes_only_where_a_prior_is_taken_out():
     )
     assert "likelihood_prior" not in plain.hashed_values()
     assert plain.hash() == none.hash() != option.hash()
+
+
+def test_such_a_ranker_is_not_merged(tmp_path):
+    """The model before training is a part of it."""
+    values = {"name": "x", "family": "causal", "model": "x", "head": "both"}
+    assert _checked_settings("x", values, tmp_path).lora is not None
+    with pytest.raises(UserError, match="likelihood_prior.*can be used as it is"):
+        _checked_settings("x", {**values, "likelihood_prior": "question"}, tmp_path)

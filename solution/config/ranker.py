@@ -65,7 +65,9 @@ class RankerConfig(Settings):
     """What is taken out of an option's log-likelihood, so that a text that is likely anywhere gains nothing by it.
     `option`: its log-likelihood behind the end of the prompt alone ("Answer:"; the domain-conditional PMI of Holtzman
     et al. 2021); `question`: that behind the question without its context, or as `option` where there is no context.
-    Each option is then read twice, and the context once."""
+    The likelihood that is taken out is that of the model before training, and has no gradient: a model that could
+    change both could lower its loss by making wrong options likely where it has no context. Each option is read
+    twice, the context once."""
     head_others: bool = False
     """Let the trained head of an option see the mean state of the other options too."""
     show_options: bool = False
@@ -202,6 +204,11 @@ class RankerConfig(Settings):
             return
         if self.head == "last_token":
             raise ValueError("likelihood_prior needs a likelihood: set head to likelihood, both or letters")
+        if self.trains and (self.lora is None or self.lora.bias != "none"):
+            raise ValueError(
+                "likelihood_prior takes out what the model before training finds likely, and with lora: null or "
+                "lora.bias that model is overwritten: set lora with bias none, or likelihood_prior to none"
+            )
         if self.likelihood_prior == "question" and self.passages == 0:
             raise ValueError(
                 "likelihood_prior: question compares with and without a context, and passages is 0: set passages to at "

@@ -93,7 +93,9 @@ class CausalRanker(GenerativeRanker):
 
     def _option_scores(self, one: ScoringPass) -> torch.Tensor:
         inputs = self._packed(one.items) if self.packs else self._unpacked(one.items)
-        return self._head_scores(one, inputs["input_ids"], self.backbone(**inputs).last_hidden_state)
+        with self._weights(one.prior):
+            states = self.backbone(**inputs).last_hidden_state
+        return self._head_scores(one, inputs["input_ids"], states)
 
     @property
     def packs(self) -> bool:
@@ -140,7 +142,8 @@ class CausalRanker(GenerativeRanker):
         places = option_places(one.items, self.packs)
         head = self.head
         assert isinstance(head, ScoreHead)
-        likelihood = self._likelihood(states, ids, places) if head.needs_likelihood else None
+        with self._weights(one.prior):
+            likelihood = self._likelihood(states, ids, places) if head.needs_likelihood else None
         if one.prior:
             assert likelihood is not None
             return head.taken_out(likelihood)

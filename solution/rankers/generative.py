@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,8 +89,8 @@ class Example:
 class ScoreHead(nn.Module):
     """One score an option: a linear map of its last token's state, its mean log-likelihood, or their sum.
 
-    With `prior` a second log-likelihood, behind a text without the question or its context, is taken out. Both
-    log-likelihoods have a learnt scale; at the start both are 1, and the score is the difference.
+    With `prior` a second log-likelihood, that of the model before training behind a text without the question or its
+    context, is taken out. Both log-likelihoods have a learnt scale, 1 at the start.
 
     With `others` a small hidden layer adds what the state says beside the mean state of the question's
     other options (the winners of the Kaggle exam fed their heads such a mean). It is not linear on purpose:
@@ -219,6 +220,23 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
         """See `NeuralRanker.encoded_scores`."""
         passes = self._passes(items)
         return spread(summed([self._option_scores(one) for one in passes], passes), items)
+
+    @contextmanager
+    def _weights(self, prior: bool) -> Iterator[None]:
+        """While it lasts the model is the one that a `ScoringPass` is of: for a prior that before training, with LoRA
+        switched off, and without gradients."""
+        if not prior:
+            yield
+            return
+        adapted = self.model.base_model if hasattr(self.model, "peft_config") else None
+        if adapted is not None:
+            adapted.disable_adapter_layers()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            if adapted is not None:
+                adapted.enable_adapter_layers()
 
     def _passes(self, items: Sequence[EncodedOptions]) -> list[ScoringPass]:
         """The passes of a batch through the model: the options behind their questions, and behind the prior's text.

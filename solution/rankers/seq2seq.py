@@ -39,7 +39,8 @@ class Seq2SeqRanker(GenerativeRanker):
         prefix = pad_rows([item.prefix for item in items], pad, device)  # [b, prefix tokens]
         lengths = torch.tensor([len(item.prefix) for item in items], device=device)
         mask = (torch.arange(prefix.shape[1], device=device) < lengths[:, None]).long()
-        encoded = model.get_encoder()(input_ids=prefix, attention_mask=mask).last_hidden_state
+        with self._weights(one.prior):
+            encoded = model.get_encoder()(input_ids=prefix, attention_mask=mask).last_hidden_state
 
         # The decoder scores every option against the states of its question; it reads each shifted by one token, so
         # that at every place the token to predict is unseen.
@@ -49,13 +50,14 @@ class Seq2SeqRanker(GenerativeRanker):
         is_token = torch.arange(labels.shape[1], device=device) < option_lengths[:, None]
         start = model.config.decoder_start_token_id
         shifted = torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
-        output = model(
-            encoder_outputs=(encoded[owners],),
-            attention_mask=mask[owners],
-            decoder_input_ids=shifted,
-            output_hidden_states=True,
-            use_cache=False,
-        )
+        with self._weights(one.prior):
+            output = model(
+                encoder_outputs=(encoded[owners],),
+                attention_mask=mask[owners],
+                decoder_input_ids=shifted,
+                output_hidden_states=True,
+                use_cache=False,
+            )
 
         # The head's score of an option: from its last token's state, its mean log-likelihood, or both.
         head = self.head

@@ -180,15 +180,19 @@ class StreamedCausalRanker(CausalRanker):
         show = self._shown_by_layer(sum(map(len, batches)), len(packed) * len(layers), advance)
         for stage in self.stages.in_turn(with_output=head.needs_likelihood):
             if stage == 0:  # the embedding
-                passes = [self._begin(part.items, layers, home) for part in packed]
+                for part in packed:
+                    with self._weights(part.prior):
+                        passes.append(self._begin(part.items, layers, home))
             elif stage <= len(layers):
-                for one in passes:
-                    self._pass(layers[stage - 1], stage - 1, one, home)
+                for part, one in zip(packed, passes, strict=True):
+                    with self._weights(part.prior):
+                        self._pass(layers[stage - 1], stage - 1, one, home)
                     show()
             else:  # the output layer
                 for part, one in zip(packed, passes, strict=True):
                     with self.device.autocast():
-                        states = self.backbone.norm(one.states.to(self.device.torch))
+                        with self._weights(part.prior):
+                            states = self.backbone.norm(one.states.to(self.device.torch))
                         values.append(self._head_scores(part, one.ids, states))
 
         # The values of a batch's passes together, as one table: [b, max_options].

@@ -102,6 +102,11 @@ def _checked_settings(name: str, values: dict[str, Any], folder: Path) -> Ranker
             f"the ranker {name} was trained without lora: its whole weights are in {folder / 'model.safetensors'}, "
             "and there is nothing to merge"
         )
+    if config.likelihood_prior != "none":
+        raise UserError(
+            f"the ranker {name} takes out what its model finds likely without the adapter (likelihood_prior), and a "
+            f"merged model is none without it. The adapter in {folder} can be used as it is."
+        )
     return config
 
 
