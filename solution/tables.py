@@ -120,7 +120,7 @@ def decode(data: bytes, source: str, encoding: str | None = None) -> str:
     if data.startswith(_ZIP):
         raise UserError(f"{source} is a zip archive or an Excel file. Unpack it, or let its name end in .xlsx or .zip.")
     if encoding is None:
-        encoding = next((name for name, marks in _OTHER_MARKS.items() if data.startswith(marks)), "utf-8-sig")
+        encoding = marked_encoding(data) or "utf-8-sig"
     try:
         return data.decode(encoding).removeprefix("\ufeff")
     except LookupError:
@@ -131,7 +131,7 @@ def decode(data: bytes, source: str, encoding: str | None = None) -> str:
         name = "UTF-8" if encoding == "utf-8-sig" else encoding
         raise UserError(
             f"{source} is not {name}: line {line}, byte 0x{error.object[error.start]:02x}. "
-            + (_advice(data) if encoding == "utf-8-sig" else "Name another --encoding.")
+            + (encoding_advice(data) if encoding == "utf-8-sig" else "Name another --encoding.")
         ) from None
 
 
@@ -140,13 +140,22 @@ _OTHER_ENCODINGS = ("cp1251", "koi8_r", "cp1253", "gb18030", "big5", "cp932", "e
 _TITLES = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman"}
 
 
-def _advice(data: bytes) -> str:
-    """The likely encodings of a text that is not UTF-8, with a line as it would read in each."""
+def marked_encoding(data: bytes) -> str | None:
+    """UTF-16 or UTF-32, where a byte-order mark says so."""
+    return next((name for name, marks in _OTHER_MARKS.items() if data.startswith(marks)), None)
+
+
+def encoding_advice(data: bytes, option: str = "--encoding ") -> str:
+    """The likely encodings of a text that is not UTF-8, with a line as it would read in each.
+
+    Args:
+        option: what the user writes in front of the encoding's name.
+    """
     from charset_normalizer import from_bytes
 
     if b"\0" in data[:4]:
         name = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
-        return f"It looks like UTF-16 without a byte-order mark: --encoding {name} reads it."
+        return f"It looks like UTF-16 without a byte-order mark: {option}{name} reads it."
     # Only what tells them apart: the lines that are not UTF-8.
     lines = [line for line in re.split(rb"[\r\n]+", data) if not _is_utf8(line)]
     sample = b"\n".join(lines[:2000])
@@ -160,7 +169,7 @@ def _advice(data: bytes) -> str:
     shortest = min(lines, key=len)
     shows = [
         f"as {_TITLES.get(name, name)} a line reads {shown(shortest.decode(name, 'replace').strip(), 100)!r} "
-        f"(--encoding {name})"
+        f"({option}{name})"
         for name in dict.fromkeys(likely)
     ]
     return "It may be of another encoding: " + "; ".join(shows[:2]) + ". Choose the one that reads right."

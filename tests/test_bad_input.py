@@ -34,7 +34,8 @@ from solution.errors import UserError
 from solution.inference.outputs import write_probabilities, write_ranked, write_submission
 from solution.oof import load_oof, write_oof
 from solution.questions import LETTERS, Questions, read_questions
-from solution.retrieval.corpus import corpus_fingerprint, read_corpus
+from solution.retrieval.corpus import read_corpus
+from solution.retrieval.sources import corpus_fingerprint
 from solution.tables import cell_text
 from solution.workdir import Workdir
 

@@ -15,8 +15,9 @@ import pytest
 
 from solution.errors import UserError
 from solution.exam import passage_text
-from solution.retrieval.corpus import Document, corpus_fingerprint, read_corpus
+from solution.retrieval.corpus import Document, read_corpus
 from solution.retrieval.passages import Passage, split_passages
+from solution.retrieval.sources import corpus_fingerprint
 
 ROWS = [
     {"id": "a", "title": "Water", "section": "Ice", "text": 'Ice melts at 273.15 K,\n"exactly" so.'},
@@ -85,8 +86,10 @@ def test_a_big_csv_is_read_line_by_line(tmp_path):
 BAD = {
     "latin1.csv": ("text\nfine\nna\xefve\n".encode("latin1"), "not UTF-8.*latin1.csv, line 3, byte 0xef"),
     "cut.csv.gz": (gzip.compress(b"text\n" + bytes(range(32, 127)) * 999)[:-20], "not a whole gzip file.*cut.csv.gz"),
-    "no.csv.gz": (b"text\nplain\n", "not a whole gzip file"),
-    "column.csv": (b"id,title\n1,x\n", "column.csv, line 1: no column text or passage.*it has id, title"),
+    "column.csv": (
+        b"id,title\n1,x\n",
+        "column.csv, line 1: no column text, passage, .* or page_content; it has id, title",
+    ),
     "twice.csv": (b"text,text\nx,y\n", "column 'text' more than once"),
     "cells.csv": (b"id,text\n1,a\n2,b,c\n", "cells.csv, line 3: 3 cells for 2 columns"),
     "quote.csv": (b'id,text\n1,"a\n', "quote.csv, line 2: not a CSV file"),

@@ -14,9 +14,10 @@ import pytest
 
 from solution.errors import UserError
 from solution.retrieval.articles import ArticleRules, clean, sections
-from solution.retrieval.corpus import Document, Seen, corpus_fingerprint, read_corpus
+from solution.retrieval.corpus import Document, Seen, read_corpus
 from solution.retrieval.duplicates import Duplicates
 from solution.retrieval.passages import Passage, split_passages
+from solution.retrieval.sources import corpus_fingerprint
 
 PROSE = "Water is a molecule of two hydrogen atoms and one oxygen atom; it boils at 373.15 K at one bar of pressure."
 URL = "https://en.wikipedia.org/wiki/"
@@ -87,8 +88,12 @@ def test_a_folder_of_wikiextractor(tmp_path):
         row = {"id": f"{folder}{name}", "revid": "1", "url": f"{URL}?curid=1", "title": name, "text": PROSE}
         (tmp_path / folder / name).write_bytes(pack((json.dumps(row) + "\n").encode()))
     assert [d.id for d in read(tmp_path)[0]] == ["AAwiki_00", "AAwiki_01.gz", "ABwiki_00.bz2"]
-    (tmp_path / "AB" / "wiki_01").write_text('<doc id="1" url="" title="x">\nx\n</doc>\n')
-    with pytest.raises(UserError, match="wiki_01 is WikiExtractor's output of <doc> elements; run .* --json"):
+    (tmp_path / "AB" / "wiki_01").write_text(
+        f'<doc id="9" url="{URL}?curid=9" title="A &amp; B">\nA & B\n\n{PROSE} 1 &lt; 2\n</doc>\n\n'
+    )
+    assert read(tmp_path)[0][-1] == Document("9", "A & B", f"{PROSE} 1 < 2")
+    (tmp_path / "AB" / "wiki_01").write_text('<doc id="9" url="" title="x">\nx\n')
+    with pytest.raises(UserError, match="wiki_01 ends within the article of line 1"):
         read(tmp_path)
 
 
@@ -138,14 +143,14 @@ WHOLE = cirrus_lines({"title": "x", "text": PROSE}).encode()
 BAD = {
     "cut.json.gz": (gzip.compress(WHOLE)[:-20], "not a whole gzip"),
     "cut.json.bz2": (bz2.compress(WHOLE)[:-20], "not a whole bzip2 file"),
-    "bad.json.bz2": (b"no bzip2 at all", "not a whole bzip2 file"),
+    "bad.json.bz2": (b"no bzip2 at all", "bad.json.bz2: unknown file type '.json'"),
     "half.json": (WHOLE + b'{"index": {"_id": "3"}}\n', "after the action line 3, with"),
     "odd.json": (WHOLE + b'{"text": "x"}\n', "odd.json, line 3: an action line .* expected"),
     "broken.json": (WHOLE + b'{"index"', "broken.json, line 3 is not JSON"),
     "latin1.json": (WHOLE + b'{"\xef', "not UTF-8: .*latin1.json, line 3, byte 0xef"),
     "latin1.md": (b"# x\n\xef\n", "not UTF-8: .*latin1.md, line 2"),
     "long.jsonl": (b'{"text": "' + b"x" * (1 << 25), "line 1 is longer than 32 MiB"),
-    "stubs.json": (cirrus_lines({"text": "Short."}).encode(), "holds no text that the rules keep"),
+    "talk.json": (cirrus_lines({"text": PROSE, "namespace": 1}).encode(), "that the rules keep .left out: 1 x talk"),
 }
 
 

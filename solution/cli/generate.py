@@ -17,7 +17,8 @@ from solution.generation.stored import no_question
 from solution.progress import say
 from solution.questions import MAX_OPTIONS, MIN_OPTIONS, Questions, read_questions, write_questions
 from solution.retrieval.articles import article_rules
-from solution.retrieval.corpus import corpus_files, read_corpus
+from solution.retrieval.corpus import read_corpus
+from solution.retrieval.sources import corpus_files
 
 
 # More than seven parameters: each is an option of the command line.
@@ -48,7 +49,7 @@ def generate(
     sources = [*corpus_files(retrieval.corpus).values(), *([without] if without else [])]
     form = _check_output(output, sources)
     old = read_questions(without) if without is not None else None
-    documents = read_corpus(retrieval.corpus, article_rules(retrieval))
+    documents = read_corpus(retrieval.corpus, article_rules(retrieval), encoding=retrieval.encoding)
     exam = generate_exam(documents, Wish(count, options, chosen, seed, old))
     _check_count(exam, count, at_most, retrieval.corpus)
     write_questions(output, exam, form)

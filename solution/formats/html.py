@@ -59,7 +59,7 @@ def plain_text(text: str) -> str:
         if not is_html(text):
             break
         had_tags = _has_tags(text)
-        parser = _Text()
+        parser = TextCollector()
         parser.feed(_NO_TAG.sub("&lt;", text))
         parser.close()
         text = parser.result()
@@ -83,7 +83,7 @@ def clean_options(texts: Sequence[str]) -> list[str]:
     return plain
 
 
-class _Text(HTMLParser):
+class TextCollector(HTMLParser):
     """Collects the text; `_open` holds the parts of the scripts that are open, the whole text at its bottom."""
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class _Text(HTMLParser):
             self._put(re.sub(r"[\r\n\t]+", " ", data))
 
     def _close_math(self) -> None:
-        text = _formula(*self._math.pop())
+        text = formula(*self._math.pop())
         if self._math:
             self._math[-1][1].append(text)
         else:
@@ -150,10 +150,10 @@ class _Text(HTMLParser):
     def _close(self, tag: str) -> None:
         if self._open[-1][0] == tag and len(self._open) > 1:
             _, parts = self._open.pop()
-            self._put(_script("".join(parts), tag))
+            self._put(script("".join(parts), tag))
 
 
-def _script(text: str, tag: str) -> str:
+def script(text: str, tag: str) -> str:
     """A sub- or superscript in characters; `^(...)` or `_(...)` where one of them is none."""
     characters = _SUPERSCRIPTS if tag == "sup" else _SUBSCRIPTS
     text = text.strip()
@@ -162,16 +162,16 @@ def _script(text: str, tag: str) -> str:
     return ("^" if tag == "sup" else "_") + (text if len(text) == 1 else f"({text})")
 
 
-def _formula(tag: str, parts: list[str]) -> str:
+def formula(tag: str, parts: list[str]) -> str:
     """An element of MathML in characters: powers, indexes, roots and fractions must not be lost."""
     if tag in ("msup", "msub") and len(parts) == 2:
-        return parts[0] + _script(parts[1], tag[1:])
+        return parts[0] + script(parts[1], tag[1:])
     if tag == "msubsup" and len(parts) == 3:
-        return parts[0] + _script(parts[1], "sub") + _script(parts[2], "sup")
+        return parts[0] + script(parts[1], "sub") + script(parts[2], "sup")
     if tag == "mfrac" and len(parts) == 2:
         return "/".join(part if len(part) == 1 or part.isalnum() else f"({part})" for part in parts)
     if tag == "mroot" and len(parts) == 2:
-        return f"{_script(parts[1], 'sup')}√({parts[0]})"
+        return f"{script(parts[1], 'sup')}√({parts[0]})"
     text = "".join(parts).strip() if tag != "math" else " ".join("".join(parts).split())
     if tag == "mo" and text in ("=", "<", ">", "≤", "≥", "≠", "≈", "+", "-", "−", "×", "→"):
         return f" {text} "

@@ -70,7 +70,7 @@ def read_csv(data: bytes, source: Source) -> Table:
     separator = None
     if said := _SEP_LINE.match(text):
         separator, text = said[1], "\n" + text[said.end() :]
-    separator = separator or _separator(text)
+    separator = separator or likely_separator(re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0])
     form = f"CSV with {_SEPARATORS.get(separator, repr(separator))}"
     # Written by hand: `Which gas?, "argon, dry", "helium"`. Where that does not fit, a quote is a character.
     for skips in (True, False) if re.search(re.escape(separator) + ' +"', text) else (False,):
@@ -84,9 +84,8 @@ def read_csv(data: bytes, source: Source) -> Table:
     raise AssertionError("unreachable")
 
 
-def _separator(text: str) -> str:
-    """The mark that parts the first line into the most cells; a comma where none does."""
-    head = re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0]
+def likely_separator(head: str) -> str:
+    """The mark that parts a table's first line into the most cells; a comma where none does."""
 
     def cells(mark: str) -> int:
         try:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from html.entities import html5
+from typing import BinaryIO
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 from xml.sax.saxutils import escape
@@ -21,30 +25,51 @@ def parse(data: bytes, source: str) -> Element:
         UserError: not XML, or it declares entities.
     """
     builder = TreeBuilder()
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        builder.start(local(tag), {local(name): value for name, value in attributes.items()})
+
+    def end(tag: str) -> None:
+        builder.end(local(tag))
+
+    with _told(source):
+        try:
+            _parser(source, start, end, builder.data).Parse(data, True)
+        except expat.ExpatError as error:
+            if error.code != expat.errors.codes[expat.errors.XML_ERROR_UNDEFINED_ENTITY]:
+                raise
+            known = _HTML_ENTITY.sub(_numbered, data)
+            if known == data:
+                raise
+            return parse(known, source)  # XML itself has no &nbsp;
+    return builder.close()
+
+
+def _parser(
+    source: str, start: Callable[[str, dict[str, str]], None], end: Callable[[str], None], data: Callable[[str], None]
+) -> expat.XMLParserType:
+    """A parser that refuses entities of the file's own."""
     parser = expat.ParserCreate()
     parser.buffer_text = True
 
     def refuse(name: str, *_: object) -> None:
         raise UserError(f"{source} declares the XML entity {name!r}, which is not read: write the text itself")
 
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        builder.start(local(tag), {local(name): value for name, value in attributes.items()})
-
     parser.StartElementHandler = start
-    parser.EndElementHandler = lambda tag: builder.end(local(tag)) and None
-    parser.CharacterDataHandler = builder.data
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = data
     parser.EntityDeclHandler = refuse
+    return parser
+
+
+@contextlib.contextmanager
+def _told(source: str) -> Iterator[None]:
     try:
-        parser.Parse(data, True)
+        yield
     except expat.ExpatError as error:
-        if error.code == expat.errors.codes[expat.errors.XML_ERROR_UNDEFINED_ENTITY]:
-            known = _HTML_ENTITY.sub(_numbered, data)
-            if known != data:  # XML itself has no &nbsp;
-                return parse(known, source)
         raise UserError(f"{source} is not whole XML ({error})") from None
     except (ValueError, LookupError, RecursionError) as error:
         raise UserError(f"{source} cannot be read as XML ({error})") from None
-    return builder.close()
 
 
 # Within CDATA an entity is text.
@@ -96,3 +121,37 @@ def xml_text(text: str) -> str:
         )
     # A reader of XML makes a line feed of a carriage return that is not written as a number.
     return escape(text, {"\r": "&#13;"})
+
+
+def elements(stream: BinaryIO, source: str, parents: AbstractSet[str]) -> Iterator[Element]:
+    """The children of all elements with these names, each when it is whole, and then those elements without them.
+
+    What was given is dropped, so that memory does not grow with the file.
+
+    Raises:
+        UserError: while reading: not XML, or it declares entities.
+    """
+    builder = TreeBuilder()
+    opened: list[Element] = []
+    whole: list[Element] = []
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        opened.append(builder.start(local(tag), {local(name): value for name, value in attributes.items()}))
+
+    def end(tag: str) -> None:
+        element = builder.end(local(tag))
+        opened.pop()
+        if element.tag in parents or (opened and opened[-1].tag in parents):
+            whole.append(element)
+            if opened:
+                del opened[-1][-1]
+
+    parser = _parser(source, start, end, builder.data)
+    while True:
+        block = stream.read(1 << 16)
+        with _told(source):
+            parser.Parse(block, not block)
+        yield from whole
+        whole.clear()
+        if not block:
+            return

@@ -18,7 +18,7 @@ from solution.inference.turns import Answers
 from solution.inference.wire import Event, QuestionsRecord, RetrieveJob, json_cell, questions_record
 from solution.retrieval.contexts.build import open_views
 from solution.retrieval.contexts.cache import is_stored
-from solution.retrieval.corpus import FileHash
+from solution.retrieval.sources import FileHash
 from solution.suggestions import running_arguments
 from solution.workdir import Workdir
 

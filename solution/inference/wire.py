@@ -11,7 +11,7 @@ from solution.config import ContextView
 from solution.exam import ContextPassage, Exam, is_question
 from solution.questions import Questions
 from solution.rankers.alike import Alike
-from solution.retrieval.corpus import FileHash
+from solution.retrieval.sources import FileHash
 
 # --- questions and exams -------------------------------------------------------------------
 

@@ -31,9 +31,9 @@ from solution.inference.wire import AnswerJob, Event, RetrieveJob, read_exam_rec
 from solution.rankers.base import Ranker, predict_part
 from solution.rankers.families import make_ranker
 from solution.retrieval.contexts.build import build_views
-from solution.retrieval.corpus import known_hashes, take_hashes
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.reranker.trained import Reranker
+from solution.retrieval.sources import known_hashes, take_hashes
 from solution.suggestions import running_command
 
 Tell = Callable[[Event], None]

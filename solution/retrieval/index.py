@@ -125,7 +125,7 @@ def build_index(
         shutil.rmtree(shards, ignore_errors=True)  # of a run that was killed at its end
         return _open(place, config, embedder)
     assert place.source is not None, "an index that was found by the corpus's name is built"
-    look_at_corpus(config.corpus)
+    look_at_corpus(config.corpus, config.encoding)
     sweep_leftovers(place.folder.parent, place.folder.name)
     whole = same_source(place, DENSE, vector_settings(config), workdir)
     if whole is not None:

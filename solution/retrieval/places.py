@@ -12,9 +12,10 @@ from solution.config import SIGNALS, ContextView, RetrievalConfig
 from solution.errors import UserError
 from solution.files import MANIFEST, content_hash, read_json, read_manifest
 from solution.retrieval.approximate import build_settings
-from solution.retrieval.corpus import corpus_fingerprint, look_at_corpus
+from solution.retrieval.corpus import look_at_corpus
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.prefixes import Prefixes, warn_of_unset
+from solution.retrieval.sources import corpus_fingerprint
 from solution.suggestions import suggest
 
 # Another version makes another index.
@@ -36,6 +37,8 @@ def cutting_settings(config: RetrievalConfig) -> dict[str, Any]:
     }
     if config.duplicates == "near":
         settings["near_duplicate"] = config.near_duplicate
+    if config.encoding is not None:
+        settings["encoding"] = config.encoding
     return settings
 
 
@@ -127,7 +130,7 @@ def find_embedder(config: RetrievalConfig, workdir: Path) -> Embedder:
         problems = [str(error)]
     if not DENSE.folders(workdir):
         try:
-            look_at_corpus(config.corpus)
+            look_at_corpus(config.corpus, config.encoding)
         except UserError as error:
             problems.append(str(error))
     raise UserError.join(problems, "no index can be made")
@@ -142,7 +145,7 @@ def place_to_build(kind: IndexKind, config: RetrievalConfig, workdir: Path, embe
     Raises:
         UserError: no corpus is set, or it cannot be read.
     """
-    return _place(kind, config, workdir, embedder, corpus_fingerprint(config.corpus))
+    return _place(kind, config, workdir, embedder, corpus_fingerprint(config.corpus, config.encoding))
 
 
 def locate(kind: IndexKind, config: RetrievalConfig, workdir: Path, embedder: Embedder) -> IndexPlace:
@@ -153,7 +156,7 @@ def locate(kind: IndexKind, config: RetrievalConfig, workdir: Path, embedder: Em
             or there is no index at all and the corpus is not usable.
     """
     try:
-        corpus = corpus_fingerprint(config.corpus)
+        corpus = corpus_fingerprint(config.corpus, config.encoding)
     except UserError as error:
         if not config.corpus.strip():
             raise
@@ -212,7 +215,7 @@ def remedy_of(folder: Path) -> str:
 def _place(kind: IndexKind, config: RetrievalConfig, workdir: Path, embedder: Embedder, corpus: str) -> IndexPlace:
     if not kind.folders(workdir):
         # One will be built. A wrong corpus is refused before a hub's embedder is loaded for its fingerprint.
-        look_at_corpus(config.corpus)
+        look_at_corpus(config.corpus, config.encoding)
     source = {
         "corpus": {"name": Path(config.corpus).name, "fingerprint": corpus},
         "embedder": {"name": Path(embedder.spec).name, "fingerprint": embedder.fingerprint},

@@ -72,7 +72,7 @@ def write_passages(config: RetrievalConfig, embedder: Embedder, path: Path) -> N
 
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])
     dropped: Counter[str] = Counter()
-    documents = read_corpus(config.corpus, article_rules(config), dropped)
+    documents = read_corpus(config.corpus, article_rules(config), dropped, config.encoding)
     passages = split_passages(documents, embedder.tokenizer, config.passage_tokens, config.passage_overlap)
     waiting: list[Passage] = []
     with (

@@ -1,0 +1,1 @@
+"""The forms of corpus files, each read as a stream of rows."""
