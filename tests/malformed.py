@@ -124,7 +124,7 @@ def two_members(data: bytes, draw: random.Random) -> bytes:
 
 WHOLE = None
 PLACE = r"(line|row) \d"
-# What a reader of questions and of answers knows, and that of a corpus refuses.
+# What every reader knows, as other programs write it.
 UNDERSTOOD = {"UTF-16", "UTF-32", "semicolons", "tabs", "a line in front of the header"}
 # name -> endings, the file's last ending, change, what is said (WHOLE: the content is that of the good file)
 DAMAGES: dict[str, tuple[tuple[str, ...], str, Bytes, str | None]] = {
@@ -192,7 +192,7 @@ def damaged(draw: random.Random) -> Iterator[Case]:
                 if kind == "corpus" and name == "a column without name":
                     continue  # a corpus needs no ids
                 data = change(encode(rows, ending), draw)
-                if kind != "corpus" and name in UNDERSTOOD:
+                if name in UNDERSTOOD:
                     said = WHOLE
                 if (kind, name) == ("questions", "a column without name"):
                     said = WHOLE

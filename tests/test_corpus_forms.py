@@ -175,6 +175,10 @@ def test_html_without_its_frame(tmp_path):
     main = "<main><article><header><h1>A</h1></header>Text.</article></main>"
     (tmp_path / "p.html").write_text(f"<html><body><div>Frame</div>{main}After.</body></html>")
     assert read(tmp_path / "p.html") == [Document("p.html", "A", "Text.")]
+    (tmp_path / "p.html").write_text("<html><p hidden>no<p>Yes.<div class=menu>Never closed.")
+    assert read(tmp_path / "p.html") == [Document("p.html", "p", "Yes.")]
+    (tmp_path / "p.html").write_text("<html><body><div class=menu>Never closed.<script>no</script>")
+    assert read(tmp_path / "p.html") == [Document("p.html", "p", "Never closed.")]
     (tmp_path / "p.html").rename(tmp_path / "p.csv")
     with pytest.raises(UserError, match="p.csv is a page of HTML, though its name says .csv"):
         read(tmp_path / "p.csv")
@@ -208,8 +212,8 @@ def test_pdf(tmp_path):
     (tmp_path / "b.pdf").write_bytes(documents.pdf(BOOK, "On heat", {"First": 0, "Second": 2}))
     assert read(tmp_path / "b.pdf") == [
         Document("b.pdf/p1", "On heat > First > page 1", "Heat is energy in transfer between bodies of different "
-                 "temperatures. It was long thought to be a fluid called caloric, a well-known error.\nA new paragraph goes "
-                 "on to the end of the page and on to the next one."),
+                 "temperatures. It was long thought to be a fluid called caloric, a well-known error.\nA new "
+                 "paragraph goes on to the end of the page and on to the next one."),
         Document("b.pdf/p2", "On heat > First > page 2", "Water boils at 373.15 K. The well-known law forbids a "
                  "machine that only turns heat into work."),
         Document("b.pdf/p4", "On heat > Second > page 4", "Last page."),

@@ -62,6 +62,11 @@ def is_wiki_url(url: Any) -> bool:
     return isinstance(url, str) and _WIKI_URL.match(url) is not None
 
 
+def is_redirect(text: str) -> bool:
+    """Whether an article only leads to another one, by its text as it was read."""
+    return _REDIRECT.match(text) is not None
+
+
 def left_out(cells: Mapping[str, Any], title: str, text: str, rules: ArticleRules) -> str | None:
     """Why an article is left out ("stub"), or None.
 
@@ -71,7 +76,7 @@ def left_out(cells: Mapping[str, Any], title: str, text: str, rules: ArticleRule
     """
     if cells.get("namespace") not in (None, 0, "0"):
         return "talk, user or other page"
-    if _REDIRECT.match(text):
+    if is_redirect(text):
         return "redirect"
     if not rules.disambiguations and (
         title.lower().endswith("(disambiguation)")

@@ -37,9 +37,9 @@ _ABOUT = re.compile(
 )
 _DATABASE = re.compile(rb"<(dbname|base)>([^<]+)</")  # of the wiki that a dump is of
 _BEIR_OTHERS = ("queries", "qrels")
-# The forms of the first version: a corpus of these alone keeps its fingerprint.
-_FIRST_KINDS = ("csv", "jsonl", "parquet", "cirrus", "text")
+# What the first version knew: a corpus that it read keeps its fingerprint.
 _FIRST_TEXTS = (".txt", ".md", ".markdown")
+_FIRST_PACKINGS = {".gz": "gzip", ".bz2": "bzip2"}
 
 
 @dataclass(frozen=True)
@@ -219,15 +219,14 @@ def _look(path: Path, name: str, encoding: str | None) -> _Look:
     if key not in _looks:
         kind = file_kind(path)
         look = _Look(kind)
-        # To unpack a whole file for its columns takes as long as to read it, and a dump needs no look at its columns.
-        dear = kind == "mediawiki" or (kind in ("parquet", "arrow") and packing(path) is not None)
-        if kind in TABLES and not dear:
+        if kind in TABLES and kind != "mediawiki":
             row = next(read_rows(path, kind, name, encoding), None)
             if row is not None:
                 text_column(row.cells, f"{path}, {row.where}")
                 own = row.cells.get("id", row.cells.get("_id"))
                 column = "_id" if "_id" in row.cells and "id" not in row.cells else ""
                 look = _Look(kind, None if own is None else cell_text(own), column, _wiki(row))
+        # Of a dump the first page would have to be parsed, and its columns are known.
         elif kind == "mediawiki" and (database := _DATABASE.search(head_of(path))):
             look = _Look(kind, wiki=database[2].decode("utf-8", "replace"))
         _looks[key] = look
@@ -348,15 +347,27 @@ def _marks(sources: Sources, encoding: str | None) -> dict[str, str]:
     """How files are read that the first version refused or read otherwise."""
     marks: dict[str, str] = {}
     for source in sources.files:
-        was_text = ending_of(source.path) in _FIRST_TEXTS
         look = _look(source.path, source.name, encoding)
-        changed = source.kind not in _FIRST_KINDS or (was_text and source.kind != "text")
-        if changed or look.id_column or source.front:
+        if not _was_read(source) or look.id_column or source.front:
             marks[source.name] = f"{source.kind} {look.id_column} {source.front}"
     if all(source.kind == "text" for source in sources.files):
         # The first version read a README beside other texts.
         marks |= {name: "left out" for name, reason in sources.left_out.items() if reason == "about the others"}
     return marks
+
+
+def _was_read(source: Source) -> bool:
+    """Whether the first version read this file, and in the same form."""
+    ending = ending_of(source.path)
+    was_text, was_csv = ending in _FIRST_TEXTS, ending == ".csv"
+    same_form = {
+        "text": was_text,
+        "csv": was_csv,
+        "jsonl": not (was_text or was_csv),
+        "cirrus": not (was_text or was_csv),
+        "parquet": not was_text,
+    }.get(source.kind, False)
+    return same_form and packing(source.path) == _FIRST_PACKINGS.get(source.path.suffix.lower())
 
 
 def _hash_once(path: Path) -> str:

@@ -19,7 +19,7 @@ from solution.errors import UserError
 from solution.formats.html import formula, script
 from solution.formats.xml import elements, parse, text_of
 from solution.retrieval.readers.packing import REMEDY, seekable
-from solution.retrieval.readers.pages import page_sections
+from solution.retrieval.readers.pages import PageText, page_sections
 from solution.retrieval.readers.prose import BLOCK, file_title
 from solution.retrieval.readers.rows import Row
 
@@ -179,7 +179,7 @@ def epub_rows(path: Path, name: str) -> Iterator[Row]:
         number = 0
         for chapter in _chapters(package, posixpath.dirname(place)):
             with archive.open(chapter) as stream:
-                for of_chapter, headings, text in page_sections(stream, "utf-8-sig", False, f"{path}, {chapter}"):  # type: ignore[arg-type]
+                for of_chapter, headings, text in page_sections(stream, "utf-8-sig", PageText(), f"{path}, {chapter}"):  # type: ignore[arg-type]
                     # A chapter without headings is often named in its head alone.
                     names = headings or [of_chapter]
                     section = " > ".join(part for part in names if part and part != title)

@@ -10,6 +10,7 @@ from typing import Any
 
 from solution.errors import UserError
 from solution.formats.xml import elements
+from solution.retrieval.articles import is_redirect
 from solution.retrieval.readers.packing import BROKEN, REMEDY, broken, lines, open_unpacked
 from solution.retrieval.readers.rows import Row
 from solution.retrieval.readers.wikitext import FILES_AND_CATEGORIES, article_text, is_disambiguation
@@ -61,7 +62,7 @@ def _page_cells(about: dict[str, str], base: str, hidden: set[str]) -> dict[str,
     if about.get("id", "").strip():
         cells["id"] = about["id"].strip()
     markup = about.get("text", "")
-    if "redirect" in about:
+    if "redirect" in about or is_redirect(markup):
         cells["text"] = "#REDIRECT"
     elif is_article:
         cells["template"] = ["Template:Disambiguation"] if is_disambiguation(markup) else []

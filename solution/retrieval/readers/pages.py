@@ -7,6 +7,7 @@ in the cells of an exam, and only what a page itself names as its frame is left 
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ _HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 _LONGEST_HEADING = 200
 _LINK, _LINK_END = "\ue000", "\ue001"  # of Unicode's private use: they stand for <a> and </a> until a section is whole
 _LINKED = re.compile(f"{_LINK}[^{_LINK_END}]*{_LINK_END}")
-_FEWEST_LINKS = 3  # lines of mere links that are a menu
+_FEWEST_LINKS = 3  # in lines of mere links, that are then a menu
 _MAIN = re.compile(rb"<main[\s>]|role=[\"']?main\b", re.IGNORECASE)
 _CHARSET = re.compile(
     rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]+)|<\?xml[^>]{0,80}encoding=[\"']([\w.:-]+)", re.I
@@ -52,16 +53,17 @@ class PageText(TextCollector):
 
     Args:
         only_main: take nothing outside the element that holds the page's main text.
+        takes_frames: leave out scripts alone.
     """
 
-    def __init__(self, only_main: bool = False) -> None:
+    def __init__(self, only_main: bool = False, takes_frames: bool = False) -> None:
         super().__init__()
         self.title = ""
         self.ready: list[tuple[list[str], str]] = []
         self._headings: list[tuple[int, str]] = []
         self._level = 0  # of the heading that is open
         self._left_out: list[str] = []  # the element that is left out, and elements of its name within it
-        self._only_main = only_main
+        self._only_main, self._takes_frames = only_main, takes_frames
         self._main: list[str] = []  # the same for the main element
         self._articles = 0
         self._in_title = False
@@ -74,9 +76,10 @@ class PageText(TextCollector):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         about = {name: value or "" for name, value in attrs}
-        if self._left_out:
+        if self._left_out and not (tag == "p" and self._left_out[0] == "p"):  # a paragraph needs no end
             self._left_out += [tag] if tag == self._left_out[0] else []
             return
+        self._left_out.clear()
         if tag == "title" and not self._math:
             self._in_title = True
         if self._is_frame(tag, about):
@@ -99,7 +102,7 @@ class PageText(TextCollector):
         super().handle_starttag(tag, attrs)
 
     def _is_frame(self, tag: str, about: dict[str, str]) -> bool:
-        if tag in ("html", "body", "main", "article"):
+        if tag in ("html", "body", "main", "article") or (self._takes_frames and tag not in ("script", "style")):
             return False
         if tag == "script":  # MathJax keeps formulas in scripts
             return "math/tex" not in about.get("type", "")
@@ -172,21 +175,25 @@ class PageText(TextCollector):
 
 
 def _without_menus(text: str) -> str:
-    """The text without runs of lines that are nothing but links."""
+    """The text without runs of lines that are nothing but links, and without lines that are little else."""
     if _LINK not in text and _LINK_END not in text:
         return text
-    lines = text.split("\n")
-    is_link = [_LINK in line and not any(c.isalnum() for c in _LINKED.sub("", line)) for line in lines]
-    kept, row = [], 0
-    while row < len(lines):
-        end = row
-        while end < len(lines) and is_link[end]:
-            end += 1
-        if end - row < _FEWEST_LINKS:
-            end = max(end, row + 1)
-            kept += lines[row:end]
-        row = end
+    kept: list[str] = []
+    for is_menu, run in itertools.groupby(text.split("\n"), _is_menu):
+        lines = list(run)
+        if not is_menu or sum(line.count(_LINK) for line in lines) < _FEWEST_LINKS:
+            kept += lines
     return "\n".join(kept).replace(_LINK, "").replace(_LINK_END, "").strip()
+
+
+def _is_menu(line: str) -> bool:
+    count = line.count(_LINK)
+    if not count:
+        return False
+    rest = sum(c.isalnum() for c in _LINKED.sub("", line))
+    # "Next: Heat, Previous: Ice, Up: Water" is a menu too.
+    most = sum(c.isalnum() for c in line) / 3 if count >= _FEWEST_LINKS else 0
+    return rest <= most
 
 
 def html_rows(path: Path, name: str, ending: str, encoding: str | None) -> Iterator[Row]:
@@ -207,12 +214,17 @@ def html_rows(path: Path, name: str, ending: str, encoding: str | None) -> Itera
             only_main = _holds(stream, _MAIN)
         declared = declared or (_known_charset((found[1] or found[2]).decode()) if found else None)
         declared = declared or text_encoding(path, encoding) or "utf-8-sig"
-        with open_unpacked(path) as stream:
-            found_sections = page_sections(stream, declared, only_main, str(path))
-            for number, (title, section, text) in enumerate(found_sections):
-                cells = {"title": title or file_title(path, name, ending), "text": text}
-                cells["section"] = " > ".join(heading for heading in section if heading != title)
-                yield Row(path, f"section {number + 1}", {"id": f"{name}/{number}" if number else name, **cells})
+        number = 0
+        # A page whose frame is never closed would be empty: then all of it is taken.
+        for page in (PageText(only_main), PageText(takes_frames=True)):
+            with open_unpacked(path) as stream:
+                for title, section, text in page_sections(stream, declared, page, str(path)):
+                    cells = {"title": title or file_title(path, name, ending), "text": text}
+                    cells["section"] = " > ".join(heading for heading in section if heading != title)
+                    yield Row(path, f"section {number + 1}", {"id": f"{name}/{number}" if number else name, **cells})
+                    number += 1
+            if number:
+                break
     except BROKEN as error:
         raise broken(path, "", error) from None
 
@@ -237,18 +249,16 @@ def _known_charset(name: str) -> str | None:
     return "cp1252" if known in ("iso8859-1", "ascii") else known
 
 
-def page_sections(
-    stream: BinaryIO, encoding: str, only_main: bool, source: str
-) -> Iterator[tuple[str, list[str], str]]:
+def page_sections(stream: BinaryIO, encoding: str, page: PageText, source: str) -> Iterator[tuple[str, list[str], str]]:
     """The title, the headings and the text of each section of a page.
 
     Args:
+        page: that is not fed yet.
         source: the file, for messages.
 
     Raises:
         UserError: while reading: the text is not UTF-8, and said to be nothing else.
     """
-    page = PageText(only_main)
     # An encoding that the page has declared itself may have gaps (cp1252 has five).
     is_utf8 = encoding.startswith("utf-8")
     decoder = codecs.getincrementaldecoder(encoding)("strict" if is_utf8 else "replace")

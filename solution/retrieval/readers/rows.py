@@ -51,7 +51,12 @@ def text_column(cells: Iterable[str], where: str) -> str:
 
 
 def usual_names(names: Iterable[str]) -> dict[str, str]:
-    """The names that are one of `COLUMNS` but for case and spaces ("Text", " Title"), with that column."""
+    """The names that are one of `COLUMNS` but for case and spaces ("Text", " Title"), with that column.
+
+    None where a column of texts has its usual name: the first version read such tables without the others.
+    """
     names = list(names)
+    if any(name in names for name in TEXT_COLUMNS):
+        return {}
     usual = {name: name.strip().casefold() for name in names if isinstance(name, str)}
     return {name: other for name, other in usual.items() if other != name and other in COLUMNS and other not in names}

@@ -38,7 +38,7 @@ def csv_rows(path: Path, encoding: str | None) -> Iterator[Row]:
     if said := _SEP_LINE.match(first.strip()):
         separator, begin[-1] = said[1], "\n"
     else:
-        separator = likely_separator(first)
+        separator = "," if _has_text_column(first, ",") else likely_separator(first)
     records = csv_records(itertools.chain(begin, stream), f"the corpus {path}", LONGEST_LINE, separator)
     header = next(records, None)
     if header is None:
@@ -61,10 +61,12 @@ def _numbered_rows(path: Path, stream: Iterable[str]) -> Iterator[Row]:
 
 
 def is_table_head(line: str) -> bool:
-    """Whether a line is the header of a CSV file with a column of texts, or the first row of a numbered TSV."""
-    if _NUMBERED.match(line):
-        return True
-    names = [name.strip().strip('"').casefold() for name in line.split(likely_separator(line))]
+    """Whether a line is the header of a CSV file with a column of texts and others, or a row of a numbered TSV."""
+    return bool(_NUMBERED.match(line)) or _has_text_column(line, likely_separator(line))
+
+
+def _has_text_column(line: str, separator: str) -> bool:
+    names = [name.strip().strip('"').casefold() for name in line.split(separator)]
     return len(names) > 1 and not set(names).isdisjoint(TEXT_COLUMNS)
 
 
@@ -77,11 +79,8 @@ def jsonl_rows(path: Path, encoding: str | None) -> Iterator[Row]:
 
 
 def _usual(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with the usual names; that few rows need them is seen by the name of the text."""
-    if any(name in row for name in TEXT_COLUMNS):
-        return row
     usual = usual_names(row)
-    return {usual.get(name, name): value for name, value in row.items()}
+    return {usual.get(name, name): value for name, value in row.items()} if usual else row
 
 
 def json_rows(path: Path, encoding: str | None) -> Iterator[Row]:
