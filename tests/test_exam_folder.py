@@ -19,7 +19,8 @@ from solution.pipeline.finished import Finished
 from solution.pipeline.folder import QuestionFile, choose, link_corpus, look_through
 from solution.pipeline.plan import Plan, make_plan, without_vain_pretraining
 from solution.questions import Questions, read_questions
-from solution.retrieval.corpus import corpus_fingerprint, read_corpus
+from solution.retrieval.corpus import read_corpus
+from solution.retrieval.sources import corpus_fingerprint
 from solution.workdir import Workdir
 
 HEAD = "id,prompt,A,B,answer\n"
@@ -58,7 +59,7 @@ def test_each_file_is_taken_for_what_it_is_and_told(folder: Path) -> None:
         "to answer:   midterm.csv: 1 questions, none with its answer",
         "corpus:      2 files, the first: book/1.md",
         "not used:    README.md: tells about the folder",
-        "not used:    cover.png: a form that is not read (a text can be saved as .txt or .md)",
+        "not used:    cover.png: a form that is not read (docs/corpora.md)",
         "not used:    empty.csv: is empty",
         "not used:    grades.csv: a table without texts and without questions",
     ]

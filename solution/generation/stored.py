@@ -13,7 +13,8 @@ from solution.generation.exam import Wish, generate_exam
 from solution.progress import say
 from solution.questions import Questions, read_questions, write_questions
 from solution.retrieval.articles import article_rules
-from solution.retrieval.corpus import corpus_fingerprint, read_corpus
+from solution.retrieval.corpus import read_corpus
+from solution.retrieval.sources import corpus_fingerprint
 
 _VERSION = 2  # of the rules by which questions are made: another one makes other exams
 
@@ -37,9 +38,10 @@ class StoredExam:
         without = [] if wish.without is None else sorted(wish.without.prompts)
         key = content_hash(
             _VERSION,
-            corpus_fingerprint(retrieval.corpus),
+            corpus_fingerprint(retrieval.corpus, retrieval.encoding),
             [rules.stub_words, rules.disambiguations, rules.sections],
             [wish.count, wish.options, list(wish.kinds), wish.seed, without],
+            *([retrieval.encoding] if retrieval.encoding else []),
         )
         return cls(retrieval, wish, cache / f"generated-{key}.csv")
 
@@ -55,7 +57,8 @@ class StoredExam:
         """
         if not self.is_made:
             say(f"making up to {self.wish.count} questions from {self.retrieval.corpus}")
-            exam = generate_exam(read_corpus(self.retrieval.corpus, article_rules(self.retrieval)), self.wish)
+            rules, encoding = article_rules(self.retrieval), self.retrieval.encoding
+            exam = generate_exam(read_corpus(self.retrieval.corpus, rules, encoding=encoding), self.wish)
             if not len(exam):
                 raise UserError(no_question(self.retrieval.corpus))
             write_questions(self.path, exam)

@@ -99,7 +99,7 @@ def estimate(run: Run, train: Questions, test: Questions | None, workdir: Workdi
 
 def _look_at_corpus(retrieval: RetrievalConfig) -> tuple[int, list[str], bool]:
     """The characters of the corpus, some of its texts, and whether it has more documents than were counted."""
-    documents = read_corpus(retrieval.corpus, article_rules(retrieval))
+    documents = read_corpus(retrieval.corpus, article_rules(retrieval), encoding=retrieval.encoding)
     characters = count = 0
     first: list[str] = []
     for document in itertools.islice(documents, _COUNTED):

@@ -15,8 +15,9 @@ from solution.formats.columns import NoQuestionColumns
 from solution.formats.forms import BY_ENDING, read_items
 from solution.formats.items import Reading
 from solution.questions import Questions, read_questions
-from solution.retrieval.corpus import corpus_files, kind_of_corpus, without_readmes
-from solution.retrieval.readers import Kind, NoTextColumn
+from solution.retrieval.readers.forms import Kind
+from solution.retrieval.readers.rows import NoTextColumn
+from solution.retrieval.sources import corpus_files, kind_of_corpus, texts_about_others
 from solution.tables import listed
 from solution.workdir import Workdir
 
@@ -115,11 +116,9 @@ def look_through(folder: Path, reading: Reading, known: Sequence[Path] = ()) -> 
         kind = _as_corpus(path, name, why_not, found.left_out)
         if kind is not None:
             kinds[name], found.corpus[name] = kind, path
-    kept = without_readmes(kinds)
-    for name in kinds:
-        if name not in kept:
-            del found.corpus[name]
-            found.left_out[name] = "a text beside tables of passages; a corpus of both is named with --corpus"
+    for name, reason in texts_about_others(kinds).items():
+        del found.corpus[name]
+        found.left_out[name] = reason
     return found
 
 
@@ -180,7 +179,7 @@ def _as_corpus(path: Path, name: str, why_not: UserError | None, left_out: dict[
     elif why_not is not None:
         left_out[name] = "no questions that can be read"
     else:
-        left_out[name] = "a form that is not read (a text can be saved as .txt or .md)"
+        left_out[name] = "a form that is not read (docs/corpora.md)"
     return None
 
 
@@ -242,8 +241,8 @@ def _no_corpus(folder: Folder) -> str:
     parts += [f"{name}: {why}" for name, why in folder.left_out.items()]
     there = "; ".join(parts[:_MOST_LINES]) or "nothing else"
     return (
-        f"no corpus in {folder.path} ({there}). Put the texts that answer the questions there: .txt or .md files, or "
-        "a CSV, JSONL or parquet file with a column `text` (docs/corpora.md). Or name them: --corpus FILE"
+        f"no corpus in {folder.path} ({there}). Put the texts that answer the questions there: PDF, DOCX, EPUB, "
+        "HTML, .txt or .md files, or a CSV, JSONL or parquet file with a column `text` (docs/corpora.md). Or name them: --corpus FILE"
     )
 
 

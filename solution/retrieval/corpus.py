@@ -62,7 +62,7 @@ def read_corpus(
         (path,) = corpus_files(spec).values()
         return reader.documents([(None, _package_rows(path))], spec)
     sources = find_sources(spec, encoding)
-    require_libraries(sources)
+    require_libraries(sources.files)
     if dropped is not None:
         sources.tell()
     named = len(sources.files) > 1 or is_folder(spec)

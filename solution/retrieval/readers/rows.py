@@ -19,6 +19,10 @@ class NotCorpus(UserError):
     """A file that is whole and holds no text for a corpus: in a folder it is left out."""
 
 
+class NoTextColumn(NotCorpus):
+    """A table that has no column of texts."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of a corpus file.
@@ -40,14 +44,14 @@ def text_column(cells: Iterable[str], where: str) -> str:
     """The name of the cell that holds the text.
 
     Raises:
-        NotCorpus: there is none.
+        NoTextColumn: there is none.
     """
     names = list(cells)
     for name in TEXT_COLUMNS:
         if name in names:
             return name
     columns = f"{', '.join(TEXT_COLUMNS[:-1])} or {TEXT_COLUMNS[-1]}"
-    raise NotCorpus(f"the corpus {where}: no column {columns}; it has {listed(names)}")
+    raise NoTextColumn(f"the corpus {where}: no column {columns}; it has {listed(names)}")
 
 
 def usual_names(names: Iterable[str]) -> dict[str, str]:
