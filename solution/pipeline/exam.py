@@ -78,7 +78,7 @@ def run_exam(request: Request) -> None:
     corpus = sources.corpus if isinstance(sources.corpus, str) else str(next(iter(sources.corpus.values())))
     run, slow = _settings(request, corpus)
     check_models(run.rankers)
-    look_at_corpus(corpus)
+    look_at_corpus(corpus, run.retrieval.encoding)
 
     for line in sources.lines:
         say(line)
@@ -115,9 +115,15 @@ def _sources(request: Request) -> Sources:
     exam, test = (_named(path, request) for path in (request.questions, request.test))
     corpus = None if request.corpus is None else _place(Path(request.corpus), request.folder)
     known = [file.path for file in (exam, test) if file is not None] + ([corpus] if corpus is not None else [])
-    found = look_through(request.folder, replace(request.reading, columns={}), known)
+    found = look_through(request.folder, replace(request.reading, columns={}), known, _corpus_encoding(request))
     spec = None if request.corpus is None else str(corpus) if corpus is not None else request.corpus
     return choose(found, exam, test, spec)
+
+
+def _corpus_encoding(request: Request) -> str | None:
+    """The encoding of texts that are not UTF-8: --encoding holds for the whole folder, unless the setting is typed."""
+    typed = [text.partition("=")[2] for text in request.overrides if text.startswith("retrieval.encoding=")]
+    return typed[-1] if typed else request.reading.encoding
 
 
 def _named(path: Path | None, request: Request) -> QuestionFile | None:
@@ -175,7 +181,9 @@ def _removed_when_refused(workdir: Workdir) -> Iterator[None]:
 
 def _settings(request: Request, corpus: str) -> tuple[Run, list[str]]:
     """The settings with this corpus, and the rankers that are left out since they are slow here."""
-    run = load_run(request.configs, request.overrides, corpus=corpus)
+    encoding = _corpus_encoding(request)
+    overrides = [*request.overrides, *([f"retrieval.encoding={encoding}"] if encoding else [])]
+    run = load_run(request.configs, overrides, corpus=corpus)
     if run.retrieval.source != "index":
         raise UserError(f"retrieval.source is {run.retrieval.source!r}: this command searches the corpus, so set index")
     if request.all_rankers or "ensemble.rankers" in typed_names(request.overrides):

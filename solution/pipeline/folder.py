@@ -87,13 +87,16 @@ class Sources:
     lines: list[str]
 
 
-def look_through(folder: Path, reading: Reading, known: Sequence[Path] = ()) -> Folder:
+def look_through(
+    folder: Path, reading: Reading, known: Sequence[Path] = (), corpus_encoding: str | None = None
+) -> Folder:
     """Try the readers on every file: first that of questions, then that of a corpus.
 
     Names that begin with `.` or `_` are left out, and so are working folders.
 
     Args:
         known: files that are not tried, since the command line says what they are.
+        corpus_encoding: of texts that are not UTF-8.
 
     Raises:
         UserError: the folder is not there or empty, or a file is damaged.
@@ -113,7 +116,7 @@ def look_through(folder: Path, reading: Reading, known: Sequence[Path] = ()) -> 
         if path.stem.lower() in _ABOUT_THE_FOLDER:
             found.left_out[name] = "tells about the folder"
             continue
-        kind = _as_corpus(path, name, why_not, found.left_out)
+        kind = _as_corpus(path, name, why_not, found.left_out, corpus_encoding)
         if kind is not None:
             kinds[name], found.corpus[name] = kind, path
     for name, reason in texts_about_others(kinds).items():
@@ -149,7 +152,9 @@ def _as_questions(path: Path, reading: Reading) -> tuple[QuestionFile | None, Us
     return QuestionFile(path, read_questions(path, None, reading, notes), notes), None
 
 
-def _as_corpus(path: Path, name: str, why_not: UserError | None, left_out: dict[str, str]) -> Kind | None:
+def _as_corpus(
+    path: Path, name: str, why_not: UserError | None, left_out: dict[str, str], encoding: str | None
+) -> Kind | None:
     """The format of a file of a corpus; None where it is none, and `left_out` says why.
 
     Args:
@@ -159,7 +164,7 @@ def _as_corpus(path: Path, name: str, why_not: UserError | None, left_out: dict[
         UserError: no reader can read the file, and it looks like one that is meant.
     """
     try:
-        kind = kind_of_corpus(path, name)
+        kind = kind_of_corpus(path, name, encoding)
     except NoTextColumn:
         left_out[name] = "a table without texts and without questions"
         return None
@@ -242,7 +247,8 @@ def _no_corpus(folder: Folder) -> str:
     there = "; ".join(parts[:_MOST_LINES]) or "nothing else"
     return (
         f"no corpus in {folder.path} ({there}). Put the texts that answer the questions there: PDF, DOCX, EPUB, "
-        "HTML, .txt or .md files, or a CSV, JSONL or parquet file with a column `text` (docs/corpora.md). Or name them: --corpus FILE"
+        "HTML, .txt or .md files, or a CSV, JSONL or parquet file with a column `text` (docs/corpora.md). Or name "
+        "them: --corpus FILE"
     )
 
 

@@ -234,8 +234,11 @@ def _look(path: Path, name: str, encoding: str | None) -> _Look:
     return _looks[key]
 
 
-def kind_of_corpus(path: Path, name: str) -> Kind | None:
+def kind_of_corpus(path: Path, name: str, encoding: str | None = None) -> Kind | None:
     """The form of a file that may be a part of a corpus; None: it is none, or it is empty.
+
+    Args:
+        encoding: of texts that are not UTF-8.
 
     Raises:
         NoTextColumn: a table of other things.
@@ -244,13 +247,13 @@ def kind_of_corpus(path: Path, name: str) -> Kind | None:
     if path.stat().st_size == 0:
         return None
     try:
-        kind = _look(path, name, None).kind
+        kind = _look(path, name, encoding).kind
     except NoTextColumn:
         raise
     except NotCorpus:
         return None
     require_libraries([Source(name, path, kind)])
-    return kind if next(read_rows(path, kind, name), None) is not None else None
+    return kind if next(read_rows(path, kind, name, encoding), None) is not None else None
 
 
 def _wiki(row: Row) -> str:
@@ -289,7 +292,7 @@ def _saved_parts(folder: Path) -> set[str]:
 
 
 def texts_about_others(kinds: Mapping[str, Kind]) -> dict[str, str]:
-    """Texts of a folder that are no part of the corpus, and why: all beside tables; elsewhere a README of other files."""
+    """Texts of a folder that are no part of its corpus, and why: all beside tables, elsewhere a README."""
     if any(kind in TABLES for kind in kinds.values()):
         return {name: "a text beside tables" for name, kind in kinds.items() if kind in TEXTS}
     about = {name for name, kind in kinds.items() if kind in TEXTS and _ABOUT.fullmatch(Path(name).stem.casefold())}

@@ -95,7 +95,14 @@ def text_encoding(path: Path, encoding: str | None) -> str | None:
 
     Args:
         encoding: of the texts that are not UTF-8, where the user has named it.
+
+    Raises:
+        UserError: Python knows no such encoding.
     """
+    try:
+        codecs.lookup(encoding or "utf-8")
+    except LookupError:
+        raise UserError(f"retrieval.encoding={encoding}: Python knows no such encoding (cp1252, mac_roman)") from None
     with open_unpacked(path) as stream:
         if marked := marked_encoding(stream.read(4)):
             return marked
