@@ -174,3 +174,19 @@ def test_a_deberta_reranker_is_used_as_it_is(tmp_path: Path) -> None:
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
     tokens = encoder.tokens(lists)[0]
     assert tokens.query == theirs.encode("HSO₄⁻ [SEP] acid?")
+
+
+def test_weights_in_a_bin_file_are_part_of_the_fingerprint(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+
+    def fingerprint(weights: bytes) -> str:
+        (folder / "pytorch_model.bin").write_bytes(weights)
+        return Embedder(str(folder), tmp_path / "cache").fingerprint
+
+    assert fingerprint(b"old") != fingerprint(b"new")
+    # Where there are safetensors, these are read, and another file beside them changes nothing.
+    (folder / "model.safetensors").write_bytes(b"same")
+    assert fingerprint(b"old") == fingerprint(b"new")

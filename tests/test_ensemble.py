@@ -802,6 +802,10 @@ def test_table_fits_and_marks_what_ships(tuned, capsys, monkeypatch, columns):
     told = lines["TPE + exact "]
     assert f"{nested['map3']:.4f}" in told and f"{nested['difference']:+.4f}" in told
     assert (f"{nested['difference_low']:+.3f}" in told.split("..")[0][-8:]) == (columns >= 100)
+    print_table(rows, {rival["title"]: rival["name"] for rival in record["candidates"]})
+    out = capsys.readouterr().out
+    for rival in record["candidates"]:
+        assert f"{rival['name']}: " in out or rival["name"] == rival["title"]
     print_rankers(record)
     out = capsys.readouterr().out
     assert max(len(line) for line in out.splitlines() if not line.startswith("adds:")) <= columns

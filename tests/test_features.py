@@ -14,6 +14,7 @@ from solution.exam import Exam
 from solution.questions import Questions
 from solution.rankers.families import make_ranker
 from solution.rankers.option_inputs import FORMS, OptionInputs, form_signals
+from solution.rankers.option_models import LinearModel
 
 
 def exam_of(n: int = 90, seed: int = 0) -> Exam:
@@ -75,6 +76,15 @@ def test_the_forms_of_a_signal() -> None:
     np.testing.assert_allclose(standardised, [2**0.5, -(0.5**0.5), -(0.5**0.5), 0, -1, 1], atol=1e-4)
     assert rank.tolist() == [0, 1.5, 1.5, 0, 1, 0]
     assert gap.tolist() == [2, -2, -2, 0, -2, 2]
+
+
+def test_infinite_signals_leave_the_coefficients_finite() -> None:
+    signal = np.array([[np.inf, 1.0, 2.0], [0.5, -np.inf, 3.0], [np.inf, np.inf, np.nan]])
+    inputs = OptionInputs.of([signal], ~np.isnan(signal))
+    assert inputs.values[:, 0].tolist() == [2, 1, 2, 0.5, 0.5, 3, 0, 0] and np.isfinite(inputs.values).all()
+    right = np.array([True, False, False, False, False, True, True, False])
+    model = LinearModel.fit(inputs, right, 1.0)
+    LinearModel.read(model.record(), len(FORMS))  # refuses what is not finite
 
 
 def test_signals_of_the_form_need_nothing() -> None:

@@ -15,8 +15,10 @@ from solution.doctor.examine import examine
 from solution.errors import UserError
 from solution.files import read_manifest, write_json, write_manifest
 from solution.kaggle.base_models import hub_folder, model_files
+from solution.kaggle.bundle import hash_before
 from solution.kaggle.check import check_bundle
 from solution.kaggle.kernel import BUNDLE, COMPETITION, ROOT, find_place
+from solution.kaggle.upload import Address
 from solution.kaggle.wheels import Wheels, lacking_packages, needed_packages, platform_tags, torch_build
 from solution.packages import closure, requirements
 
@@ -35,6 +37,16 @@ def bundle(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert "public questions are not known" not in done.stderr
     return folder
+
+
+def test_a_bundle_over_another_keeps_its_public_questions(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = read_manifest(bundle, BUNDLE, "")["public"]
+    (address := Address("my-bundle", "me")).check()
+    assert hash_before(bundle, address) == known and "--public-test names others" in capsys.readouterr().err
+    assert hash_before(bundle, Address("my-bundle", "me", "another-contest")) is None
+    assert hash_before(tmp_path, address) is None and hash_before(tmp_path / "new", address) is None
 
 
 # --- what it holds -------------------------------------------------------------------------

@@ -285,7 +285,7 @@ def test_broken_jsonl_names_the_line(tmp_path, line, part):
     ("header", "part"),
     [
         ("id,prompt,A", "column B missing; it has id, prompt, A."),
-        ("frage,a", "columns prompt, A, B missing; it has frage, a."),
+        ("kysta,a", "columns prompt, A, B missing; it has kysta, a."),
         ("question,a,b", "has a header and no question"),
         ("id|prompt|A|B", "columns prompt, A, B missing; it has id|prompt|A|B."),
         ("id,prompt,A,B,D", "option column C missing while D is there"),

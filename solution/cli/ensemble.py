@@ -115,7 +115,7 @@ def tune(
     names = rankers_with_oof(folder, run)
     tuning, groups = run.ensemble.tune, run.ensemble.groups
     record = run_tune(folder, tuning, names, groups, speeds, seconds_per_question, deployment_of(run, configs))
-    print_table(record["table"])
+    print_table(record["table"], {blend["title"]: blend["name"] for blend in record["candidates"]})
     print_rankers(record)
     print_cascade(record)
     print_search(record)

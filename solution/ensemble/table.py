@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from solution.ensemble.record import EnsembleRecord
 from solution.ensemble.rows import ScoreRow
@@ -13,10 +13,13 @@ _WIDE = 100
 """Columns of a terminal from which the paired intervals are shown."""
 
 
-def print_table(rows: Sequence[ScoreRow]) -> None:
+def print_table(rows: Sequence[ScoreRow], names: Mapping[str, str] | None = None) -> None:
     """Print the rows on stdout: on a terminal as wide as it is, elsewhere 80 columns (or $COLUMNS).
 
     From 100 columns on, the paired interval of the difference to equal weights is shown too.
+
+    Args:
+        names: of the blends for `tune.choose`, by their titles; they stand in front of the titles.
     """
     from rich import box
     from rich.console import Console
@@ -36,6 +39,8 @@ def print_table(rows: Sequence[ScoreRow]) -> None:
             table.add_section()
         section = kind
         label = f"{row['name']} (baseline)" if kind == "baseline" else row["name"]
+        if names and row["name"] in names and names[row["name"]] != row["name"]:
+            label = f"{names[row['name']]}: {label}"
         cells: list[str | Text] = [
             Text(f"* {label}" if row["shipped"] else f"  {label}"),
             f"{row['map3']:.4f}",
@@ -51,6 +56,8 @@ def print_table(rows: Sequence[ScoreRow]) -> None:
     console.print(table)
     if any(row["shipped"] for row in rows):
         console.print("* shipped; weight: in what is shipped; vs equal: MAP@3 minus equal weights'", soft_wrap=True)
+    if names:
+        console.print("tune.choose=NAME ships another blend: the word in front of its colon", soft_wrap=True)
 
 
 def print_rankers(record: EnsembleRecord) -> None:

@@ -64,6 +64,11 @@ def _read_text(data: bytes, source: Source) -> Table:
     return read_gift(data, source) if "{" in text and "=" in text else read_csv(data, source)
 
 
+def _begins_trivia(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        return is_trivia(stream.read(4096).decode("utf-8", "replace"))
+
+
 def _read_xml(data: bytes, source: Source) -> Table:
     return read_moodle(data, source) if root_name(data) in ("quiz", "question") else read_qti(data, source)
 
@@ -77,7 +82,7 @@ FORMS = (
     Form("gift", (".gift",), read_gift, write_gift, True, "further columns"),
     Form("moodle", (".xml",), _read_xml, write_moodle, True, "further columns"),
     Form("aiken", (".aiken",), read_aiken, write_aiken, True, "ids, further columns and line ends"),
-    Form("text", (".txt", ""), _read_text),
+    Form("text", (".txt",), _read_text),
     Form("qti", (".zip", ".imscc", ".imscp"), read_qti),
 )
 BY_ENDING = {ending: form for form in FORMS for ending in form.endings}
@@ -101,9 +106,11 @@ def read_table(path: Path, what: str, encoding: str | None = None, skips_bad: bo
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
     ending = suffixes[-1] if suffixes else ""
+    if not ending and path.is_file() and _begins_trivia(path):
+        ending = ".txt"  # OpenTriviaQA's own files have no ending
     if ending not in BY_ENDING:
         raise UserError(
-            f"{path}: unknown file type {ending!r}; use {', '.join(filter(None, BY_ENDING))}, or one with .gz"
+            f"{path}: unknown file type {ending or '(none)'!r}; use {', '.join(BY_ENDING)}, or one with .gz"
         )
     with _refuses_damage(path, what):
         return BY_ENDING[ending].read(read_bytes(path, what), Source(path, what, encoding, skips_bad))

@@ -10,7 +10,16 @@ import solution
 from solution.demo.exam import EXAM
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
-from solution.files import atomic_folder, link_or_copy, read_manifest, write_json, write_manifest, write_text
+from solution.files import (
+    MANIFEST,
+    atomic_folder,
+    link_or_copy,
+    read_json,
+    read_manifest,
+    write_json,
+    write_manifest,
+    write_text,
+)
 from solution.inference.bfloat16 import overflow_warning
 from solution.inference.trained import TrainedRanker, imported_rankers, read_rankers
 from solution.kaggle.base_models import Models, base_models
@@ -58,7 +67,8 @@ def make_bundle(
         output: the folder to write; a bundle that is there is replaced.
         configs: its YAML files are put in, when it is there (what a kernel runs was stored when it was trained).
         with_models: False: the base models are left out, and come to the kernel on another way.
-        public: the competition's public questions, on which a kernel only proves every ranker; None: not known.
+        public: the competition's public questions, on which a kernel only proves every ranker; None: those of the
+            bundle that is replaced, where it is of the same competition.
 
     Returns:
         The bytes of each part.
@@ -82,6 +92,8 @@ def make_bundle(
     items += models.items
     _check_room(items, output)
 
+    known = hash_before(output, address) if public is None else public_hash(public)
+
     # The folder, under another name until it is whole.
     with atomic_folder(output) as folder:
         _put(items, folder)
@@ -91,7 +103,7 @@ def make_bundle(
         write_text(folder / "submit.py", SUBMIT)
         write_text(folder / "answer.py", ANSWER)
         write_text(folder / "requirements.txt", "".join(f"{line}\n" for line in requirements(wheels.faiss)))
-        contents = _contents(folder, wheels, models, packages, public)
+        contents = _contents(folder, wheels, models, packages, known)
         write_text(folder / "README.md", readme(output.name, address, contents))
         write_json(folder / "submission.ipynb", notebook())
         _write_manifest(folder, address, contents)
@@ -117,6 +129,17 @@ def _check_output(output: Path) -> None:
         raise UserError(f"--output {output} is there and is not a bundle; give another folder")
 
 
+def hash_before(output: Path, address: Address) -> str | None:
+    """The hash of the public questions that the replaced bundle knows; None: none, or of another competition."""
+    if not is_bundle(output):
+        return None
+    before = read_json(output / MANIFEST, "the manifest of the bundle that is replaced", f"Delete {output}.")
+    known = before.get("public") if before.get("competition") == address.competition else None
+    if known is not None:
+        say(f"note: the public questions are those of the bundle that was in {output} (--public-test names others)")
+    return str(known) if known is not None else None
+
+
 def _put(items: Sequence[Item], folder: Path) -> None:
     """Link or copy each file to its place in the bundle's folder."""
     for item in items:
@@ -128,20 +151,18 @@ def _put(items: Sequence[Item], folder: Path) -> None:
             shutil.copyfile(item.source, target)
 
 
-def _contents(
-    folder: Path, wheels: Wheels, models: Models, packages: Closure | None, public: Questions | None
-) -> Contents:
+def _contents(folder: Path, wheels: Wheels, models: Models, packages: Closure | None, known: str | None) -> Contents:
     """What there is to say of a bundle.
 
     Args:
         folder: with the wheels in it.
         packages: those that were downloaded; None: none were.
+        known: the hash of the competition's public questions.
     """
     if packages is not None:
         skipped = sorted(packages.skipped)
     else:
         skipped = [] if wheels.left_out else lacking_packages(folder / "wheels", wheels)
-    known = None if public is None else public_hash(public)
     return Contents(wheels, models, skipped, torch_build(folder / "wheels"), known)
 
 

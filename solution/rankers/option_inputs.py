@@ -153,10 +153,25 @@ class OptionInputs:
         """
         width = exists.shape[1]
         table = np.stack([signal[:, :width] for signal in signals], axis=2).astype(np.float64)  # [n, width, signals]
-        table = np.where(exists[:, :, None], table, np.nan)
+        table = _bounded(np.where(exists[:, :, None], table, np.nan))
         parts = [np.nan_to_num(table), _standardised(table, exists), _ranks(table), _gaps(table, exists)]
         counts = exists.sum(axis=1)
         return cls(np.concatenate([part[exists] for part in parts], axis=1), counts[counts > 0])
+
+
+def _bounded(table: np.ndarray) -> np.ndarray:
+    """The table with each infinite value in the place of the largest, or smallest, finite one of its question.
+
+    An infinite signal (of an imported column, or of a division) would make every mean and coefficient NaN.
+    """
+    if not np.isinf(table).any():
+        return table
+    finite = np.isfinite(table)
+    highest = np.where(finite, table, -np.inf).max(axis=1, keepdims=True)
+    lowest = np.where(finite, table, np.inf).min(axis=1, keepdims=True)
+    highest, lowest = (np.where(np.isfinite(bound), bound, 0.0) for bound in (highest, lowest))
+    bounded: np.ndarray = np.where(table == np.inf, highest, np.where(table == -np.inf, lowest, table))
+    return bounded
 
 
 def _standardised(table: np.ndarray, exists: np.ndarray) -> np.ndarray:

@@ -162,6 +162,8 @@ class Embedder:
         """A hash of weights, tokenizer and settings: the same for a hub model and for its copy in a folder."""
         folder, modules = self._folder(), self._modules()
         files = {path for module in modules for name in _FILES for path in (folder / module).glob(name)}
+        if not any(path.suffix == ".safetensors" for path in files):
+            files |= {path for module in modules for path in (folder / module).glob("*.bin")}
         if not (folder / modules[0] / TOKENIZER).is_file():
             files |= {path for name in _VOCABULARIES for path in (folder / modules[0]).glob(name)}
         return content_hash(modules, {path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(files)})
