@@ -80,7 +80,7 @@ def run_step(step: str, file: Path, gib: float) -> dict[str, Any]:
 def articles(corpus: str) -> Iterator[dict[str, Any]]:
     """Articles without end: 1 in 50 a redirect, 1 in 50 a disambiguation page, 1 in 20 a stub, 1 in 50 a copy."""
     from solution.retrieval.corpus import read_corpus
-    from solution.retrieval.passages import sentences
+    from solution.sentences import sentences
 
     documents = list(read_corpus(corpus))
     every = [sentence for document in documents for sentence in sentences(document.text)]

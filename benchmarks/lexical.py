@@ -71,7 +71,7 @@ def write_grown(workdir: Path, path: Path, rows: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from solution.retrieval.passages import sentences
+    from solution.sentences import sentences
 
     folders = sorted((workdir / "cache").glob("index-*/passages.parquet"))
     if not folders:
@@ -164,7 +164,7 @@ def step_signals(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from solution.retrieval.contexts.signals.information import term_signals
     from solution.retrieval.contexts.signals.texts import OptionTexts
     from solution.retrieval.contexts.signals.words import word_signals
-    from solution.retrieval.passages import sentences
+    from solution.sentences import sentences
 
     target = folder / "sentences"
     target.mkdir()

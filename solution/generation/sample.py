@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from solution.generation.english import ends_with_abbreviation, glossary_lines, lowered, stands_alone
 from solution.generation.stems import Stems
 from solution.retrieval.corpus import Document
-from solution.retrieval.passages import sentences
+from solution.sentences import sentences
 
 SAMPLE_CHARACTERS = 24_000_000
 _PIECE = 4_000

@@ -14,7 +14,6 @@ see the same order. Options that are the same text are no part of it: they are t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -22,6 +21,7 @@ import numpy as np
 from solution.config import RankerConfig
 from solution.exam import Exam, passage_text
 from solution.questions import Questions, letter
+from solution.words import mentions
 
 Alike = dict[str, list[str]]
 """Question id -> for each group of options that are read alike, their letters: {"q3": ["ABC"]}."""
@@ -98,13 +98,8 @@ def _signals(
         yield {option: float(scores[option]) for option in options}, SAME_SCORE
     texts = exam.questions.options[row]
     read = "\n".join(map(passage_text, exam.passages[row]))
-    yield {option: float(_mentions(texts[option], read)) for option in options}, 0.0
+    yield {option: float(mentions(texts[option], read)) for option in options}, 0.0
     yield {option: float(len(texts[option])) for option in options}, 0.0
-
-
-def _mentions(option: str, text: str) -> int:
-    """How often a text holds an option exactly as it is written, as words of its own."""
-    return len(re.findall(rf"(?<!\w){re.escape(option)}(?!\w)", text))
 
 
 def parted(options: Sequence[int], values: Mapping[int, float] | np.ndarray, tolerance: float) -> list[list[int]]:

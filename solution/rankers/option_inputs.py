@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,13 +13,14 @@ from solution.config import RankerConfig
 from solution.exam import Exam
 from solution.probabilities import FLOOR
 from solution.questions import Questions
+from solution.words import search_words
+from solution.words import words as words_of
 
 FORMS = ("value", "standardised", "rank", "gap")
 """The inputs that each signal becomes: as it is; less the mean of the question's options, in their standard deviations;
 the number of options above it; its distance to the best of the others."""
 SCORE_OF = "ranker_"
 """The beginning of the name of a signal that another ranker's scores make, before the name of that ranker."""
-_WORD = re.compile(r"\w+")
 _FORM_SIGNALS = (
     *("length", "words", "word_length", "capitals", "commas", "digits"),
     *("shared_words", "shared_pairs", "alike_others", "common_words", "lone_words"),
@@ -61,8 +61,8 @@ def form_signals(questions: Questions) -> dict[str, np.ndarray]:
     """
     tables = {name: np.zeros((len(questions), questions.max_options), dtype=np.float32) for name in _FORM_SIGNALS}
     for row, (prompt, options) in enumerate(zip(questions.prompts, questions.options, strict=True)):
-        asked = _WORD.findall(prompt.lower())
-        texts = [_OptionText(option, _WORD.findall(option.lower())) for option in options]
+        asked = _Text(prompt)
+        texts = [_Text(option) for option in options]
         for column, text in enumerate(texts):
             others = [other.distinct for place, other in enumerate(texts) if place != column]
             for name, value in (_own_form(text, asked) | _form_beside(text.distinct, others)).items():
@@ -72,21 +72,22 @@ def form_signals(questions: Questions) -> dict[str, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class _OptionText:
+class _Text:
+    """An option or a prompt, its words in order, and the different words by which it is compared with others."""
+
     text: str
-    words: list[str]
+
+    @functools.cached_property
+    def words(self) -> list[str]:
+        return words_of(self.text)
 
     @functools.cached_property
     def distinct(self) -> set[str]:
-        return set(self.words)
+        return set(search_words(self.text))
 
 
-def _own_form(option: _OptionText, asked: list[str]) -> dict[str, float]:
-    """The signals of an option's form that do not depend on the other options.
-
-    Args:
-        asked: words of the question.
-    """
+def _own_form(option: _Text, asked: _Text) -> dict[str, float]:
+    """The signals of an option's form that do not depend on the other options."""
     text, words = option.text, option.words
     pairs = set(itertools.pairwise(words))
     return {
@@ -95,8 +96,8 @@ def _own_form(option: _OptionText, asked: list[str]) -> dict[str, float]:
         "capitals": sum(letter.isupper() for letter in text),
         "commas": text.count(","),
         "digits": sum(letter.isdigit() for letter in text),
-        "shared_words": len(option.distinct.intersection(asked)) / max(len(option.distinct), 1),
-        "shared_pairs": len(pairs.intersection(itertools.pairwise(asked))),
+        "shared_words": len(option.distinct & asked.distinct) / max(len(option.distinct), 1),
+        "shared_pairs": len(pairs.intersection(itertools.pairwise(asked.words))),
     }
 
 

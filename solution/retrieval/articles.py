@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from solution.config import RetrievalConfig
+from solution.sentences import CLOSING_MARKS
+from solution.words import word_count
 
 _WIKI_URL = re.compile(r"https?://[\w.-]*\bwik(?:ipedia|ibooks|iversity|isource|tionary|inews|iquote|ivoyage)\.org/")
 _REDIRECT = re.compile(r"\s*#\s*redirect\b", re.IGNORECASE)
@@ -86,7 +88,7 @@ def left_out(cells: Mapping[str, Any], title: str, text: str, rules: ArticleRule
     ):
         return "disambiguation page"
     # A long text is no stub, and need not be split to see it.
-    if len(text) < 100 * rules.stub_words and len(text.split()) < rules.stub_words:
+    if len(text) < 100 * rules.stub_words and word_count(text) < rules.stub_words:
         return STUB
     return None
 
@@ -193,7 +195,7 @@ def _heading(lines: list[str], row: int) -> str | None:
         return next(part for part in marked.groups() if part).strip()
     if row == 0 or lines[row - 1].strip() or row + 1 == len(lines) or line[0].isspace():
         return None
-    if not (stripped[0].isalnum() or stripped[0] in "\"'“") or stripped[0].islower() or stripped[-1] in ".!?:;,…":
+    if not (stripped[0].isalnum() or stripped[0] in "\"'“") or stripped[0].islower() or stripped[-1] in CLOSING_MARKS:
         return None
     after = lines[row + 1]
     if line[-1] == " " or not after.strip() or len(after) > _LONGEST_HEADING or after.rstrip().endswith("."):

@@ -6,9 +6,8 @@ import array
 import contextlib
 import importlib
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ from solution.config import RetrievalConfig
 from solution.errors import UserError
 from solution.exam import passage_text
 from solution.files import write_json
-from solution.progress import progress_bar
+from solution.progress import progress_bar, say
 from solution.retrieval.passages import Passage
 from solution.retrieval.places import remedy_of
 from solution.retrieval.store import COLUMNS, PASSAGES, Passages
+from solution.words import search_words
 
-_WORD = re.compile(r"\w+")
 _BLOCK = 256  # passages whose best score stands for them when the k best are sought
 _DATA, _ROWS, _STARTS = "data.csc.index.npy", "indices.csc.index.npy", "indptr.csc.index.npy"
 _PARAMETERS = "params.index.json"
@@ -67,8 +66,8 @@ class Words:
 
     @staticmethod
     def split(text: str) -> list[str]:
-        """The words of a text in lower case, in order."""
-        return _WORD.findall(text.lower())
+        """The words by which a text is found, in order; see `solution.words`."""
+        return search_words(text)
 
     def term(self, word: str) -> str | None:
         """The term that stands for a word of `split`; None for a stop word."""
@@ -193,8 +192,15 @@ class LexicalIndex:
         """
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), k), -1, dtype=np.int64)
+        known = self.postings.numbers(queries)
+        unknown = [query for query, numbers in zip(queries, known, strict=True) if not len(numbers)]
+        if unknown:
+            say(
+                f"note: {len(unknown)} of {len(queries)} queries have no word that the corpus has too, stop words not "
+                f"counted, and find nothing by words (first: {unknown[0][:60]!r})"
+            )
         with progress_bar(len(queries), "searching for words") as bar:
-            for place, numbers in enumerate(self.postings.numbers(queries)):
+            for place, numbers in enumerate(known):
                 if len(numbers):
                     every = self.postings.scores(numbers)
                     best = highest(every, k)
@@ -251,6 +257,8 @@ def write_bm25(
             parts.append(folder / f"part-{group:06}.npy")
             np.save(parts[-1], np.stack([terms, rows, counts]).astype(np.int32), allow_pickle=False)
             bar.advance(file.metadata.row_group(group).num_rows)
+    if texts is passage_texts:
+        _note_other_letters(vocabulary, config)
     # What all triples are scored by: the terms' weights and the passages' lengths.
     length = np.concatenate(lengths).astype(np.float64)
     weights = np.log1p((len(length) - frequencies + 0.5) / (frequencies + 0.5))
@@ -279,6 +287,22 @@ def write_bm25(
     parameters = {"k1": config.bm25_k1, "b": config.bm25_b, "method": "lucene", "num_docs": len(length)}
     write_json(folder / _PARAMETERS, parameters)
     return len(length)
+
+
+def _note_other_letters(words: Iterable[str], config: RetrievalConfig) -> None:
+    """A note where most of the different words of a corpus cannot be of the chosen language."""
+    if config.language == "none":
+        return
+    letters = [word[0] for word in words if word[0].isalpha()]
+    cyrillic = sum("\u0400" <= letter <= "\u052f" for letter in letters)
+    latin = sum(letter < "\u0250" or "\u1e00" <= letter <= "\u1eff" for letter in letters)
+    others = len(letters) - (cyrillic if config.language == "russian" else latin)
+    if others > len(letters) / 2:
+        say(
+            f"note: {others / len(letters):.0%} of the words of the corpus {config.corpus} are not in the letters of "
+            f"retrieval.language={config.language}, whose stop words and stemmer do nothing for them; set it to the "
+            "corpus's language, or to none where that is not among the languages"
+        )
 
 
 def _take_places(terms: np.ndarray, heads: np.ndarray) -> np.ndarray:

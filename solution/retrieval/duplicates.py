@@ -8,7 +8,6 @@ grow with the corpus: about 250 bytes of disk a passage that is kept, against 30
 from __future__ import annotations
 
 import itertools
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,9 +18,9 @@ import numpy as np
 from solution.exam import passage_text
 from solution.retrieval.corpus import Seen
 from solution.retrieval.passages import Passage
+from solution.words import words as words_of
 
 _AT_ONCE = 256
-_WORD = re.compile(r"\w+")
 _RUN = 3  # words that follow each other: what two passages are compared by
 _HASHES, _BANDS = 64, 8
 _ROWS = _HASHES // _BANDS
@@ -103,7 +102,7 @@ def _signatures(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Signatures uint8 [n, 64] and the keys of their bands int64 [n, 8]."""
     if not texts:
         return np.zeros((0, _HASHES), dtype=np.uint8), np.zeros((0, _BANDS), dtype=np.int64)
-    words = [[zlib.crc32(word.encode()) for word in _WORD.findall(text.lower())] for text in texts]
+    words = [[zlib.crc32(word.encode()) for word in words_of(text)] for text in texts]
     runs = [_runs(np.array(text, dtype=np.uint64)) for text in words]
     starts = np.concatenate([[0], np.cumsum([len(text) for text in runs])[:-1]])
     every = np.concatenate(runs)

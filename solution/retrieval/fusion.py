@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,8 +11,7 @@ import numpy as np
 from solution.config import RetrievalConfig
 from solution.exam import ContextPassage, Titled, passage_text
 from solution.retrieval.store import Passages
-
-_WORD = re.compile(r"\w+")
+from solution.words import search_words
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def distinct(passages: Sequence[Titled], threshold: float | None, most: int) -> 
     taken: list[int] = []
     words: list[set[str]] = []
     for place, passage in enumerate(passages):
-        these = set(_WORD.findall(passage_text(passage).lower()))
+        these = set(search_words(passage_text(passage)))
         if all(len(these & others) < threshold * len(these | others) for others in words):
             taken.append(place)
             words.append(these)

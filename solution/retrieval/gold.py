@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -13,9 +12,9 @@ from solution.exam import Titled, passage_text
 from solution.metrics import bootstrap_interval
 from solution.questions import Questions
 from solution.tables import cell_text
+from solution.words import in_word, words
 
 DEPTHS = (1, 3, 5, 10)
-_SPACE = re.compile(r"\W+")
 
 
 class _Passage(Titled, Protocol):
@@ -46,8 +45,10 @@ class Gold:
                 options[answer] if answer >= 0 else ""
                 for options, answer in zip(questions.options, questions.answers.tolist(), strict=True)
             ]
-            self._values = [_plain(value) for value in values]
-            self._fits: Callable[[str, _Passage], bool] = lambda value, passage: value in _plain(passage_text(passage))
+            self._values = [_with_blanks(value) for value in values]
+            self._fits: Callable[[str, _Passage], bool] = lambda value, passage: (
+                value in _with_blanks(passage_text(passage))
+            )
         else:
             if column not in questions.extra:
                 there = ", ".join(questions.extra) or "none"
@@ -68,14 +69,14 @@ class Gold:
         return [self._fits(self._values[row], passage) for passage in passages]
 
 
-def _plain(text: str) -> str:
-    """Words in lower case with single spaces, one at each end."""
-    words = _SPACE.sub(" ", text.lower()).strip()
-    return f" {words} " if words else ""
+def _with_blanks(text: str) -> str:
+    """The words of a text with a blank before and behind each, so that whole words are sought; "" without words."""
+    found = words(text)
+    return f" {' '.join(found)} " if found else ""
 
 
 def _begins(text: str, value: str) -> bool:
-    return text[: len(value)].lower() == value and not text[len(value) : len(value) + 1].isalnum()
+    return text[: len(value)].lower() == value and not in_word(text[len(value) : len(value) + 1])
 
 
 def judge(gold: Gold, passages: Sequence[Sequence[_Passage]]) -> dict[str, Any]:

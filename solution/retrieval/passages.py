@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +10,13 @@ import numpy as np
 
 from solution.exam import begins_with, passage_text
 from solution.retrieval.corpus import Document
+from solution.sentences import sentence_ends
+from solution.words import in_word
 
 _DOCUMENTS_AT_ONCE = 256
 _LONGEST = 1 << 18  # characters tokenised together; a longer document is cut into such pieces first
 _MIN_TOKENS = 8
 _MIN_BUDGET = 4
-_SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*\s+(?=\S)|[。！？]|\n")
 
 
 @dataclass(frozen=True)
@@ -27,20 +26,6 @@ class Passage:
     id: str
     title: str
     text: str
-
-
-def _sentence_ends(text: str) -> Iterator[int]:
-    for match in _SENTENCE_END.finditer(text):
-        after = text[match.end() : match.end() + 1]
-        if not (after.islower() or after.isdigit()):  # "e.g. a", "Fig. 3"
-            yield match.end()
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of a text, stripped, none of them empty."""
-    cuts = [0, *_sentence_ends(text), len(text)]
-    pieces = (text[begin:end].strip() for begin, end in itertools.pairwise(cuts))
-    return [piece for piece in pieces if piece]
 
 
 def token_offsets(tokenizer: Any, texts: list[str]) -> list[list[tuple[int, int]]]:
@@ -118,7 +103,7 @@ def _long_document(document: Document, tokenizer: Any, tokens: int, overlap: int
         if begin + _LONGEST < len(document.text):
             # A tenth of it is searched for the last sentence end.
             tail = len(piece) - _LONGEST // 10
-            ends = [tail + end for end in _sentence_ends(piece[tail:])]
+            ends = [tail + end for end in sentence_ends(piece[tail:])]
             piece = piece[: max(ends, default=piece.rfind(" ") + 1 or len(piece))]
         begin += len(piece)
         if piece.strip():
@@ -162,11 +147,9 @@ def _windows(text: str, offsets: list[tuple[int, int]], first: int, budget: int,
     ends = np.array([end for _, end in offsets], dtype=np.int64)
     n = len(begins)
     # White space lies before the token, or is part of it (SentencePiece's offsets).
-    word_start = np.array(
-        [b == 0 or text[b - 1].isspace() or text[b].isspace() or not text[b - 1].isalnum() for b in begins.tolist()]
-    )
+    word_start = np.array([b == 0 or text[b].isspace() or not in_word(text[b - 1]) for b in begins.tolist()])
     sentence_start = np.zeros(n + 1, dtype=bool)
-    for end in _sentence_ends(text):
+    for end in sentence_ends(text):
         sentence_start[np.searchsorted(ends, end, side="right")] = True
     shared = min(overlap, budget - max(1, budget // 8))
     texts: list[str] = []

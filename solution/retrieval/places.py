@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ from solution.config import SIGNALS, ContextView, RetrievalConfig
 from solution.errors import UserError
 from solution.files import MANIFEST, content_hash, read_json, read_manifest
 from solution.retrieval.approximate import build_settings
-from solution.retrieval.corpus import look_at_corpus
+from solution.retrieval.corpus import look_at_corpus, read_corpus
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.prefixes import Prefixes, warn_of_unset
-from solution.retrieval.sources import corpus_fingerprint
+from solution.retrieval.sources import PACKAGES, corpus_fingerprint
 from solution.suggestions import suggest
+from solution.words import SCRIPTS_VERSION, other_scripts
 
 # Another version makes another index.
 _CUTTING_VERSION = 1  # of the way passages are cut
@@ -200,7 +202,11 @@ def same_source(place: IndexPlace, kind: IndexKind, settings: dict[str, Any], wo
     for folder in kind.folders(workdir):
         with contextlib.suppress(UserError, KeyError, TypeError):
             manifest = read_json(folder / MANIFEST, "manifest", "")
-            same = all(manifest[part]["fingerprint"] == about["fingerprint"] for part, about in place.source.items())
+            same = all(
+                manifest[part].get(name) == about.get(name)
+                for part, about in place.source.items()
+                for name in ("fingerprint", "scripts")
+            )
             if same and settings.items() <= manifest["settings"].items():
                 read_manifest(folder, kind.name, "")
                 return folder
@@ -220,8 +226,28 @@ def _place(kind: IndexKind, config: RetrievalConfig, workdir: Path, embedder: Em
         "corpus": {"name": Path(config.corpus).name, "fingerprint": corpus},
         "embedder": {"name": Path(embedder.spec).name, "fingerprint": embedder.fingerprint},
     }
-    key = content_hash(*kind.key_parts, corpus, embedder.fingerprint, kind.settings(config))
+    key_parts = [*kind.key_parts, corpus, embedder.fingerprint, kind.settings(config)]
+    if _has_other_scripts(config.corpus, config.encoding, corpus):
+        source["corpus"]["scripts"] = SCRIPTS_VERSION
+        key_parts.append({"scripts": SCRIPTS_VERSION})
+    key = content_hash(*key_parts)
     return IndexPlace(kind, key, workdir / "cache" / f"{kind.prefix}-{key}", source)
+
+
+@functools.lru_cache
+def _has_other_scripts(spec: str, encoding: str | None, fingerprint: str) -> bool:
+    """Whether the first documents of a corpus are of scripts whose words and sentences have rules of their own.
+
+    Only then these rules are a part of the key: an index of an English corpus that was made before them is still valid.
+
+    Args:
+        fingerprint: the corpus's; an answer is remembered for it.
+    """
+    if spec in PACKAGES:
+        return False  # they are English
+    with contextlib.suppress(UserError):  # what is wrong with the corpus is told where an index is built of it
+        return other_scripts(f"{document.title} {document.text}" for document in read_corpus(spec, encoding=encoding))
+    return False
 
 
 class _StoredIndexes:

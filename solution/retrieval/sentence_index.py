@@ -14,10 +14,11 @@ from solution.files import atomic_folder, read_manifest, sweep_leftovers, write_
 from solution.progress import say
 from solution.retrieval.bm25 import POSTINGS, Postings, Words, write_bm25
 from solution.retrieval.embedding import Embedder
-from solution.retrieval.passages import Passage, sentences
+from solution.retrieval.passages import Passage
 from solution.retrieval.places import LEXICAL, SENTENCES, IndexPlace, remedy_of, require_built
 from solution.retrieval.shards import room_on_disk
 from solution.retrieval.store import PASSAGES
+from solution.sentences import sentences
 
 
 def open_sentences(config: RetrievalConfig, workdir: Path, embedder: Embedder, place: IndexPlace) -> Postings:

@@ -19,6 +19,7 @@ from solution.retrieval.passages import split_passages
 from solution.retrieval.prefixes import Prefixes, warn_of_unset
 from solution.retrieval.search import embed_options
 from solution.tables import cell_text
+from solution.words import SCRIPTS_VERSION, other_scripts
 
 
 def own_contexts(questions: Questions) -> Contexts:
@@ -51,6 +52,8 @@ def column_contexts(questions: Questions, config: RetrievalConfig, workdir: Path
         "embedder": embedder.fingerprint,
         "tokens": [config.passage_tokens, config.passage_overlap],
     }
+    if other_scripts(texts):
+        about["scripts"] = SCRIPTS_VERSION
     if prefixes != Prefixes():
         about["prefixes"] = list(prefixes)
     cache = ContextCache(questions, config, workdir, about)

@@ -10,7 +10,7 @@ from solution.config import RetrievalConfig
 from solution.exam import ContextPassage
 from solution.questions import Questions
 from solution.retrieval.embedding import Embedder
-from solution.retrieval.passages import sentences
+from solution.sentences import sentences
 
 
 def option_table(questions: Questions, values: np.ndarray) -> np.ndarray:

@@ -11,9 +11,10 @@ from solution.config import RetrievalConfig
 from solution.retrieval.contexts.signals.texts import OptionTexts
 from solution.retrieval.dense import PassageIndex, as_cosines
 from solution.retrieval.embedding import Embedder
-from solution.retrieval.passages import sentences
 from solution.retrieval.search import fitted
 from solution.retrieval.store import Passages
+from solution.sentences import sentences
+from solution.words import word_count
 
 NEAREST = 10  # passages or sentences
 _ABOUT_QUESTION = 20  # sentences nearest to the question
@@ -149,4 +150,4 @@ def _groups(rows: Sequence[np.ndarray], passages: Passages) -> Iterator[list[tup
 def _long_sentences(text: str) -> list[str]:
     """The sentences of a text without headings and remains, where there are others."""
     every = sentences(text)
-    return [sentence for sentence in every if len(sentence.split()) >= _WORDS] or every
+    return [sentence for sentence in every if word_count(sentence) >= _WORDS] or every

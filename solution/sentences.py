@@ -1,0 +1,28 @@
+"""Where sentences end, in any script: passages, the sentence index and similarities cut texts there."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+
+_CLOSED = "[\"'”’)\\]»」』）】〉》]*"
+_MARKS = "。！？｡؟۔।॥։።፧។။"  # Chinese and Japanese, Arabic, Urdu, Indic, Armenian, Ethiopic, Khmer, Burmese
+CLOSING_MARKS = f".!?:;,…：；，、،؛{_MARKS}"
+"""Characters with which a sentence or a part of it ends, and a heading does not."""
+_END = re.compile(rf"[.!?]{_CLOSED}\s+(?=\S)|(?P<clear>(?:[{_MARKS}]+|．(?!\d)){_CLOSED})|\n")
+
+
+def sentence_ends(text: str) -> Iterator[int]:
+    """The places behind the ends of sentences: behind the mark, what is closed with it, and the blanks after that."""
+    for match in _END.finditer(text):
+        after = text[match.end() : match.end() + 1]
+        if match["clear"] or not (after.islower() or after.isdigit()):  # "e.g. a", "Fig. 3"
+            yield match.end()
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, stripped, none of them empty."""
+    cuts = [0, *sentence_ends(text), len(text)]
+    pieces = (text[begin:end].strip() for begin, end in itertools.pairwise(cuts))
+    return [piece for piece in pieces if piece]
