@@ -19,8 +19,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-_WORD = re.compile(r"\w+")
-_UNUSUAL = re.compile(
+_runs = re.compile(r"\w+").findall
+_unusual = re.compile(
     # Usual are ASCII, letters of Latin, IPA, Greek, Cyrillic and Armenian, punctuation, signs of currencies and
     # mathematics. Unusual among them: superscripts, ligatures and other characters that stand for plain ones, what has
     # no shape, and the capital I with a dot, whose lower case is two characters.
@@ -28,7 +28,7 @@ _UNUSUAL = re.compile(
     "\u0180-\u01c3\u01cd-\u01f0\u01f4-\u02af\u0370-\u0373\u0375-\u0377\u037b-\u037d\u037f\u0384-\u0386\u0388-\u03cf"
     "\u03d7-\u03ef\u03f3\u03f7\u03f8\u03fa-\u0482\u048a-\u052f\u0531-\u0556\u0561-\u0586\u1e00-\u1e99\u1ea0-\u1eff"
     "\u2010-\u2027\u2030-\u205e\u20a0-\u20c0\u2190-\u23ff\u2500-\u27bf]"
-)
+).search
 _UNWRITTEN = re.compile("[\u0591-\u05c7\u0640\u064b-\u0652\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed]")
 """Vowel points of Hebrew and Arabic, which most texts leave out, and the stroke that lengthens Arabic letters."""
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー]"
@@ -42,7 +42,7 @@ _OTHER_SHARE = 0.02
 def words(text: str) -> list[str]:
     """The words of a text in lower case, as they are written, in order; without blanks, each character is a word."""
     if _is_usual(text):
-        return _WORD.findall(text.lower())
+        return _runs(text.lower())
     found: list[str] = []
     for word in _patterns().word.findall(_cleaned(text)):
         found += _characters(word) if is_unspaced(word[0]) else [word]
@@ -57,7 +57,7 @@ def search_words(text: str) -> list[str]:
     characters without blanks gives its pairs of neighbours, then each Chinese and Korean character.
     """
     if _is_usual(text):
-        return _WORD.findall(text.lower())
+        return _runs(text.lower())
     text = _cleaned(text)
     folds = not unicodedata.is_normalized("NFKC", text) or _UNWRITTEN.search(text) is not None
     found: list[str] = []
@@ -126,7 +126,7 @@ def other_scripts(texts: Iterable[str]) -> bool:
 
 
 def _is_usual(text: str) -> bool:
-    return text.isascii() or _UNUSUAL.search(text) is None
+    return text.isascii() or _unusual(text) is None
 
 
 class _Patterns:

@@ -64,10 +64,8 @@ class Words:
             self._stop = frozenset(getattr(bm25s_library().stopwords, f"STOPWORDS_{name}"))
             self._stem = Stemmer.Stemmer(language)
 
-    @staticmethod
-    def split(text: str) -> list[str]:
-        """The words by which a text is found, in order; see `solution.words`."""
-        return search_words(text)
+    split = staticmethod(search_words)
+    """The words by which a text is found, in order."""
 
     def term(self, word: str) -> str | None:
         """The term that stands for a word of `split`; None for a stop word."""
