@@ -1,12 +1,12 @@
-"""Leakage-safe K-fold: questions that share a group or nearly a prompt stay together, letters balanced, and a
-question keeps its fold when rows are added or reordered."""
+"""Leakage-safe K-fold: questions that share a group or a context or are nearly the same stay together, letters are
+balanced, and a question keeps its fold when rows are added or reordered."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,6 +15,8 @@ import numpy as np
 from solution.config import EnsembleConfig
 from solution.errors import UserError
 from solution.files import content_hash, read_json, write_json
+from solution.formats.names import CONTEXTS, key_of
+from solution.near_questions import near_questions, question_key
 from solution.progress import say
 from solution.questions import Questions
 from solution.tables import cell_text
@@ -22,14 +24,23 @@ from solution.workdir import Workdir
 
 _PARTS = ("settings", "fold", "print")
 """Mappings that every folds file holds."""
+NO_GROUPS = "none"
+"""The group column that stands for none, also not for those of contexts."""
+_HALF = 8  # characters of a print
 
 
-def group_questions(questions: Questions, group_column: str | None, near_duplicate: float) -> np.ndarray:
+def group_questions(
+    questions: Questions, group_column: str | None, near_duplicate: float, folds: int | None = None
+) -> np.ndarray:
     """Group labels int [n]: equal where questions must share a fold.
 
-    Two questions are joined when their values in `group_column` are equal (an empty value joins
-    nothing) or the TF-IDF cosine of their prompts' words and word pairs is at least
-    `near_duplicate`; joins chain.
+    Two questions are joined when they are nearly the same (see `near_questions`), or when their values in a column
+    are: that of `group_column`, or the columns of their contexts (see `shared_contexts`). An empty value joins nothing.
+    Joins chain.
+
+    Args:
+        group_column: null: the columns of contexts; `none`: no column.
+        folds: their number, for `shared_contexts`.
 
     Raises:
         UserError: the question file has no such column.
@@ -38,65 +49,53 @@ def group_questions(questions: Questions, group_column: str | None, near_duplica
     from scipy.sparse.csgraph import connected_components
 
     n = len(questions)
-    left: list[int] = []
-    right: list[int] = []
-    if group_column is not None:
-        if group_column not in questions.extra:
-            there = ", ".join(questions.extra) or "none"
-            raise UserError(
-                f"ensemble.group_column is {group_column!r}, and the question file has no such column "
-                f"(its extra columns: {there}). Set ensemble.group_column=null or to one of them."
-            )
-        first: dict[str, int] = {}
-        for row, value in enumerate(questions.extra[group_column]):
-            text = cell_text(value)
-            if text:
-                left.append(first.setdefault(text, row))
-                right.append(row)
-    pairs_left, pairs_right = _near_duplicates(questions.prompts, near_duplicate)
-    left, right = left + pairs_left, right + pairs_right
+    pairs = [near_questions(questions, near_duplicate)]
+    if group_column is None:
+        pairs += [
+            _joined(questions.extra[column], values) for column, values in shared_contexts(questions, folds).items()
+        ]
+    elif group_column in questions.extra:
+        pairs.append(_joined(questions.extra[group_column], None))
+    elif group_column != NO_GROUPS:
+        there = ", ".join(questions.extra) or "none"
+        raise UserError(
+            f"ensemble.group_column is {group_column!r}, and the question file has no such column "
+            f"(its extra columns: {there}). Set ensemble.group_column=null or to one of them."
+        )
+    left, right = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
     graph = coo_matrix((np.ones(len(left)), (left, right)), shape=(n, n))
     return connected_components(graph, directed=False)[1]
 
 
-def _near_duplicates(prompts: Sequence[str], threshold: float) -> tuple[list[int], list[int]]:
-    """The rows of the first and of the second prompt of each pair that is nearly the same."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def shared_contexts(questions: Questions, folds: int | None) -> dict[str, Counter[str]]:
+    """Columns of contexts or source passages -> the values that several questions have, and how many have each.
 
-    left: list[int] = []
-    right: list[int] = []
-    # Identical up to case and punctuation, also where no word is left to compare.
+    Args:
+        folds: their number. A value of more than a fold's share of the questions ("n/a") is no context of their own,
+            and is left out; None: all are taken.
+    """
+    most = len(questions) / (folds or 1)
+    found = {}
+    for column, values in questions.extra.items():
+        if key_of(column) in ("context", *CONTEXTS):
+            counts = Counter(filter(None, map(_plain, values)))
+            found[column] = Counter({value: count for value, count in counts.items() if 1 < count <= most})
+    return {column: counts for column, counts in found.items() if counts}
+
+
+def _plain(value: Any) -> str:
+    return " ".join(cell_text(value).split())
+
+
+def _joined(values: Sequence[Any], wanted: Collection[str] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Each row with the first one of the same value, where there is a value (and it is a wanted one)."""
     first: dict[str, int] = {}
-    for row, prompt in enumerate(prompts):
-        key = _words(prompt) or prompt
-        if first.setdefault(key, row) != row:
-            left.append(first[key])
+    left, right = [], []
+    for row, value in enumerate(map(_plain, values)):
+        if value and (wanted is None or value in wanted) and first.setdefault(value, row) != row:
+            left.append(first[value])
             right.append(row)
-    if threshold >= 1 or len(first) < 2:
-        return left, right
-    # One-character words count: "What is 3 + 4?" and "What is 5 + 6?" are two questions.
-    vectorizer = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, lowercase=False, token_pattern=r"\S+"
-    )
-    rows = np.array(list(first.values()))
-    vectors = vectorizer.fit_transform(first)
-    # Blocks of the sparse product, which common words make nearly dense: about 16 million entries at a time.
-    block = int(np.clip(2**24 // len(rows), 16, 1024))
-    for start in range(0, len(rows), block):
-        product = vectors[start:] @ vectors[start : start + block].T.tocsr()
-        near = np.flatnonzero(product.data >= threshold)
-        # Line and column of each such entry, both counted from `start`: one half of the symmetric product is enough.
-        lines = np.searchsorted(product.indptr, near, side="right") - 1
-        columns = product.indices[near]
-        below = lines > columns
-        left += rows[start + lines[below]].tolist()
-        right += rows[start + columns[below]].tolist()
-    return left, right
-
-
-def _words(prompt: str) -> str:
-    """The prompt's letters and digits in lower case, one space for all else."""
-    return " ".join("".join(c if c.isalnum() else " " for c in prompt.casefold()).split())
+    return np.array(left, dtype=np.int64), np.array(right, dtype=np.int64)
 
 
 def assign_folds(
@@ -122,8 +121,8 @@ def assign_folds(
     if len(members) < folds:
         raise UserError(
             f"{folds} folds asked for, and the questions form only {len(members)} groups that may be parted "
-            "(equal group values and near-duplicate prompts stay together). Use fewer folds, another "
-            "ensemble.group_column, or a higher ensemble.near_duplicate."
+            "(equal group values, shared contexts and near-duplicate questions stay together). Use fewer folds, "
+            "another ensemble.group_column (none: no column), or a higher ensemble.near_duplicate."
         )
 
     def order(group: int) -> tuple[int, str]:
@@ -201,7 +200,7 @@ def exam_folds(questions: Questions, ensemble: EnsembleConfig, path: Path) -> np
 def load_or_make_folds(questions: Questions, path: Path, settings: FoldsSettings) -> np.ndarray:
     """The folds of an exam, int [n], kept in one file so that every step and every machine uses the same.
 
-    A question whose prompt or group is no longer what the file was made from counts as new: an id
+    A question whose prompt, options or group are no longer what the file was made from counts as new: an id
     alone says little (many exams number theirs from 0), and an old fold might part a group.
 
     Args:
@@ -222,9 +221,12 @@ def load_or_make_folds(questions: Questions, path: Path, settings: FoldsSettings
     if fold_by_id and all(id_ in fold_by_id for id_ in questions.ids):
         return np.array([fold_by_id[id_] for id_ in questions.ids], dtype=np.int64)
     # New questions: groups are formed of all, so that a new one follows the old ones that it is like.
-    groups = group_questions(questions, settings["group_column"], settings["near_duplicate"])
-    fold_of = assign_folds(questions, settings["folds"], groups, settings["seed"], fold_by_id)
-    _tell_odd_groups(groups, fold_of, settings["folds"])
+    folds = settings["folds"]
+    groups = group_questions(questions, settings["group_column"], settings["near_duplicate"], folds)
+    if settings["group_column"] is None:
+        _tell_shared_contexts(questions, folds)
+    fold_of = assign_folds(questions, folds, groups, settings["seed"], fold_by_id)
+    _tell_odd_groups(groups, fold_of, folds)
     # Questions of the file that are not in this exam stay in it.
     fold_by_id = {**fold_by_id, **{id_: int(fold) for id_, fold in zip(questions.ids, fold_of, strict=True)}}
     print_by_id = {**print_by_id, **prints}
@@ -285,7 +287,7 @@ def _changed_questions(prints: dict[str, str], print_by_id: dict[str, str], path
     Raises:
         UserError: the file has none of the questions.
     """
-    if print_by_id and not any(print_by_id.get(id_) == print_ for id_, print_ in prints.items()):
+    if print_by_id and not any(same_print(print_, print_by_id.get(id_)) for id_, print_ in prints.items()):
         raise UserError(
             f"{path} parts another exam: none of its {len(print_by_id)} questions is in this question file. "
             f"Use another --workdir for each exam. {_remedy(path)}"
@@ -293,10 +295,27 @@ def _changed_questions(prints: dict[str, str], print_by_id: dict[str, str], path
     new = [id_ for id_ in prints if id_ not in print_by_id]
     if new:
         say(f"note: {len(new)} questions are not in {path} yet and are added to it (first: id {new[0]})")
-    changed = [id_ for id_, print_ in prints.items() if print_by_id.get(id_, print_) != print_]
+    changed = [id_ for id_, print_ in prints.items() if not same_print(print_, print_by_id.get(id_, print_))]
     if changed:
         say(f"note: {len(changed)} questions have changed since {path} was made (first: id {changed[0]})")
     return changed
+
+
+def _tell_shared_contexts(questions: Questions, folds: int) -> None:
+    for column, counts in shared_contexts(questions, folds).items():
+        say(
+            f"note: {sum(counts.values())} of {len(questions)} questions share their {column} with others and stay in "
+            "one fold with them (ensemble.group_column=none parts them)"
+        )
+    kept = shared_contexts(questions, folds)
+    for column, counts in shared_contexts(questions, None).items():
+        common = counts.keys() - kept.get(column, {}).keys()
+        if common:
+            say(
+                f"note: {sum(counts[value] for value in common)} questions have a {column} that more than a fold's "
+                "share of the questions has, and are parted all the same "
+                f"(ensemble.group_column={column} keeps them together)"
+            )
 
 
 def _tell_odd_groups(groups: np.ndarray, fold_of: np.ndarray, folds: int) -> None:
@@ -329,47 +348,50 @@ def taken_back_when_refused(workdir: Workdir) -> Iterator[None]:
 
 
 def already_parted(questions: Questions, path: Path) -> int:
-    """The number of questions that a folds file holds with the same prompt and group; 0 without a whole file."""
+    """The number of questions that a folds file holds with the same texts and group; 0 without a whole file."""
     return int((known_folds(questions, path) >= 0).sum())
 
 
 def known_folds(questions: Questions, path: Path) -> np.ndarray:
-    """The folds int [n] of the questions that a folds file holds with the same prompt and group.
+    """The folds int [n] of the questions that a folds file holds with the same texts and group.
 
     -1 for the others, and for all where there is no whole file.
     """
     try:
         stored = read_json(path, "the folds file", "")
         known, prints = stored["print"], question_prints(questions, stored["settings"]["group_column"])
-        folds = [stored["fold"][id_] if known.get(id_) == print_ else -1 for id_, print_ in prints.items()]
+        folds = [stored["fold"][id_] if same_print(print_, known.get(id_)) else -1 for id_, print_ in prints.items()]
         return np.array(folds, dtype=np.int64)
     except (UserError, AttributeError, KeyError, TypeError, ValueError):
         return np.full(len(questions), -1, dtype=np.int64)
 
 
 def question_prints(questions: Questions, group_column: str | None) -> dict[str, str]:
-    """A short hash of prompt and group value of each question, by its id: both decide its group."""
+    """A short hash of each question, by its id: first of prompt and group value, then of the options in any order.
+
+    The files of earlier versions hold the first half alone; see `same_print`.
+    """
     values = questions.extra.get(group_column, [None] * len(questions)) if group_column else [None] * len(questions)
     return {
-        id_: content_hash(prompt, cell_text(value))[:8]
-        for id_, prompt, value in zip(questions.ids, questions.prompts, values, strict=True)
+        id_: content_hash(prompt, cell_text(value))[:_HALF] + content_hash(sorted(filter(None, options)))[:_HALF]
+        for id_, prompt, options, value in zip(questions.ids, questions.prompts, questions.options, values, strict=True)
     }
 
 
 def repeated_questions(questions: Questions, exam: Questions) -> list[str]:
-    """The ids of the questions that the exam asks too, whatever their capitals, white space and order of options.
+    """The ids of the questions that are the same as one of the exam, see `question_key`.
 
     `question_prints` tell another thing: whether a row of an exam is still what it was.
     """
-    known = {_wording(exam, row) for row in range(len(exam))}
-    return [id_ for row, id_ in enumerate(questions.ids) if _wording(questions, row) in known]
+    known = set(map(question_key, exam.prompts, exam.options))
+    keys = map(question_key, questions.prompts, questions.options)
+    return [id_ for id_, key in zip(questions.ids, keys, strict=True) if key in known]
 
 
-def _wording(questions: Questions, row: int) -> tuple[str, ...]:
-    prompt, *options = (
-        " ".join(text.casefold().split()) for text in (questions.prompts[row], *filter(None, questions.options[row]))
-    )
-    return prompt, *sorted(options)
+def same_print(print_: str, known: str | Collection[str] | None) -> bool:
+    """Whether a question's print is the known one, or one of those; None is equal to no print."""
+    several = () if known is None else (known,) if isinstance(known, str) else known
+    return print_ in several or print_[:_HALF] in several
 
 
 def exam_with_folds_hash(questions: Questions, folds: np.ndarray) -> str:

@@ -6,9 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from scipy.sparse.csgraph import connected_components
 
+from solution import near_questions
 from solution.errors import UserError
+from solution.files import content_hash
 from solution.folds import already_parted, assign_folds, folds_settings, group_questions, load_or_make_folds
+from solution.near_questions import question_key, text_key
 from solution.questions import Questions
 
 LONG = (
@@ -96,8 +100,10 @@ def test_a_missing_group_column_is_named():
         group_questions(exam(["p", "q"]), "chapter", 0.9)
 
 
-def test_duplicates_are_found_across_blocks(make_questions):
-    # 3,000 prompts are compared in blocks of 1,024: pairs inside the first and last block and across all of them.
+def test_duplicates_are_found_across_blocks(make_questions, monkeypatch):
+    # Candidates come in blocks of a few rows: pairs inside the first and last block and across all of them.
+    monkeypatch.setattr(near_questions, "_PRODUCTS_AT_ONCE", 4096)
+    monkeypatch.setattr(near_questions, "_AT_ONCE", 7)
     prompts = make_questions(3000).prompts
     pairs = [(5, 6), (10, 1500), (1023, 1024), (20, 2999), (2047, 2048), (2990, 2995)]
     for number, (one, other) in enumerate(pairs):
@@ -113,6 +119,140 @@ def test_duplicates_are_found_across_blocks(make_questions):
         assert groups[one] == groups[other]
 
 
+SAME = ["a cat", "a dog", "a bird", "a fish"]
+
+
+def groups(*rows: tuple[str, list[str], int]) -> list[int]:
+    """The groups of questions (prompt, options, answer)."""
+    prompts, options, answers = zip(*rows, strict=True)
+    ids = [str(row) for row in range(len(rows))]
+    questions = Questions(ids, list(prompts), list(options), np.array(answers), {})
+    return group_questions(questions, "none", 0.9).tolist()
+
+
+def test_one_prompt_of_all_questions_joins_none():
+    prompt = "Which of the following statements is correct?"
+    rows = [(prompt, [f"statement {row}", f"statement {row + 100}"], 0) for row in range(30)]
+    assert groups(*rows) == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "together"),
+    [
+        (SAME, 0, True),
+        (["A dog.", "A cat.", "a fish", "a bird"], 3, True),  # in another order
+        (["a cat", "an ant", "a bee", "a worm"], 0, True),  # the same answer
+        (["an ant", "a cat", "a bee", "a worm"], 0, False),
+        (["an ant", "a bee", "a cat"], -1, False),
+    ],
+)
+@pytest.mark.parametrize("near", [LONG, LONG.replace("beaker", "flask")])
+def test_questions_are_the_same_when_prompt_and_options_are(near, options, answer, together):
+    assert groups((LONG, SAME, 0), (near, options, answer)) == ([0, 0] if together else [0, 1])
+
+
+def test_an_answer_that_names_other_options_joins_nothing():
+    rows = [("Which is true?", [f"fact {word}", f"claim {word}", "All of the above"], 2) for word in ("red", "blue")]
+    assert groups(*rows) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("2 mol", "4 mol", False),
+        ("-5", "5", False),
+        ("2.5 g", "25 g", False),
+        ("10³ K", "103 K", False),
+        ("H₂O", "H2O", True),
+        ("which is true", "which is not true", False),
+        ("which is true", "which isn't true", False),
+        ("which isn’t true", "which is not true", True),
+        ("which is correct", "which is incorrect", False),
+        ("welche richtig ist", "welche nicht richtig ist", False),
+    ],
+)
+def test_numbers_and_negations_part_questions(one, other, together):
+    rows = [(f"{LONG} {text} in that moment, said the student", SAME, 0) for text in (one, other)]
+    assert groups(*rows) == ([0, 0] if together else [0, 1])
+    assert groups((LONG, [one, "x"], 1), (LONG, [other, "x"], 1)) == [0, 0]  # another wrong option, the same answer
+    same = together and "isn" not in one  # "is not" are other words, few of which an option has
+    assert groups((LONG, [one, "x"], 0), (LONG, [other, "x"], 0)) == ([0, 0] if same else [0, 1])
+
+
+def test_what_a_text_is_compared_by():
+    assert text_key("12. Which ion is NOT Ca²⁺ at −5 °C, or 1,000 K?") == (
+        "which ion is not ca²⁺ ca2 at 5 c or 1 000 k", ("²", "-5", "1,000", "not")
+    )  # fmt: skip
+    assert text_key("The __ is 3-4") == ("the is 3 4", ("3", "4"))
+    assert question_key("Q?", ["b", "", "A"]) == question_key("q", ["a.", "B"])
+    assert text_key("不是水") != text_key("是水") and text_key("هل هو؟")[0] == "هل هو"
+
+
+def test_the_pairs_are_those_of_all_comparisons():
+    rng = np.random.default_rng(0)
+    vocabulary = np.array([f"word{place}x" for place in "abcdefghijklmnopqrstuvwxyz"])
+
+    def text(words: int) -> list[str]:
+        return rng.choice(vocabulary, words).tolist()
+
+    rows = [(text(12), [" ".join(text(3)) for _ in range(4)], 0)]
+    while len(rows) < 150:
+        prompt, options, answer = rows[rng.integers(len(rows))]
+        prompt, options = list(prompt), list(options)
+        prompt[rng.integers(12)], options[rng.integers(4)] = text(1)[0], " ".join(text(3))
+        rows.append((prompt, options, int(rng.integers(4)) if rng.random() < 0.3 else answer))
+    questions = Questions(
+        [str(row) for row in range(150)], [" ".join(row[0]) for row in rows], [row[1] for row in rows],
+        np.array([row[2] for row in rows]), {},
+    )  # fmt: skip
+    compared = near_questions._Compared.of(questions)
+    prompts = near_questions._tf_idf(compared.prompt_texts, word_pairs=True)[compared.prompt].toarray()
+    options = near_questions._tf_idf(compared.option_texts, word_pairs=False)[compared.options].toarray()
+    answers = np.array([row[1][row[2]] for row in rows])
+    for threshold in (0.5, 0.7, 0.9):
+        near = (options @ options.T >= threshold) | (answers[:, None] == answers)
+        near &= prompts @ prompts.T >= threshold
+        assert near.sum() > 160
+        expected = connected_components(near)[1]
+        found = group_questions(questions, None, threshold)
+        assert len(set(zip(found.tolist(), expected.tolist(), strict=True))) == len(set(found)) == len(set(expected))
+
+
+def test_word_pairs_are_weighed_as_scikit_learn_weighs_them():
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = ["a b a b c", "b c d", "a", "d d d e"]
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
+    expected = vectorizer.fit_transform(texts).toarray()
+    ours = near_questions._tf_idf(texts, word_pairs=True).toarray()
+    np.testing.assert_allclose(ours @ ours.T, expected @ expected.T, atol=1e-6)
+
+
+# --- contexts ------------------------------------------------------------------------------
+
+ASKED = [f"What is said of {word}?" for word in "salt ice iron gold wood wool milk sand rust tin".split()]
+
+
+@pytest.mark.parametrize("column", ["context", "passage", "Article"])
+def test_questions_of_the_same_context_stay_together(column, tmp_path, capsys):
+    values = ["One text.", "Another", "One  text.", "", "Another", "", "Third", "4", "5", "6"]
+    questions = exam(ASKED, **{column: values})
+    assert group_questions(questions, None, 0.9).tolist() == [0, 1, 0, 2, 1, 3, 4, 5, 6, 7]
+    assert group_questions(questions, "none", 0.9).tolist() == list(range(10))
+    folds = load_or_make_folds(questions, tmp_path / "folds.json", SETTINGS)
+    assert folds[0] == folds[2] and folds[1] == folds[4]
+    assert f"note: 4 of 10 questions share their {column} with others and stay in one fold" in capsys.readouterr().err
+
+
+def test_a_context_of_most_questions_is_none(tmp_path, capsys):
+    questions = exam(ASKED, context=["n/a"] * 6 + ["One", "One", "2", "3"], topic=["x"] * 10)
+    groups = group_questions(questions, None, 0.9, folds=5)
+    assert len(set(groups)) == 9 and groups[6] == groups[7]
+    load_or_make_folds(questions, tmp_path / "folds.json", SETTINGS)
+    assert "note: 6 questions have a context that more than a fold's share" in capsys.readouterr().err
+    assert len(set(group_questions(questions, "context", 0.9, folds=5))) == 4
+
+
 # --- folds ---------------------------------------------------------------------------------
 
 
@@ -126,6 +266,7 @@ def grouped_exam(make_questions, n=120):
     questions.extra["module"] = [f"m{row // 7}" if row % 3 else "" for row in range(n)]
     for row in range(0, n - 40, 20):
         questions.prompts[row + 31] = questions.prompts[row].upper().replace("?", " .")
+        questions.options[row + 31] = questions.options[row]
     return questions
 
 
@@ -250,6 +391,7 @@ def test_a_new_question_that_joins_parted_ones_is_told(path, make_questions, cap
     other = int(np.flatnonzero(folds != folds[0])[0])
     # The last question has the prompt of the first and the module of another fold's question.
     questions.prompts[39], questions.extra["module"][39] = old.prompts[0], f"m{other}"
+    questions.options[39] = old.options[0]
     again = load_or_make_folds(questions, path, settings)
     assert (again[:39] == folds).all()
     assert again[39] in (folds[0], folds[other])
@@ -278,8 +420,8 @@ def test_changed_questions_get_new_folds_and_a_note(path, make_questions, capsys
     load_or_make_folds(first, path, SETTINGS)
     other = make_questions(61, seed=2)
     for row in range(0, 60, 2):
-        other.prompts[row + 1] = other.prompts[row].lower()
-    other.prompts[60] = first.prompts[60]
+        other.prompts[row + 1], other.options[row + 1] = other.prompts[row].lower(), other.options[row]
+    other.prompts[60], other.options[60] = first.prompts[60], first.options[60]
     groups = group_questions(other, None, 0.9)
     assert len(set(groups)) == 31
     folds = load_or_make_folds(other, path, SETTINGS)
@@ -302,9 +444,37 @@ def test_a_changed_question_moves_to_the_group_that_it_joins(path, make_question
     folds = load_or_make_folds(questions, path, SETTINGS)
     other = int(np.flatnonzero(folds != folds[0])[0])
     questions.prompts[0] = questions.prompts[other].replace("?", ".")
+    questions.options[0] = questions.options[other]
     again = load_or_make_folds(questions, path, SETTINGS)
     assert again[0] == folds[other]
     assert (again[1:] == folds[1:]).all()
+
+
+def test_a_file_of_the_version_before_is_valid(path, make_questions, capsys):
+    questions = make_questions(30)
+    folds = load_or_make_folds(questions.subset(range(25)), path, SETTINGS)
+    content = json.loads(path.read_text())
+    prints = {id_: print_[:8] for id_, print_ in content["print"].items()}  # of prompts and group values alone
+    hash_ = content_hash(content["fold"], prints)
+    path.write_text(json.dumps({**content, "print": prints, "hash": hash_}))
+    before = path.read_bytes()
+    assert already_parted(questions, path) == 25
+    assert (load_or_make_folds(questions.subset(range(25)), path, SETTINGS) == folds).all()
+    assert path.read_bytes() == before and capsys.readouterr().err == ""
+    assert (load_or_make_folds(questions, path, SETTINGS)[:25] == folds).all()
+    assert "5 questions are not in" in capsys.readouterr().err
+    assert already_parted(questions, path) == 30
+
+
+def test_other_options_make_another_question(path, make_questions, capsys):
+    questions = make_questions(30)
+    load_or_make_folds(questions, path, SETTINGS)
+    questions.options[3] = questions.options[3][::-1]
+    assert already_parted(questions, path) == 30
+    questions.options[3] = ["another", *questions.options[3][1:]]
+    assert already_parted(questions, path) == 29
+    load_or_make_folds(questions, path, SETTINGS)
+    assert "1 questions have changed" in capsys.readouterr().err
 
 
 def test_a_changed_group_value_counts_too(path, make_questions):

@@ -55,9 +55,11 @@ class EnsembleConfig(Settings):
     """Names of files in the same folder, without `.yaml`."""
     folds: int = Field(5, ge=2, le=MAX_FOLDS)
     group_column: str | None = None
-    """A column of the question file whose rows with the same value stay in one fold (a module, an article)."""
+    """A column of the question file whose rows with the same value stay in one fold (a module, an article); null:
+    columns of contexts and source passages (`context`, `passage`, `article`, ...); none: no column."""
     near_duplicate: float = Field(0.9, gt=0, le=1)
-    """Prompts with at least this TF-IDF cosine stay in one fold."""
+    """Questions stay in one fold whose prompts have at least this TF-IDF cosine, and either their options have or their
+    right options are the same. Questions that differ in a number or a negation may be parted."""
     seed: int = Field(0, ge=0, le=2**31 - 1)
     groups: dict[str, list[RankerName]] = {}
     """Rankers that are one ranker over several contexts (or seeds), as `name: [ranker, ranker]`: blends that merge

@@ -19,7 +19,7 @@ from solution.device import Device, free_memory
 from solution.errors import UserError
 from solution.exam import Exam
 from solution.files import atomic_folder, read_json, read_manifest, sweep_leftovers, write_manifest
-from solution.folds import question_prints
+from solution.folds import question_prints, same_print
 from solution.models import MERGED
 from solution.progress import say
 from solution.questions import Questions, read_questions
@@ -235,7 +235,7 @@ def refuse_seen(config: RankerConfig, questions: Questions) -> None:
     seen = manifest["seen"]
     known = set(seen["prints"])
     prints = question_prints(questions, seen["group_column"])
-    rows = [id_ for id_, print_ in prints.items() if print_ in known]
+    rows = [id_ for id_, print_ in prints.items() if same_print(print_, known)]
     if rows:
         raise UserError(
             f"{config.name}: {config.model} was trained on {len(rows)} of these {len(questions)} questions "
