@@ -49,6 +49,26 @@ def option_references(options: Sequence[str]) -> list[OptionReference | None]:
     return references
 
 
+def fixed_places(options: Sequence[str]) -> frozenset[int]:
+    """Positions of the options that must keep their places when a question's options are put into another order.
+
+    Those that name others, so that the others stay above them, and those that they name by letters. The rest may change
+    places among themselves.
+    """
+    fixed: set[int] = set()
+    for place, reference in enumerate(option_references(options)):
+        if reference is not None:
+            fixed.add(place)
+            if reference.form == "letters":
+                fixed.update(reference.places)
+    return frozenset(fixed)
+
+
+def naming_others(questions: Sequence[Sequence[str]]) -> list[int]:
+    """The rows of the questions, each given by its options, of which an option names others."""
+    return [row for row, options in enumerate(questions) if fixed_places(options)]
+
+
 @dataclass(frozen=True)
 class _Reading:
     """What the words of one option say, before it is known which options there are.

@@ -16,6 +16,7 @@ from solution.formats.columns import Columns, is_inexact
 from solution.formats.forms import WRITTEN, read_items
 from solution.formats.html import clean_options, is_html, plain_text
 from solution.formats.items import LETTERS, ExamToWrite, Item, Reading
+from solution.formats.options import has_letters
 from solution.tables import cell_text, not_a_text, shown, summary
 
 MIN_OPTIONS, MAX_OPTIONS = 2, len(LETTERS)
@@ -335,6 +336,6 @@ def write_questions(path: Path, questions: Questions, form: str = "csv") -> None
     assert writer.write is not None
     answers = [int(answer) for answer in questions.answers]
     rows = zip(questions.prompts, questions.options, strict=True)
-    like_html = [_clean(Item(0, "", prompt, list(options), [], None)) for prompt, options in rows]
-    exam = ExamToWrite(questions.ids, questions.prompts, questions.options, answers, questions.extra, like_html)
+    changed = [_clean(Item(0, "", prompt, list(options), [], None)) or has_letters(options) for prompt, options in rows]
+    exam = ExamToWrite(questions.ids, questions.prompts, questions.options, answers, questions.extra, changed)
     writer.write(Path(path), exam)

@@ -15,7 +15,6 @@ from tiny_models import llama
 from solution.errors import UserError
 from solution.rankers.families import make_ranker
 from solution.rankers.generative import ScoreHead, choose_examples
-from solution.rankers.layout import rotations
 from solution.rankers.prompts import question_with_options
 
 torch.set_num_threads(1)
@@ -85,12 +84,6 @@ def test_rotations_average_the_rotated_orders(tiny, tmp_path, model, family):
 
     assert difference(4) < 1e-5
     assert difference(1) > 1e-3
-
-
-def test_rotations():
-    assert rotations([0, 2, 3, 4], 1) == [[0, 2, 3, 4]]
-    assert rotations([0, 2, 3, 4], 2) == [[0, 2, 3, 4], [3, 4, 0, 2]]
-    assert sorted(rotations([0, 1, 2], 8)) == [[0, 1, 2], [1, 2, 0], [2, 0, 1]]
 
 
 def test_listed_options_stay_where_the_question_is_cut(tiny, tmp_path):

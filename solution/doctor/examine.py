@@ -41,6 +41,7 @@ def examine(
         ("packages", machine.packages),
         ("settings", folder.settings),
         ("exam", folder.exam),
+        ("exam", options.named),
         ("models", folder.models),
         ("models", options.read_alike),
         ("pretraining", pretraining.pretraining),

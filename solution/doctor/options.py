@@ -1,8 +1,9 @@
-"""The doctor's check of the exam's options: those that a ranker's tokenizer cannot tell apart."""
+"""The doctor's checks of the exam's options: those that name others, and those that a tokenizer cannot tell apart."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from solution.config import RankerConfig, RetrievalConfig
@@ -11,8 +12,29 @@ from solution.doctor.report import Finding
 from solution.errors import UserError
 from solution.exam import Exam
 from solution.models import ready_model
+from solution.option_references import naming_others
 from solution.questions import Questions
 from solution.rankers.alike import Alike, Groups, alike_options, by_letters, described
+
+
+def named(examined: Examined) -> Iterator[Finding]:
+    """Count the questions of which an option names others ("All of the above", "Both A and C")."""
+    for path, exam in _exams(examined):
+        if rows := naming_others(exam.options):
+            yield Finding(
+                "exam",
+                str(path),
+                "ok",
+                f"{len(rows)} of {len(exam)} questions have an option that names others (first: id "
+                f"{exam.ids[rows[0]]}); it keeps its place where options are shuffled or rotated",
+            )
+
+
+def _exams(examined: Examined) -> list[tuple[Path, Questions]]:
+    """The exam to train on and the questions to answer, those of them that can be read."""
+    to_answer = (examined.test.value or [None])[0]
+    both = [(examined.workdir.questions, examined.exam.value), (examined.test_path, to_answer)]
+    return [(path, questions) for path, questions in both if questions]
 
 
 def read_alike(examined: Examined) -> Iterator[Finding]:
@@ -20,7 +42,7 @@ def read_alike(examined: Examined) -> Iterator[Finding]:
 
     A ranker that takes retrieval's scores reads with the embedder.
     """
-    exams = [questions for questions in (examined.exam.value, (examined.test.value or [None])[0]) if questions]
+    exams = [questions for _, questions in _exams(examined)]
     for config, retrieval in examined.by_name.values():
         if exams and config.traits.reads == "scores" and retrieval is not None and retrieval.embedder.strip():
             yield from _of_embedder(config, retrieval, exams, examined)

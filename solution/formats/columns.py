@@ -13,11 +13,14 @@ from solution.formats.names import ANSWERS, CONTEXTS, IDS, LISTS, PROMPTS, by_ke
 from solution.formats.options import (
     OptionColumns,
     Options,
+    all_without_letters,
     are_marks,
+    as_written,
     find_options,
     letter_columns,
     mark_between,
     parsed,
+    without_letters,
 )
 from solution.tables import Row, cell_text, listed, shown
 
@@ -70,13 +73,14 @@ def items_of(table: Table, reading: Reading, source: str) -> tuple[list[Item], C
     are_from_0 = start == 0 or any(index_of(cell) == 0 for cell in cells)
     items = []
     truths = 0
-    for number, (row, id_) in enumerate(zip(table.rows, ids, strict=True), 1):
-        prompt, options = _asked(row, columns)
+    asked = _all_asked(table, columns, marks_plain)
+    for number, (row, id_, (prompt, options)) in enumerate(zip(table.rows, ids, asked, strict=True), 1):
         answer = row.get(columns.answer) if columns.answer else None
         if isinstance(answer, dict) and len(answer) == 1:
             answer = next(iter(answer.values()))
         if not columns.is_own and not any(map(cell_text, options.cells)) and (pair := truth_pair(answer)):
             options, answer, truths = Options(list(pair)), cell_text(answer).lower().capitalize(), truths + 1
+        answer = _without_letter(answer, options)
         # "1. argon", "2. helium" and the answer 0: the answers do not count as the texts do.
         labels = None if options.is_counted and are_from_0 else options.labels
         if options.right is not None:
@@ -96,6 +100,37 @@ def items_of(table: Table, reading: Reading, source: str) -> tuple[list[Item], C
     if truths:
         columns.notes.append(f"{truths} without options are true or false")
     return items, columns
+
+
+def _all_asked(table: Table, columns: Columns, marks_plain: bool) -> list[tuple[Any, Options]]:
+    """The prompt and the options of each row, without letters in front of the options; how many had some is noted.
+
+    Args:
+        marks_plain: rows may say that their texts stand as they are.
+    """
+    asked = [_asked(row, columns) for row in table.rows]
+    every = [options for _, options in asked]
+    if marks_plain:
+        plain = [cell_text(row.get(TEXT_FORMAT)) == PLAIN for row in table.rows]
+        every = [
+            as_written(options) if is_plain else without_letters(options)
+            for options, is_plain in zip(every, plain, strict=True)
+        ]
+    elif not table.is_plain and columns.options.kind != "right":
+        every = all_without_letters([without_letters(options) for options in every])
+    if lettered := sum(options.written is not None for options in every):
+        columns.notes.append(
+            f"the letters or numbers in front of the options of {lettered} question{'s' if lettered > 1 else ''} are "
+            "left out"
+        )
+    return [(prompt, options) for (prompt, _), options in zip(asked, every, strict=True)]
+
+
+def _without_letter(answer: Any, options: Options) -> Any:
+    """An answer that is an option as it is written, with its letter in front, without that letter."""
+    text = cell_text(answer) if options.written and isinstance(answer, str) else ""
+    written = [cell_text(cell) for cell in options.written or []]
+    return options.cells[written.index(text)] if text and text in written else answer
 
 
 def _asked(row: Row, columns: Columns) -> tuple[Any, Options]:

@@ -108,7 +108,8 @@ class ExamToWrite:
     Attributes:
         answers: the index of each right option, -1 where it is not known.
         extra: further columns, n values each.
-        like_html: for each question whether its texts would be cleaned where nothing says that they are plain.
+        would_change: for each question whether its texts would be cleaned, or lose letters in front of options, where
+            nothing says that they are plain.
     """
 
     ids: Sequence[str]
@@ -116,4 +117,4 @@ class ExamToWrite:
     options: Sequence[Sequence[str]]
     answers: Sequence[int]
     extra: Mapping[str, Sequence[Any]]
-    like_html: Sequence[bool] = ()
+    would_change: Sequence[bool] = ()

@@ -9,7 +9,7 @@ import json
 import re
 import tokenize
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from solution.formats.items import LETTERS
@@ -23,6 +23,7 @@ _DOTTED = r"\s*{}[.:]+\s+(?=\S)"
 # With its number, always with white space: "1.0 A" is a decimal, "1:1" and "1: 1" are ratios.
 _COUNTED = r"\s*[(\[]?{}[)\].]+\s+(?=\S)"
 _FEWEST_DOTTED = 3  # options: a run A, B, C is hardly one of names
+_FEWEST_QUESTIONS = 3  # of a file in which all of them have letters
 _TEXT_KEYS = (
     *("text", "answer_text", "option_text", "choice_text", "para", "content", "option", "value", "body", "answer"),
     *("choice", "sentence", "title", "description", "texto", "texte", "текст"),
@@ -42,6 +43,7 @@ class Options:
         right: the positions that the form itself marks as right; None: it marks none.
         problem: why they cannot be read.
         is_counted: the labels are numbers that stood in front of the texts; the answers may count otherwise.
+        written: the cells as the file has them, where letters or numbers in front of them were left out.
     """
 
     cells: list[Any]
@@ -49,6 +51,7 @@ class Options:
     right: list[int] | None = None
     problem: str | None = None
     is_counted: bool = False
+    written: list[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -163,13 +166,13 @@ def listed_options(cell: Any, are_marked: bool = False) -> Options:
         if are_marked:
             marks = _marks(cell)
             return Options(list(marks), right=[place for place, mark in enumerate(marks.values()) if mark])
-        return _without_letters(Options(list(cell.values()), list(cell)))
+        return without_letters(Options(list(cell.values()), list(cell)))
     if isinstance(cell, list) and cell and all(isinstance(part, dict) for part in cell):
         return _option_objects(cell)
     if isinstance(cell, list) and cell and all(isinstance(part, list) and len(part) == 2 for part in cell):
         return _option_pairs(cell)
     if isinstance(cell, list):
-        return _without_letters(Options(cell))
+        return without_letters(Options(cell))
     return Options([], problem="holds no list of options" if cell_text(cell) else "is empty")
 
 
@@ -268,25 +271,54 @@ def _is_run(cells: Sequence[Any]) -> bool:
     return bool(names) and names in [start[: len(names)] for start in starts]
 
 
-def _without_letters(options: Options) -> Options:
-    """The options without the letters or numbers that the file wrote in front of every one of them."""
-    cells = [cell if isinstance(cell, str) else "" for cell in options.cells]
-    lettered = _BRACKETED if len(cells) < _FEWEST_DOTTED else f"(?:{_BRACKETED}|{_DOTTED})"
-    numbers = [str(i) for i in range(1, len(LETTERS) + 1)]
-    for names, form in ((list(LETTERS), lettered), (numbers, _COUNTED)):
-        names = names[: len(cells)]
-        if not 1 < len(cells) == len(names):
-            continue
-        heads = [
-            re.match(form.replace("{}", name), cell, re.IGNORECASE) for name, cell in zip(names, cells, strict=True)
-        ]
-        cut = [cell[head.end() :] for cell, head in zip(cells, heads, strict=True) if head]
+def without_letters(options: Options, dotted_pairs: bool = False) -> Options:
+    """The options without the letters or numbers that the file wrote in front of every one of them.
+
+    Args:
+        dotted_pairs: also those of two options alone that are set off by a dot ("A. yes", "B. no").
+    """
+    cells = {place: cell for place, cell in enumerate(options.cells) if cell_text(cell)}
+    are_texts = all(isinstance(cell, str) for cell in cells.values())
+    if options.written is not None or not are_texts or not 1 < len(cells) <= len(options.cells) <= len(LETTERS):
+        return options
+    is_dotted = dotted_pairs or len(cells) >= _FEWEST_DOTTED
+    lettered = f"(?:{_BRACKETED}|{_DOTTED})" if is_dotted else _BRACKETED
+    for names, form in ((list(LETTERS), lettered), ([str(i + 1) for i in range(len(LETTERS))], _COUNTED)):
+        cut: dict[int, str] = {}
+        for place, cell in cells.items():
+            head = re.match(form.replace("{}", names[place]), cell, re.IGNORECASE)
+            if head is None:
+                break
+            cut[place] = cell[head.end() :]
         # "(1) only", "(2) only": the numbers are what tells the options apart.
-        if len(cut) == len(cells) and len(set(cut)) == len(set(cells)):
-            return Options(
-                cut, options.labels or names, options.right, is_counted=not options.labels and form is _COUNTED
-            )
+        if len(cut) == len(cells) and len(set(cut.values())) == len(set(cells.values())):
+            labels = options.labels or names[: len(options.cells)]
+            texts = [cut.get(place, cell) for place, cell in enumerate(options.cells)]
+            is_counted = not options.labels and form is _COUNTED
+            return Options(texts, labels, options.right, is_counted=is_counted, written=options.cells)
     return options
+
+
+def as_written(options: Options) -> Options:
+    """The options with the letters or numbers that were left out."""
+    if options.written is None:
+        return options
+    labels = None if options.is_counted else options.labels
+    return replace(options, cells=options.written, labels=labels, is_counted=False, written=None)
+
+
+def has_letters(texts: Sequence[str]) -> bool:
+    """Whether options begin with letters or numbers that may be left out when they are read."""
+    return without_letters(Options(list(texts)), dotted_pairs=True).written is not None
+
+
+def all_without_letters(every: list[Options]) -> list[Options]:
+    """The options of a file's questions, also without dotted letters of two options where every question has letters.
+
+    In two options alone "A. niger", "B. subtilis" may be names.
+    """
+    loose = [without_letters(options, dotted_pairs=True) for options in every]
+    return loose if len(every) >= _FEWEST_QUESTIONS and all(options.written for options in loose) else every
 
 
 def parsed(cell: Any) -> Any:

@@ -20,13 +20,13 @@ def _names(exam: ExamToWrite) -> list[str]:
 
 
 def _extra(exam: ExamToWrite) -> dict[str, Sequence[Any]]:
-    """The further columns, and where texts look like HTML the one that says which of them are plain."""
+    """The further columns, and where reading would change texts the one that says which of them are plain."""
     extra = dict(exam.extra)
-    if any(exam.like_html):
+    if any(exam.would_change):
         if TEXT_FORMAT in extra:
             free = next(name for i in itertools.count(1) if (name := f"{TEXT_FORMAT}_{i}") not in extra)
             extra = {free if name == TEXT_FORMAT else name: values for name, values in extra.items()}
-        extra[TEXT_FORMAT] = [PLAIN if is_like else "" for is_like in exam.like_html]
+        extra[TEXT_FORMAT] = [PLAIN if is_like else "" for is_like in exam.would_change]
     return extra
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
+
+from solution.option_references import fixed_places
 
 
 class Encoded(Protocol):
@@ -20,11 +24,39 @@ class Encoded(Protocol):
         """Token ids for each position; options of which they are the same get the same score."""
 
 
-def rotations(order: list[int], count: int) -> list[list[int]]:
-    """`count` rotations of an order (at most one an option), evenly spread, the order itself first."""
-    count = min(count, len(order))
-    shifts = [round(i * len(order) / count) for i in range(count)]
-    return [order[shift:] + order[:shift] for shift in shifts]
+def rotations(options: Sequence[str], count: int) -> list[list[int]]:
+    """Positions of a question's options ("" is none) in `count` rotations of their order, evenly spread; the order
+    itself is the first.
+
+    Options that name others keep their places (see `fixed_places`), and there are at most as many rotations as others.
+    """
+    order, fixed = _places(options)
+    others = [place for place in order if place not in fixed]
+    count = min(count, max(len(others), 1))
+    shifts = [round(i * len(others) / count) for i in range(count)]
+    return [_filled(order, fixed, others[shift:] + others[:shift]) for shift in shifts]
+
+
+def shuffled(options: Sequence[str], rng: np.random.Generator) -> list[int]:
+    """Positions of a question's options in a random order, in which options that name others keep their places."""
+    order, fixed = _places(options)
+    others = [place for place in order if place not in fixed]
+    rng.shuffle(others)
+    return _filled(order, fixed, others)
+
+
+def _places(options: Sequence[str]) -> tuple[list[int], frozenset[int]]:
+    return [place for place, option in enumerate(options) if option], _fixed(tuple(options))
+
+
+# A training asks for the same questions in each epoch.
+_fixed = functools.lru_cache(1 << 16)(fixed_places)
+
+
+def _filled(order: list[int], fixed: frozenset[int], others: list[int]) -> list[int]:
+    """The order with `others` one after the other at the places that are not fixed."""
+    left = iter(others)
+    return [place if place in fixed else next(left) for place in order]
 
 
 def pad_rows(rows: Iterable[Sequence[int]], value: int, device: torch.device) -> torch.Tensor:

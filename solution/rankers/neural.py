@@ -22,7 +22,7 @@ from solution.metrics import map_at_k
 from solution.probabilities import masked_softmax
 from solution.progress import progress_bar, say
 from solution.rankers.alike import Alike, Groups, alike_options, by_letters, settle
-from solution.rankers.layout import Encoded, rotations, spread
+from solution.rankers.layout import Encoded, rotations, shuffled, spread
 from solution.rankers.model import RankerModel
 from solution.rankers.prompts import token_ids
 from solution.rankers.scoring import BatchScoring, not_finite
@@ -209,9 +209,8 @@ class NeuralRanker(RankerModel, Generic[E]):
         assert exam is not None
         rng = np.random.default_rng([self.config.seed, epoch, row, 7])
         passages = 0 if rng.random() < settings.context_dropout else self.config.passages
-        order = [i for i, option in enumerate(exam.questions.options[row]) if option]
-        if settings.option_shuffle:
-            rng.shuffle(order)
+        options = exam.questions.options[row]
+        order = shuffled(options, rng) if settings.option_shuffle else [i for i, option in enumerate(options) if option]
         return self._item(exam, self._train_priors, row, passages, order)
 
     def items(self, exam: Exam) -> tuple[list[int], list[Item[E]]]:
@@ -220,7 +219,7 @@ class NeuralRanker(RankerModel, Generic[E]):
         rows: list[int] = []
         items: list[Item[E]] = []
         for row, options in enumerate(exam.questions.options):
-            for order in rotations([i for i, option in enumerate(options) if option], self.config.rotations):
+            for order in rotations(options, self.config.rotations):
                 rows.append(row)
                 items.append(self._item(exam, priors, row, self.config.passages, order))
         return rows, items

@@ -122,7 +122,9 @@ def _notes(workdir: Workdir, questions: Questions | None) -> list[str]:
     if not workdir.exam.exists():
         return []
     stored = read_json(workdir.exam, "the record of the verb exam", f"Delete {workdir.exam}.")
-    learnt = stored.get("plan", {}).get("questions")
+    if not isinstance(stored, dict) or "plan" not in stored:
+        return []  # a user's own exam.json
+    learnt = stored["plan"].get("questions")
     is_other = questions is not None and learnt != questions.content_hash()
     return [] if is_other else [str(note) for note in stored.get("notes", [])]
 

@@ -21,6 +21,7 @@ from solution.learning.checkpoint import drop_checkpoint
 from solution.learning.log import LOG, drop_log
 from solution.memory import PeakMemory
 from solution.metrics import bootstrap_interval, credit_at_k, expected_random_map, map_at_k
+from solution.option_references import naming_others
 from solution.probabilities import widen
 from solution.progress import say
 from solution.questions import Questions
@@ -66,8 +67,22 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
             if found is not None:
                 alike |= found
                 scored += int((prepared.folds == fold).sum())
-        if alike and distributed.rank() == 0:
-            say(f"note: {config.name} {described(alike, scored)}")
+        if scored and distributed.rank() == 0:
+            if alike:
+                say(f"note: {config.name} {described(alike, scored)}")
+            _note_fixed_options(config, questions)
+
+
+def _note_fixed_options(config: RankerConfig, questions: Questions) -> None:
+    """A note on options that stay in their places while the ranker sees the others in several orders."""
+    shuffles = config.training.epochs > 0 and config.training.option_shuffle
+    rows = naming_others(questions.options) if config.has_model and (shuffles or config.rotations > 1) else []
+    if rows:
+        say(
+            f"note: {config.name}: in {len(rows)} of {len(questions)} questions an option names others (first: id "
+            f"{questions.ids[rows[0]]}); it keeps its place, and so do options that are named by letters, while the "
+            "other options are put into another order"
+        )
 
 
 def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir, fold: int) -> Alike | None:
