@@ -183,8 +183,8 @@ def test_only_corpora_of_other_scripts_have_other_keys(tmp_path):
     for name, text, expected in (("a", ENGLISH, False), ("b", HINDI, True)):
         path = tmp_path / f"{name}.jsonl"
         path.write_text(json.dumps({"text": text}))
-        assert _has_other_scripts(str(path), name) is expected
-    assert not _has_other_scripts(str(tmp_path / "absent"), "")
+        assert _has_other_scripts(str(path), None, name) is expected
+    assert not _has_other_scripts(str(tmp_path / "absent"), None, "")
 
 
 def test_gold_passages_hold_the_answers_words():
