@@ -53,6 +53,19 @@ def full_folders(workdir: Workdir, ranker: str) -> list[Path]:
     return folders
 
 
+def deployed_folders(workdir: Workdir, ranker: str, answer_with: AnswerWith) -> list[Path]:
+    """The folders that are there of the weights that answer in the place of the folds."""
+    if answer_with == "full":
+        return full_folders(workdir, ranker)
+    folder = workdir.average_weights(ranker)
+    return [folder] if folder.is_dir() else []
+
+
+def is_of_a_fold(folder: Path) -> bool:
+    """Whether the weights have an OOF file beside them, which `tune` compares them with."""
+    return folder.name.startswith("fold_")
+
+
 def differing_inputs(record: FoldRecord, about: Mapping[str, Any]) -> list[str]:
     """The names of the inputs that weights were made from otherwise than OOF files (`about`) were."""
     inputs = ("questions", "contexts", "config", "pretrained", "signals_from")
@@ -63,6 +76,8 @@ def answering_folders(workdir: Workdir, ranker: str, answer_with: AnswerWith, fo
     """The folders of the weights that answer in a submission, whether they are there or not (see `AnswerWith`)."""
     if answer_with == "full":
         return full_folders(workdir, ranker) or [workdir.full_weights(ranker, 0)]
+    if answer_with == "average":
+        return [workdir.average_weights(ranker)]
     return [workdir.fold_weights(ranker, fold) for fold in range(folds)]
 
 
@@ -93,6 +108,22 @@ def read_metrics(folder: Path, remedy: str) -> dict[str, Any]:
     """
     metrics: dict[str, Any] = read_json(folder / _METRICS, "the fold's metrics", remedy)
     return metrics
+
+
+def mean_metrics(folders: Sequence[Path]) -> dict[str, Any]:
+    """What is measured of all of these weights, averaged: seconds and memory of the mean of them."""
+    measured = [read_metrics(folder, "") for folder in folders]
+    names = ("score_seconds_per_question", "load_seconds", "peak_memory_mib")
+    return {
+        name: round(sum(facts[name] for facts in measured) / len(measured), 4)
+        for name in names
+        if all(isinstance(facts.get(name), int | float) for facts in measured)
+    }
+
+
+def own_files(folder: Path) -> list[str]:
+    """The names of the files that make the ranker's answers, without what says how it was trained."""
+    return sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in (*NOT_THE_MODEL, LOG))
 
 
 def write_record(folder: Path, record: FoldRecord) -> None:

@@ -115,6 +115,10 @@ class Workdir:
         """Of a ranker that was trained on all questions, the weights of its `number`-th seed."""
         return self.weights / ranker / f"full_{number}"
 
+    def average_weights(self, ranker: str) -> Path:
+        """The mean of a ranker's folds."""
+        return self.weights / ranker / "average"
+
     def full_checkpoint(self, ranker: str, number: int) -> Path:
         return self.cache / "checkpoints" / ranker / f"full_{number}"
 

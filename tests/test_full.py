@@ -99,7 +99,8 @@ def test_the_command_line_of_a_submission_chooses_too(copy: Path) -> None:
     assert (plain.returncode, full.returncode) == (0, 0), full.stderr
     assert np.abs(_probabilities(copy / "folds.csv") - _probabilities(copy / "full.csv")).max() > 1e-6
     wrong = run("submit", "tiny.answer_with=all", cwd=copy)
-    assert wrong.returncode == 2 and "tiny.answer_with" in wrong.stderr and "'folds' or 'full'" in wrong.stderr
+    assert wrong.returncode == 2 and "tiny.answer_with" in wrong.stderr
+    assert "'folds', 'average' or 'full'" in wrong.stderr
 
 
 def test_weights_that_are_not_there_are_asked_for(finished: Path, tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_weights_that_are_not_there_are_asked_for(finished: Path, tmp_path: Path
     assert done.returncode == 2 and "train_fold.py --full --ranker tiny" in done.stderr, done.stderr
     for arguments in ([], ["--fold", "0", "--full"], ["--all-folds", "--full"]):
         done = run("train", *arguments, cwd=folder)
-        assert done.returncode == 2 and "give either --fold K, --all-folds or --full" in done.stderr
+        assert done.returncode == 2 and "give one of --fold K, --all-folds, --full and --average" in done.stderr
     done = run("train", "--all-folds", "--seeds", "2", cwd=folder)
     assert done.returncode == 2 and "--seeds is for --full" in done.stderr
 

@@ -25,6 +25,7 @@ from solution.errors import UserError
 from solution.folds import taken_back_when_refused
 from solution.formats.items import Reading
 from solution.learning import distributed
+from solution.training.average import average_folds
 from solution.training.full import train_full
 from solution.training.run import train_folds
 from solution.workdir import Workdir
@@ -42,6 +43,13 @@ def train_fold(
     full: Annotated[
         bool, typer.Option("--full", help="On all questions, for `answer_with: full`: no fold is left out or scored.")
     ] = False,
+    average: Annotated[
+        bool,
+        typer.Option("--average", help="Make one set of weights of the trained folds, for `answer_with: average`."),
+    ] = False,
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="With --average: bring the mean of LoRA's changes to this rank.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="With --full: train so many times, and average.")] = 1,
     all_folds: Annotated[bool, typer.Option("--all-folds", help="Every fold in turn.")] = False,
     ranker: Annotated[
@@ -62,13 +70,19 @@ def train_fold(
     On several GPUs or machines: accelerate launch train_fold.py ..., or torchrun.
     """
     distributed.start()
-    if [all_folds, fold is not None, full].count(True) != 1:
-        raise UserError("give either --fold K, --all-folds or --full")
+    if [all_folds, fold is not None, full, average].count(True) != 1:
+        raise UserError("give one of --fold K, --all-folds, --full and --average")
+    if rank is not None and not average:
+        raise UserError("--rank is for --average: LoRA's rank in training is lora.r in the ranker's settings")
     if seeds > 1 and not full:
         raise UserError("--seeds is for --full: folds are trained with the seed of the ranker's settings")
     if ranker is not None and config is not None:
         raise UserError("give either --ranker NAME or --config FILE, not both")
     run = read_settings(configs, overrides, corpus, ranker, config)
+    if average:
+        if distributed.rank() == 0:
+            average_folds(run, Workdir.open(workdir), rank)
+        return
     exam = read_exam(questions, Workdir.at(workdir), reading=reading)
     folder = Workdir.open(workdir)
     with taken_back_when_refused(folder):

@@ -24,7 +24,7 @@ ContextView = Literal["fused", "dense", "lexical", "signals"]
 SIGNALS: Literal["signals"] = "signals"
 """The view of the contexts that has signals of the options in the place of passages."""
 LikelihoodPrior = Literal["none", "option", "question"]
-AnswerWith = Literal["folds", "full"]
+AnswerWith = Literal["folds", "average", "full"]
 """Which weights of a ranker answer in a submission."""
 if TYPE_CHECKING:
     FamilyName = str
@@ -83,7 +83,8 @@ class RankerConfig(Settings):
     """Train on other questions first; null: the folds start from the base model."""
     answer_with: AnswerWith = "folds"
     """Which weights answer in a submission, as `tune` writes it into ensemble.json. `folds`: all folds, their
-    probabilities averaged, for as many times the cost; `full`: those that `train_fold.py --full` trained on all
+    probabilities averaged, for as many times the cost; `average`: their mean, which `train_fold.py --average` made;
+    `full`: those that `train_fold.py --full` trained on all
     questions, averaged over its seeds. OOF scores and the blend's weights come from the folds all the same."""
     predict_tokens_per_batch: int = Field(16384, ge=64)
     stream: bool = False
@@ -265,6 +266,13 @@ class RankerConfig(Settings):
     def folds_differ(self) -> bool:
         """True where the rankers of two folds differ: in their weights or in their examples."""
         return self.trains or self.learns_signals or (self.generative and self.prompt.few_shot > 0)
+
+    @property
+    def answers_with(self) -> AnswerWith:
+        """`answer_with`, and `folds` where that has no meaning: the folds are alike, or are no weights to average."""
+        if not self.folds_differ or (self.answer_with == "average" and not self.trains):
+            return "folds"
+        return self.answer_with
 
     @property
     def trains(self) -> bool:

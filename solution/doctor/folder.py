@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from solution import oof
-from solution.config import ContextView, RankerConfig, RetrievalConfig, Run, needs_contexts
+from solution.config import AnswerWith, ContextView, RankerConfig, RetrievalConfig, Run, needs_contexts
 from solution.device import choose_device
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, guarded
@@ -32,6 +32,7 @@ from solution.suggestions import suggest
 from solution.weights import (
     FoldRecord,
     check_folder,
+    deployed_folders,
     differing_inputs,
     full_folders,
     read_record,
@@ -238,7 +239,8 @@ def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
     else:
         wanted = [int(path.name.removeprefix("fold_")) for path in sorted((workdir.weights / name).glob("fold_*"))]
     trained = [fold for fold in wanted if workdir.fold_weights(name, fold).is_dir()]
-    yield from _full_weights(workdir, run, config, name)
+    yield from _other_weights(workdir, run, config, name, "full")
+    yield from _other_weights(workdir, run, config, name, "average")
     if not trained:
         if not full_folders(workdir, name):  # else this is a place to submit from
             yield Finding("weights and OOF", name, "warning", "not trained yet", again)
@@ -266,18 +268,23 @@ def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
     )
 
 
-def _full_weights(workdir: Workdir, run: Run | None, config: RankerConfig | None, name: str) -> Iterator[Finding]:
-    """Check what a ranker learnt from all questions: whole, and with the settings of today."""
-    folders = full_folders(workdir, name)
-    again = training_command(workdir, name, "full")
+def _other_weights(
+    workdir: Workdir, run: Run | None, config: RankerConfig | None, name: str, kind: AnswerWith
+) -> Iterator[Finding]:
+    """Check a ranker's weights that are not of a fold: whole, and with the settings of today.
+
+    Args:
+        kind: those of the training on all questions, or the mean of the folds.
+    """
+    folders = deployed_folders(workdir, name, kind)
+    again = training_command(workdir, name, kind)
     if len(folders) > 1:
         again += f" --seeds {len(folders)}"
-    answers = config is not None and config.folds_differ and config.answer_with == "full"
+    answers = config is not None and config.answers_with == kind
     if not folders:
         if answers:
-            yield Finding(
-                "weights and OOF", name, "warning", "answer_with is full, and there are no such weights", again
-            )
+            found = f"answer_with is {kind}, and there are no such weights"
+            yield Finding("weights and OOF", name, "warning", found, again)
         return
     differences = []
     for folder in folders:
@@ -288,11 +295,12 @@ def _full_weights(workdir: Workdir, run: Run | None, config: RankerConfig | None
             differences.append(_difference(record, config, run.retrieval))
         if workdir.oof_part(name, 0).is_file():
             differences.append(", ".join(differing_inputs(record, oof.read_oof(workdir.oof_part(name, 0)).about)))
-    found = f"trained on all questions from {len(folders)} seeds, hashes checked"
+    found = f"trained on all questions from {len(folders)} seeds" if kind == "full" else "the mean of its folds"
+    found += ", hashes checked"
     if any(differences):
         found += f"; with other settings or inputs than those of now: {next(filter(None, differences))}"
     elif config is not None and not answers:
-        found += "; the folds answer (answer_with: folds)"
+        found += f"; not used (answer_with: {config.answers_with})"
     yield Finding("weights and OOF", name, "warning" if any(differences) else "ok", found, again * any(differences))
 
 

@@ -44,7 +44,7 @@ from solution.files import SCHEMA, write_json
 from solution.oof import Oof, changed_sources, load_oof, read_about, signal_sources
 from solution.progress import progress_bar, say
 from solution.suggestions import suggest
-from solution.weights import differing_inputs, full_folders, read_record
+from solution.weights import deployed_folders, differing_inputs, read_record
 from solution.workdir import Workdir
 
 
@@ -178,19 +178,17 @@ def _about(workdir: Workdir, known: Mapping[str, Any], deployment: Deployment) -
     for name, answer_with in deployment.answer_with.items():
         if answer_with == "folds" or name not in about or not _answers(name, about):
             continue
-        if not full_folders(workdir, name):
-            raise UserError(
-                f"{name}.answer_with is {answer_with}, and it has not been trained on all questions: "
-                f"{suggest('train_fold', '--full', '--ranker', name)}"
-            )
-        folders = full_folders(workdir, name)
-        again = suggest("train_fold", "--full", "--seeds", str(len(folders)), "--ranker", name)
+        folders = deployed_folders(workdir, name, answer_with)
+        seeds = ["--seeds", str(len(folders))] if answer_with == "full" and folders else []
+        again = suggest("train_fold", f"--{answer_with}", *seeds, "--ranker", name)
+        if not folders:
+            raise UserError(f"{name}.answer_with is {answer_with}, and there are no such weights: {again}")
         for folder in folders:
             differing = differing_inputs(read_record(folder, f"Train it again: {again}"), about[name])
             if differing:
                 raise UserError(
                     f"the weights in {folder} and the OOF files of {name} were made with other {', '.join(differing)}. "
-                    f"Train on all questions again, or remove the folder: {again}"
+                    f"Make these weights again, or remove the folder: {again}"
                 )
         about[name] = {**about[name], "answer_with": answer_with}
     return about
@@ -410,7 +408,7 @@ def _candidate_record(rival: Candidate, recipe: Recipe, row: ScoreRow, in_sample
 
 def deployment_of(run: Run, configs: Path | str | None) -> Deployment:
     """Which weights of each ranker answer, by the settings of now; a ranker whose folds are all alike has no others."""
-    answer_with = {config.name: config.answer_with for config in run.rankers if config.folds_differ}
+    answer_with = {config.name: config.answers_with for config in run.rankers if config.folds_differ}
     return Deployment(None if configs is None else str(configs), answer_with)
 
 

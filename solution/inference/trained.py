@@ -29,8 +29,9 @@ from solution.weights import (
     FoldRecord,
     answering_folders,
     check_folder,
+    deployed_folders,
     differing_inputs,
-    full_folders,
+    is_of_a_fold,
     read_record,
     record_path,
     trained_folders,
@@ -69,10 +70,11 @@ class TrainedRanker:
 
     @property
     def asked_text(self) -> str:
-        """ "3 folds", or "1 seed" of a training on all questions."""
-        full = self.folders[0].name.startswith("full_")
-        count = len(self.asked_folders)
-        return f"{count} {'seed' if full else 'fold'}{'s' * (count > 1)}"
+        """ "3 folds", "1 seed" of a training on all questions, or "their mean"."""
+        count, kind = len(self.asked_folders), self.folders[0].name.partition("_")[0]
+        if kind == "average":
+            return "the mean of its folds"
+        return f"{count} {'seed' if kind == 'full' else 'fold'}{'s' * (count > 1)}"
 
     @classmethod
     def read(
@@ -119,11 +121,11 @@ def _answers_with(workdir: Workdir, name: str, about: RankerAbout) -> AnswerWith
     """Which weights answer: the folds, too, of a ranker whose folds are all alike, which is never trained on all
     questions."""
     answer_with = about.get("answer_with", "folds")
-    if answer_with == "full" and not full_folders(workdir, name):
+    if answer_with != "folds" and not deployed_folders(workdir, name, answer_with):
         with contextlib.suppress(UserError, OSError, KeyError, ValueError):
             record = read_record(workdir.fold_weights(name, 0), "")
-            if not RankerConfig.model_validate(record["config"]).folds_differ:
-                return "folds"
+            config = RankerConfig.model_validate({**record["config"], "answer_with": answer_with})
+            return config.answers_with
     return answer_with
 
 
@@ -134,7 +136,7 @@ def training_command(workdir: Workdir, ranker: str, answer_with: AnswerWith = "f
         more += ["--questions", "FILE"]
     if given.get("corpus") is None and (corpus := _trained_corpus(workdir, ranker)):
         more += ["--corpus", corpus]
-    what = "--full" if answer_with == "full" else "--all-folds"
+    what = "--all-folds" if answer_with == "folds" else f"--{answer_with}"
     return suggest("train_fold", what, "--ranker", ranker, *more)
 
 
@@ -184,8 +186,8 @@ def _checked_record(folder: Path, about: RankerAbout, remedy: str) -> FoldRecord
         record = read_record(folder, remedy)
     except (UserError, OSError) as error:
         raise WeightsError(str(error)) from None
-    # Folds have OOF files of their own, which `tune` has compared. What learnt from all questions has none.
-    if folder.name.startswith("full_") and (differing := differing_inputs(record, about)):
+    # Folds have OOF files of their own, which `tune` has compared. Other weights have none.
+    if not is_of_a_fold(folder) and (differing := differing_inputs(record, about)):
         raise WeightsError(
             f"the weights in {folder} and the OOF files that the ensemble was tuned on were made with other "
             f"{', '.join(differing)}. {remedy}"
