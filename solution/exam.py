@@ -19,6 +19,15 @@ from solution.words import in_word
 
 SENTENCE_SIGNAL = "cosine_sentence_best"
 """The signal that means what the option score `sentence` means."""
+SIGNAL_STEPS = (
+    ("cosine_passage", "cosine_option_question", "cosine_joined_question"),
+    ("bm25_passage",),
+    ("pmi",),
+    ("bm25_sentence",),
+    ("cosine_sentence",),
+)
+"""Beginnings of the names of the signals that are made together, in the order in which they are made: the cheap ones
+first. Where time is short the last ones are missing (NaN)."""
 
 
 @dataclass
@@ -98,9 +107,10 @@ class Exam:
 
         The option scores, or in their place the signal of the same meaning.
         """
-        if self.option_scores or SENTENCE_SIGNAL not in self.signals:
+        signal, exists = self.signals.get(SENTENCE_SIGNAL), self.questions.exists()
+        if self.option_scores or signal is None or np.isnan(signal[:, : exists.shape[1]][exists]).any():
             return self.option_scores
-        return {"sentence": self.signals[SENTENCE_SIGNAL]}
+        return {"sentence": signal}
 
     def hidden(self) -> Exam:
         """The same exam without its answers, as `predict` gets it."""
@@ -140,8 +150,9 @@ class Contexts:
         option_scores: kind of score -> float32 [n, max_options], NaN where there is no option.
             `passage`: the best cosine of question + option to any passage of the corpus;
             `sentence`: to any sentence of the question's own first passages.
-        signals: name of a signal of the options -> float32 [n, max_options], NaN where there is no option; only in the
-            view `signals`, which has no passages. See `retrieval.contexts.signals`.
+        signals: name of a signal of the options -> float32 [n, max_options], NaN where there is no option, and for all
+            options of a question for which there was no time to make it; only in the view `signals`, which has no
+            passages. See `retrieval.contexts.signals`.
         key: names the questions, corpus, embedder and settings that the contexts were made from. It is the same on
             every machine, also where `hash` differs by rounding.
     """

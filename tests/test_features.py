@@ -138,6 +138,27 @@ def test_dropped_options_are_not_looked_at(tmp_path: Path) -> None:
     np.testing.assert_array_equal(predict_part(ranker, [other], [0, 1], alive, 4), table)
 
 
+def test_questions_without_the_dear_signals_are_answered_from_the_others(tmp_path: Path) -> None:
+    train, test = exam_of(), exam_of(seed=1)
+    for exam in (train, test):
+        exam.signals["cosine_sentence_best"] = exam.signals.pop("good")
+        exam.signals["pmi_mean"] = np.float32(0.5) * exam.signals["cosine_sentence_best"] + exam.signals["noise0"]
+    ranker = make_ranker(features(), tmp_path)
+    ranker.fit(train, test, tmp_path)
+    whole = ranker.predict(test)
+    test.signals["cosine_sentence_best"][::2] = np.nan  # as retrieval leaves them
+    short = saved_and_loaded(ranker, test.hidden(), tmp_path).predict(test)
+    np.testing.assert_array_equal(short[1::2], whole[1::2])
+    assert (short[::2] != whole[::2]).any() and accuracy(short[::2], test.subset(range(0, 90, 2))) > 0.4
+    test.signals["pmi_mean"][0] = np.nan
+    del test.signals["cosine_sentence_best"]
+    assert np.isfinite(ranker.predict(test)).all()
+    assert not test.similarities()
+    test.signals["noise0"][:] = np.nan
+    with pytest.raises(UserError, match="learnt from the signal noise0, which these contexts do not have"):
+        ranker.predict(test)
+
+
 def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     exam = exam_of()
     ranker = make_ranker(features(), tmp_path)

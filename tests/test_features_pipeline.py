@@ -48,7 +48,8 @@ def test_a_fold_keeps_its_models_and_figures(built: Path) -> None:
     folder = built / "weights" / "features" / "fold_1"
     names = {path.name for path in folder.iterdir()}
     trees = {f"{prefix}forest_{number}.txt" for prefix in ("", "without_scores_") for number in range(2)}
-    assert names == {*trees, "signals.json", "metrics.json", "ranker.json", "manifest.json"}
+    fewer = {f"fewer_signals_{number}_forest_0.txt" for number in range(4)}
+    assert names == {*trees, *fewer, "signals.json", "metrics.json", "ranker.json", "manifest.json"}
     figures = json.loads((folder / "metrics.json").read_text())["signals"]
     assert {"pmi_mean", "ranker_longest"} < set(figures) and set(figures["pmi_mean"]) == {"map3", "linear", "trees"}
     again = run("train", "--all-folds", cwd=built)

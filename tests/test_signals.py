@@ -19,9 +19,11 @@ from solution.questions import Questions
 from solution.retrieval import places as places_module
 from solution.retrieval.bm25 import Words
 from solution.retrieval.contexts.build import build_views, contexts_key, open_views
-from solution.retrieval.contexts.signals import cosines
-from solution.retrieval.contexts.signals.build import make_signals
+from solution.retrieval.contexts.signals import cosines, information
+from solution.retrieval.contexts.signals import words as words_module
+from solution.retrieval.contexts.signals.build import made_by_step, make_signals
 from solution.retrieval.contexts.signals.information import term_signals
+from solution.retrieval.contexts.signals.limit import TimeLimit
 from solution.retrieval.contexts.signals.rarity import rarity_signals
 from solution.retrieval.contexts.signals.texts import OptionTexts
 from solution.retrieval.contexts.signals.words import word_signals
@@ -226,6 +228,20 @@ def test_cosines_with_sentences(signals: Contexts, built: Indexes, embedder: Emb
         np.testing.assert_allclose(again.signals[name], table, atol=2e-3)
 
 
+def test_long_lists_are_not_looked_through(built: Indexes, signals: Contexts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a corpus of millions: what is found among an option's shorter lists and the question's best is the same."""
+    monkeypatch.setattr(words_module, "_SHORT", 1)
+    monkeypatch.setattr(information, "_LONG", 2)
+    texts = OptionTexts.of(QUESTIONS)
+    exists = QUESTIONS.exists()
+    for kind, postings in (("passage", built.lexical.postings), ("sentence", built.sentences)):
+        found = word_signals(texts, postings, kind).values
+        for name in (f"bm25_{kind}_best", f"bm25_{kind}_share"):
+            np.testing.assert_allclose(found[name], signals.signals[name][exists], atol=1e-5)
+    found = term_signals(texts, built.sentences).values
+    assert np.corrcoef(found["pmi_mean"], signals.signals["pmi_mean"][exists])[0, 1] > 0.5
+
+
 # --- all of them ---------------------------------------------------------------------------
 
 
@@ -241,6 +257,49 @@ def test_every_option_has_every_signal(signals: Contexts, capsys: pytest.Capture
     assert "note: 1 of 2 questions or their options have no word that the corpus knows (first: id q4)" in (
         " ".join(capsys.readouterr().err.split())
     )
+
+
+class _Calls(TimeLimit):
+    """Over when it has been asked so many times."""
+
+    def __init__(self, calls: int):
+        super().__init__(60)
+        self.left = calls
+
+    def over(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize("calls, made", [(0, [5, 0, 0, 0, 0]), (8, [5, 5, 3, 0, 0]), (16, [5, 5, 5, 5, 1])])
+def test_where_time_is_short_the_cheap_signals_are_made(
+    calls: int,
+    made: list[int],
+    signals: Contexts,
+    built: Indexes,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cosines, "_SENTENCES_IN_A_HURRY", 1)
+    found = make_signals(QUESTIONS, built._config, built, _Calls(calls))
+    assert list(made_by_step(found.signals, QUESTIONS.exists()).values()) == made
+    assert "note: time was short, and of 5 questions these signals were made" in capsys.readouterr().err
+    for name, table in found.signals.items():
+        there = np.isfinite(table)
+        np.testing.assert_allclose(table[there], signals.signals[name][there], atol=2e-3)
+
+
+def test_a_part_of_the_signals_is_no_substitute_for_all(
+    config: RetrievalConfig, built: Indexes, signals: Contexts
+) -> None:
+    questions, folder = QUESTIONS.subset([0, 1, 2]), built.workdir
+    part = build_views(questions, config, ["signals"], folder, signal_limit=TimeLimit(0))["signals"]
+    opened = open_views(questions, config, ["signals"], {"signals": part.key}, folder)["signals"]
+    assert (
+        np.isnan(opened.signals["pmi_mean"]).all() and np.isfinite(opened.signals["cosine_passage_best"][0, :3]).all()
+    )
+    whole = build_views(questions, config, ["signals"], folder, signal_limit=TimeLimit(60))["signals"]
+    assert whole.key != part.key and np.isfinite(whole.signals["cosine_sentence_best"][0, :3]).all()
 
 
 def test_signals_are_a_view_that_is_stored(

@@ -26,6 +26,8 @@ PATIENCE = 30.0
 """Seconds that retrieval may be silent in any case: its process starts, and a large index is opened without a word."""
 _SIGNALS_SHARE = 1 / 3
 """Of the time left that the signals of the options may take: the rankers that do not read them need the rest."""
+_TO_FINISH = 0.1  # of that time: a step that has begun is finished, and the contexts are written
+_LEAST_TO_FINISH = 20.0  # seconds; the process starts in them too
 
 
 @dataclass
@@ -111,13 +113,17 @@ class Retrieving:
             "verify": hashing(),
             "questions": self._record,
             "corpus_hashes": self._corpus_hashes,
+            "signal_seconds": None,
         }
         timeline, started = self.answers.timeline, time.monotonic()
+        longest = _SIGNALS_SHARE * timeline.limits.left() if SIGNALS in views else math.inf
+        if math.isfinite(longest):
+            # The process stops by itself, with those that it has made, before it is stopped.
+            job["signal_seconds"] = max(0.0, longest - max(_TO_FINISH * longest, _LEAST_TO_FINISH))
         try:
             # Half of the time is left to rankers that read nothing, or contexts by other settings.
             seconds = max(PATIENCE, min(timeline.limits.ranker_timeout, timeline.limits.left() / 2))
             complaint = "it did not go on (--ranker-timeout, --deadline) for"
-            longest = _SIGNALS_SHARE * timeline.limits.left() if SIGNALS in views else math.inf
             run_job(job_text(job), take, timeline.limits, Patience(seconds, complaint, longest))
         except (Fault, OutOfTime) as error:
             timeline.note(f"no contexts: {str(error) or 'the deadline came'}")

@@ -97,7 +97,7 @@ class RetrieveJob(TypedDict):
     """Make contexts.
 
     `command`: the arguments of the running command, for messages; `verify`: compare hashes; `corpus_hashes`: of corpus
-    files, which earlier jobs have made.
+    files, which earlier jobs have made; `signal_seconds`: what the signals may take, None: as long as it takes.
     """
 
     kind: Literal["retrieve"]
@@ -108,6 +108,7 @@ class RetrieveJob(TypedDict):
     verify: bool
     questions: QuestionsRecord
     corpus_hashes: list[FileHash]
+    signal_seconds: float | None
 
 
 class BatchRecord(TypedDict):

@@ -31,6 +31,7 @@ from solution.inference.wire import AnswerJob, Event, RetrieveJob, read_exam_rec
 from solution.rankers.base import Ranker, predict_part
 from solution.rankers.families import make_ranker
 from solution.retrieval.contexts.build import build_views
+from solution.retrieval.contexts.signals.limit import TimeLimit
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.reranker.trained import Reranker
 from solution.retrieval.sources import known_hashes, take_hashes
@@ -132,8 +133,9 @@ def retrieve(job: RetrieveJob, tell: Tell) -> None:
     questions = read_questions_record(job["questions"])
     config = RetrievalConfig.model_validate(job["retrieval"])
     take_hashes(job["corpus_hashes"])
+    limit = None if job["signal_seconds"] is None else TimeLimit(job["signal_seconds"])
     with contextlib.nullcontext() if job["verify"] else without_hashing():
-        views = build_views(questions, config, job["views"], Path(job["workdir"]))
+        views = build_views(questions, config, job["views"], Path(job["workdir"]), signal_limit=limit)
     keys = {view: contexts.key for view, contexts in views.items()}
     tell(
         {

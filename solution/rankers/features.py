@@ -9,7 +9,7 @@ import numpy as np
 
 from solution.config import RankerConfig
 from solution.errors import UserError
-from solution.exam import Exam
+from solution.exam import SIGNAL_STEPS, Exam
 from solution.files import read_json, write_json
 from solution.metrics import map_at_k
 from solution.probabilities import masked_softmax
@@ -20,13 +20,17 @@ from solution.rankers.signal_model import SignalModel
 
 _MODEL = "signals.json"
 _WITHOUT = "without_scores"
+_FEWER = "fewer_signals"
+_FEWER_FORESTS = 1  # of each model of fewer signals: five were no better (docs/signals.md)
 
 
 class FeaturesRanker:
     """Learns the right option from the signals of all options.
 
     Where scores of other rankers are among the signals (`signals_from`), it learns a second time without them: in a
-    submission one of these rankers may fail or come too late.
+    submission one of these rankers may fail or come too late. A submission that has little time makes the dear signals
+    for some questions only, or not at all (`SIGNAL_STEPS`): further models learn from ever fewer signals. A question is
+    answered by the first model whose signals are all there.
     """
 
     alike: Alike = {}
@@ -37,6 +41,8 @@ class FeaturesRanker:
         self._whole: SignalModel | None = None
         self._without: SignalModel | None = None
         """Learnt without the scores of other rankers; None: there are none of them."""
+        self._fewer: list[SignalModel] = []
+        """Learnt without the last step's signals, without those of the last two, and so on."""
 
     def fit(self, train: Exam, valid: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
         """Learn from `train`; killed and called again, it begins anew: it takes seconds.
@@ -61,6 +67,10 @@ class FeaturesRanker:
         self._without = None
         if len(without) < len(signals):
             self._without = SignalModel.fit(without, exists, answers, settings, self.config.seed)
+        small = settings.model_copy(update={"forests": min(settings.forests, _FEWER_FORESTS)})
+        self._fewer = [
+            SignalModel.fit(fewer, exists, answers, small, self.config.seed) for fewer in _ever_fewer(without)
+        ]
         return {"signals": self._facts(valid)}
 
     def _facts(self, valid: Exam) -> dict[str, dict[str, float]]:
@@ -77,29 +87,29 @@ class FeaturesRanker:
     def predict(self, exam: Exam) -> np.ndarray:
         """float32 [n, max_options], see `Ranker.predict`.
 
-        A question that another ranker has not scored is answered without the scores of any.
+        A question that another ranker has not scored is answered without the scores of any, and one for which there was
+        no time to make all signals from those that are there.
 
         Raises:
             UserError: the exam has not the signals that were learnt from.
         """
         assert self._whole is not None, "fit or load comes first"
         signals, exists = exam_signals(exam, self.config), exam.questions.exists()
-        lacking = [name for name in self._whole.names if name not in signals and not _is_score(name)]
-        if lacking:
-            raise UserError(
-                f"the ranker {self.config.name} learnt from the signal {lacking[0]}, which these contexts do not have: "
-                "answer with the retrieval settings that it was trained with, or train it again"
-            )
-        scored = np.ones(len(exam), dtype=bool)
-        for name in filter(_is_score, self._whole.names):
-            known = np.isfinite(signals[name][:, : exists.shape[1]]) if name in signals else np.zeros_like(exists)
-            scored &= (known | ~exists).all(axis=1)
-        table = np.zeros(exists.shape)
-        for model, rows in ((self._whole, scored), (self._without, ~scored)):
+        table, to_answer = np.zeros(exists.shape), exists.any(axis=1)
+        models = [model for model in (self._whole, self._without, *self._fewer) if model is not None]
+        for model in models:
+            rows = to_answer & model.can_answer(signals, exists)
             if rows.any():
-                assert model is not None, "a ranker that learnt from scores has learnt without them too"
                 read = {name: signals[name][rows] for name in model.names}
                 table[rows] = model.scores(read, exists[rows])
+                to_answer &= ~rows
+        if to_answer.any():
+            part = {name: values[to_answer] for name, values in signals.items()}
+            lacking = next(name for name in models[-1].names if _lacks(part.get(name), exists[to_answer]))
+            raise UserError(
+                f"the ranker {self.config.name} learnt from the signal {lacking}, which these contexts do not have: "
+                "answer with the retrieval settings that it was trained with, or train it again"
+            )
         return masked_softmax(table, exists)
 
     def save(self, folder: Path) -> None:
@@ -111,6 +121,10 @@ class FeaturesRanker:
             record[_WITHOUT] = self._without.record()
             if self._without.forests is not None:
                 self._without.forests.save(folder, f"{_WITHOUT}_")
+        record[_FEWER] = [model.record() for model in self._fewer]
+        for number, model in enumerate(self._fewer):
+            if model.forests is not None:
+                model.forests.save(folder, f"{_FEWER}_{number}_")
         write_json(folder / _MODEL, record)
 
     def load(self, folder: Path) -> None:
@@ -123,9 +137,29 @@ class FeaturesRanker:
                 without = SignalModel.read(record[_WITHOUT], folder, share, f"{_WITHOUT}_")
             elif any(map(_is_score, whole.names)):
                 raise ValueError("what it learnt without the scores of other rankers is missing")
+            # Folds of the version before have none.
+            fewer = [
+                SignalModel.read(part, folder, share, f"{_FEWER}_{number}_")
+                for number, part in enumerate(record.get(_FEWER, []))
+            ]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"the features ranker in {folder} is corrupt ({error}). {remedy}") from None
-        self._whole, self._without = whole, without
+        self._whole, self._without, self._fewer = whole, without, fewer
+
+
+def _ever_fewer(signals: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """The signals that are left where the last step was not made, the last two, and so on; none where there are no
+    signals of steps."""
+    lists = [signals]
+    for step in reversed(SIGNAL_STEPS[1:]):
+        left = {name: table for name, table in lists[-1].items() if not name.startswith(step)}
+        if left and len(left) < len(lists[-1]):
+            lists.append(left)
+    return lists[1:]
+
+
+def _lacks(table: np.ndarray | None, exists: np.ndarray) -> bool:
+    return table is None or bool((np.isnan(table[:, : exists.shape[1]]) & exists).any())
 
 
 def _is_score(name: str) -> bool:

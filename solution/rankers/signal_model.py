@@ -91,6 +91,15 @@ class SignalModel:
             for place, signal in enumerate(self.names)
         }
 
+    def can_answer(self, signals: Mapping[str, np.ndarray], exists: np.ndarray) -> np.ndarray:
+        """The questions for all of whose options the model's signals are there, bool [n]."""
+        whole = np.ones(len(exists), dtype=bool)
+        for name in self.names:
+            if name not in signals:
+                return np.zeros_like(whole)
+            whole &= ~(np.isnan(signals[name][:, : exists.shape[1]]) & exists).any(axis=1)
+        return whole
+
     def record(self) -> dict[str, Any]:
         """What JSON holds of it, without the trees."""
         return {

@@ -13,7 +13,8 @@ from solution.questions import Questions
 from solution.retrieval.contexts.cache import ContextCache, is_stored, stored_contexts
 from solution.retrieval.contexts.column import column_contexts
 from solution.retrieval.contexts.option_scores import option_table, sentence_scores
-from solution.retrieval.contexts.signals.build import make_signals, signal_inputs
+from solution.retrieval.contexts.signals.build import made_by_step, make_signals, signal_inputs
+from solution.retrieval.contexts.signals.limit import TimeLimit
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.fusion import Ranking, drop_similar, select
 from solution.retrieval.reranker.candidates import find_candidates
@@ -62,8 +63,13 @@ def _signal_cache(questions: Questions, config: RetrievalConfig, indexes: Indexe
     return ContextCache(questions, settings, indexes.workdir, signal_inputs(config, indexes))
 
 
-def signal_contexts(questions: Questions, config: RetrievalConfig, indexes: Indexes) -> Contexts:
+def signal_contexts(
+    questions: Questions, config: RetrievalConfig, indexes: Indexes, limit: TimeLimit | None = None
+) -> Contexts:
     """The signals of the options, from the cache or made anew.
+
+    Where the time does not do for all of them, those that are made are kept under another key: the next command makes
+    the others too.
 
     Raises:
         UserError: see `make_signals`.
@@ -71,7 +77,10 @@ def signal_contexts(questions: Questions, config: RetrievalConfig, indexes: Inde
     cache = _signal_cache(questions, config, indexes)
     contexts = cache.read()
     if contexts is None:
-        contexts = make_signals(questions, config, indexes)
+        contexts = make_signals(questions, config, indexes, limit)
+        made = made_by_step(contexts.signals, questions.exists())
+        if any(count < len(questions) for count in made.values()):
+            cache = cache.part(made)
         cache.write(contexts)
     contexts.key = cache.key
     return contexts
@@ -124,6 +133,7 @@ def build_views(
     views: Iterable[ContextView],
     workdir: Path,
     hidden: Sequence[str] | None = None,
+    signal_limit: TimeLimit | None = None,
 ) -> dict[ContextView, Contexts]:
     """`build_contexts` by all retrievers together (`fused`) or by one alone, or the signals, for each view named.
 
@@ -132,6 +142,7 @@ def build_views(
 
     Args:
         hidden: for each question the id of a document that is not found for it, or ""; None: nothing is hidden.
+        signal_limit: the time for the signals; None: as long as it takes.
     """
     if config.source != "index":
         return dict.fromkeys(views, build_contexts(questions, config, workdir))
@@ -139,7 +150,7 @@ def build_views(
     contexts: dict[ContextView, Contexts] = {}
     for view in dict.fromkeys(views):
         if view == SIGNALS:
-            contexts[view] = signal_contexts(questions, config, indexes)
+            contexts[view] = signal_contexts(questions, config, indexes, signal_limit)
             continue
         settings = config.view(view)
         same = next((other for other in contexts if other != SIGNALS and config.view(other) == settings), None)

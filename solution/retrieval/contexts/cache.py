@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -92,7 +93,14 @@ class ContextCache:
         if "sentence" in self._kinds:
             about["sentence_passages"] = config.sentence_passages
         self.key = content_hash(questions.content_hash(with_answers=False), about)
-        self.path = _path(workdir, self.key)
+        self._workdir, self.path = workdir, _path(workdir, self.key)
+
+    def part(self, about: dict[str, Any]) -> ContextCache:
+        """The place of contexts of which only a part was made; `about` says which."""
+        place = copy.copy(self)
+        place.key = content_hash(self.key, about)
+        place.path = _path(self._workdir, place.key)
+        return place
 
     def read(self) -> Contexts | None:
         """The contexts, in the order of the questions; None when they are not there or not whole."""

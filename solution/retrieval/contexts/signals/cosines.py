@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from solution.config import RetrievalConfig
+from solution.retrieval.contexts.signals.limit import TimeLimit
 from solution.retrieval.contexts.signals.texts import OptionTexts
 from solution.retrieval.dense import PassageIndex, as_cosines
 from solution.retrieval.embedding import Embedder
@@ -22,6 +23,7 @@ _MEANS = {"best": 1, "mean3": 3, "mean10": 10}
 _WORDS = 4  # of a sentence: shorter ones are headings and remains
 _QUESTIONS_AT_ONCE = 1024  # whose passages are in memory together
 _SENTENCES_AT_ONCE = 150_000  # distinct ones, whose vectors are in memory together
+_SENTENCES_IN_A_HURRY = 2048  # the same where time is short: some seconds of two cores
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,10 @@ def sentence_signals(
     passages: Passages,
     embedder: Embedder,
     batch_size: int,
+    limit: TimeLimit,
 ) -> dict[str, np.ndarray]:
-    """Cosines with the sentences of the passages retrieved for each question, name -> float32 [m]; 0 without any.
+    """Cosines with the sentences of the passages retrieved for each question, name -> float32 [m]; 0 without any, NaN
+    for the questions that the time did not reach.
 
     `cosine_sentence_best`, `mean3`, `mean10`: question + option to the nearest sentences; `near_question`, `option`:
     question + option, and the option alone, to the nearest of the 20 sentences that are nearest to the question.
@@ -98,7 +102,13 @@ def sentence_signals(
     names = [f"cosine_sentence_{name}" for name in (*_MEANS, "near_question", "option")]
     values = {name: np.zeros(len(texts), dtype=np.float32) for name in names}
     options = list(texts.by_question())
-    for group in _groups(rows, passages):
+    # Where time is short the questions come in small groups, each finished before the next is begun.
+    for group in _groups(rows, passages, _SENTENCES_IN_A_HURRY if limit.is_set else _SENTENCES_AT_ONCE):
+        if limit.over():
+            first = options[group[0][0]].start
+            for column in values.values():
+                column[first:] = np.nan
+            break
         numbers: dict[str, int] = {}
         for _, found in group:
             for sentence in found:
@@ -126,7 +136,7 @@ def _means(name: str, cosines: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _groups(rows: Sequence[np.ndarray], passages: Passages) -> Iterator[list[tuple[int, list[str]]]]:
+def _groups(rows: Sequence[np.ndarray], passages: Passages, most: int) -> Iterator[list[tuple[int, list[str]]]]:
     """Questions with the distinct sentences of their passages, in groups whose sentences are embedded together."""
     for begin in range(0, len(rows), _QUESTIONS_AT_ONCE):
         block = rows[begin : begin + _QUESTIONS_AT_ONCE]
@@ -140,7 +150,7 @@ def _groups(rows: Sequence[np.ndarray], passages: Passages) -> Iterator[list[tup
             found = list(dict.fromkeys(sentence for place in places.tolist() for sentence in cut[place]))
             group.append((row, found))
             distinct.update(found)
-            if len(distinct) >= _SENTENCES_AT_ONCE:
+            if len(distinct) >= most:
                 yield group
                 group, distinct = [], set()
         if group:

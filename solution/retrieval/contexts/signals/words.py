@@ -8,10 +8,15 @@ import numpy as np
 
 from solution.progress import progress_bar
 from solution.retrieval.bm25 import Postings, highest
+from solution.retrieval.contexts.signals.limit import TimeLimit
 from solution.retrieval.contexts.signals.texts import OptionTexts
 
 NEAREST = 10  # texts of a question, in which the option's words are sought
 BEST = 3  # texts of a question with an option, whose scores are averaged
+_SHORT = 20_000
+"""Entries of a posting list. All texts of a longer list are not looked through for each option: it counts in the texts
+of the option's shorter lists and in the question's best ones."""
+_CONSIDERED = 1000  # of the question's best texts, where an option has a long list
 _NAMES = ("best", "mean3", "option", "both", "share", "share_best")
 
 
@@ -31,13 +36,13 @@ class WordSignals:
     option_rows: np.ndarray
 
 
-def word_signals(texts: OptionTexts, postings: Postings, kind: str) -> WordSignals:
+def word_signals(texts: OptionTexts, postings: Postings, kind: str, limit: TimeLimit | None = None) -> WordSignals:
     """BM25 signals in the texts of an index.
 
     `best`, `mean3`: the highest score of a text for question and option, and the mean of the three highest; `option`:
     the highest for the option alone; `both`: the highest value of the lower of the scores for question and option in
     one text; `share`, `share_best`: the share of the option's words that the question's ten best texts hold, on
-    average and at best. All are 0 where no word is known.
+    average and at best. All are 0 where no word is known, and NaN for the questions that the time did not reach.
 
     Memory: two float32 for each text of the index.
 
@@ -52,14 +57,19 @@ def word_signals(texts: OptionTexts, postings: Postings, kind: str) -> WordSigna
     scores, alone = (np.zeros(len(postings), dtype=np.float32) for _ in range(2))
     with progress_bar(len(texts.prompts), f"searching for words ({kind})") as bar:
         for row, places in enumerate(texts.by_question()):
+            if limit is not None and limit.over():
+                table[places.start :] = np.nan
+                break
             lists = [postings.entries(number) for number in asked_terms[row]]
             for rows, values in lists:
                 scores[rows] += values
-            top = highest(scores, NEAREST) if lists else np.zeros(0, dtype=np.int64)
+            own_lists = [[postings.entries(number) for number in own_terms[place]] for place in _range(places)]
+            is_long = any(len(rows) > _SHORT for own in own_lists for rows, _ in own)
+            considered = highest(scores, _CONSIDERED if is_long else NEAREST) if lists else np.zeros(0, dtype=np.int64)
+            top = considered[:NEAREST]
             question_rows[row, : len(top)] = top
-            for place in range(places.start, places.stop):
-                own = [postings.entries(number) for number in own_terms[place]]
-                best = _OptionScores.of(scores, top, own, alone)
+            for place, own in zip(_range(places), own_lists, strict=True):
+                best = _OptionScores.of(scores, considered, _shortened(own, considered), alone)
                 option_rows[place, : len(best.rows)] = best.rows
                 table[place, :4] = best.best, best.mean, best.option, best.both
                 table[place, 4:] = _shares(top, own, words[place])
@@ -91,6 +101,7 @@ class _OptionScores:
         Args:
             scores: float32 [texts], those of the question.
             top: the question's best texts.
+            own: of the option's terms.
             sums: float32 [texts] to add up in, all 0 before and after.
         """
         parts = [np.zeros(0, dtype=np.int64)]
@@ -113,6 +124,28 @@ class _OptionScores:
             float(alone.max()) if len(alone) else 0.0,
             float(np.minimum(asked, alone).max()) if len(alone) else 0.0,
         )
+
+
+def _range(places: slice) -> range:
+    return range(places.start, places.stop)
+
+
+def _shortened(own: Entries, considered: np.ndarray) -> Entries:
+    """The lists of an option's terms, of the long ones only the texts that are looked at."""
+    lengths = [len(rows) for rows, _ in own]
+    if not own or max(lengths) <= _SHORT:
+        return own
+    most = max(_SHORT, min(lengths))  # the shortest list is read in full
+    texts = np.sort(np.concatenate([considered, *(rows for rows, _ in own if len(rows) <= most)]))
+    texts = texts[np.flatnonzero(np.diff(texts, prepend=-1))]  # each once; np.unique is slower
+    shortened = []
+    for rows, values in own:
+        if len(rows) > most:
+            at = np.minimum(np.searchsorted(rows, texts), len(rows) - 1)
+            held = rows[at] == texts
+            rows, values = texts[held], values[at[held]]
+        shortened.append((rows, values))
+    return shortened
 
 
 def _best_places(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
