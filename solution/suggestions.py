@@ -6,9 +6,12 @@ line. `command.command` puts them there and takes them away.
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 # The options' defaults on the command line: a suggestion leaves them out.
@@ -29,6 +32,8 @@ _SETTINGS: dict[str, str | tuple[str, ...]] = {
     "reranker": ("retrieval.", "ensemble."),
 }
 
+_OF_EXAM = ("configs", "questions", "corpus", *_READING)
+
 _running: dict[str, Any] = {}  # the arguments of the running command by name; empty: none runs
 
 
@@ -36,7 +41,7 @@ _running: dict[str, Any] = {}  # the arguments of the running command by name; e
 def running_command(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
     """Keep the arguments of the command `name` until it ends."""
     # The questions to answer are not those to train on.
-    others = ("questions", *_READING) if name == "submit" else ()
+    others = ("questions", *_READING) if name in ("submit", "doctor") else ()
     _running.update({key: value for key, value in arguments.items() if key not in others})
     try:
         yield
@@ -48,6 +53,27 @@ def remember_configs(folder: str | None) -> None:
     """Suggest this configs folder where the running command was given none."""
     if _running and folder is not None and str(_running.get("configs", _DEFAULTS["configs"])) == _DEFAULTS["configs"]:
         _running["configs"] = folder
+
+
+def exam_arguments() -> dict[str, Any]:
+    """What the running command was told of its exam, as JSON holds it, with the folder in which its paths are given."""
+    told = {name: _as_json(_running.get(name)) for name in _OF_EXAM}
+    given = {name: value for name, value in told.items() if value not in (None, "False", _DEFAULTS.get(name))}
+    return {"folder": os.getcwd(), "arguments": given}
+
+
+def recall_exam(path: Path) -> None:
+    """Suggest what `exam_arguments` wrote into a file, for options that the running command does not have."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        folder, arguments = saved["folder"], saved["arguments"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # a suggestion without them is still one
+    for name, value in arguments if _running else ():
+        if name in _OF_EXAM and name not in _running:
+            elsewhere = os.path.join(folder, str(value))
+            is_path = name in ("configs", "questions", "corpus") and folder != os.getcwd()
+            _running[name] = elsewhere if is_path and os.path.exists(elsewhere) else value
 
 
 def remember_exam(workdir: str, corpus: str) -> None:

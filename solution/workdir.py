@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solution.errors import UserError
+from solution.suggestions import recall_exam
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class Workdir:
         root = Path(path)
         if root.exists() and not root.is_dir():
             raise UserError(f"--workdir {root} is a file; give a folder")
-        return cls(root)
+        workdir = cls(root)
+        recall_exam(workdir.exam_arguments)
+        return workdir
 
     @classmethod
     def open(cls, path: str | Path) -> Workdir:
@@ -89,6 +92,11 @@ class Workdir:
     @property
     def folds(self) -> Path:
         return self.root / "oof" / "folds.json"
+
+    @property
+    def exam_arguments(self) -> Path:
+        """What the last command that read the exam was told of it, for the commands that messages suggest."""
+        return self.root / "oof" / "exam.json"
 
     @property
     def ensemble(self) -> Path:

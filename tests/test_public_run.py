@@ -17,6 +17,8 @@ from pipeline import HEADER, ROWS
 from test_kaggle import kernel, small_bundle  # noqa: F401
 from test_submission import both, engine_of, exam_of
 
+from solution.cli.options import make_reading
+from solution.errors import UserError
 from solution.inference.outputs import submission_report
 from solution.inference.retrieving import RetrievalTime
 from solution.kaggle import public, supervisor
@@ -111,6 +113,15 @@ def test_a_ranker_with_a_model_reads_the_sample_only(tmp_path: Path, monkeypatch
 
 
 # --- the supervisor ------------------------------------------------------------------------
+
+
+def test_columns_are_read_as_submit_reads_them() -> None:
+    texts = ["prompt=question, A=x", "B=y=z"]
+    words = [word for text in texts for word in ("--columns", text)]
+    assert supervisor._named_files(words).reading == make_reading(texts)
+    with pytest.raises(UserError, match="--columns 'prompt': give NAME=COLUMN"):
+        supervisor._named_files(["--columns", "prompt"])
+
 
 COMPLETE = "id,prediction\n" + "".join(f"q{row},A B C\n" for row in range(9))
 WRITE = f"""

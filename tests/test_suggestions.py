@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pipeline import HEADER, LONGEST, ROWS, run, write_configs
 
+from solution.cli.options import keep_exam_arguments
 from solution.command import command
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
@@ -82,6 +83,43 @@ def test_a_command_that_ended_leaves_nothing_behind() -> None:
 def test_defaults_are_left_out() -> None:
     with running_command("index", {"workdir": Path("."), "configs": Path("configs"), "corpus": None, "overrides": []}):
         assert suggest("index") == "python -m solution index"
+
+
+def test_what_training_was_told_is_suggested_by_later_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    workdir = Workdir(Path("w"))
+    (tmp_path / "exam.csv").touch()
+    told = {"workdir": Path("w"), "configs": Path("mine"), "questions": Path("exam.csv"), "corpus": None}
+    with running_command("train_fold", {**told, "columns": ["prompt=q"], "skip_bad_rows": True, "keep_html": False}):
+        keep_exam_arguments(workdir)
+        assert not workdir.exam_arguments.exists()  # nothing is in the folder yet
+        workdir.folds.parent.mkdir(parents=True)
+        workdir.folds.write_text("{}")
+        keep_exam_arguments(workdir)
+    exam = "--questions exam.csv --columns prompt=q --skip-bad-rows"
+    # tune has no --questions, submit no --configs, and the questions of doctor and submit are those to answer.
+    for name, given in {
+        "tune": {"configs": Path("configs")},
+        "submit": {"questions": Path("test.csv")},
+        "doctor": {},
+    }.items():
+        with running_command(name, {"workdir": Path("w"), **given}):
+            Workdir.at("w")
+            configs = "" if name == "tune" else "--configs mine "
+            assert suggest("train_fold", "--fold", "1") == f"python train_fold.py --fold 1 {configs}--workdir w {exam}"
+            assert suggest("tune") == f"python -m solution tune {configs}--workdir w"
+    # From another folder, the file is still the same; what is given now goes before.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with running_command("train_fold", {"questions": None, "configs": Path("configs")}):
+        Workdir.at(tmp_path / "w")
+        assert "--questions" not in suggest("train_fold")
+    with running_command("tune", {"seconds": None}):
+        Workdir.at(tmp_path / "w")
+        assert f"--questions {tmp_path / 'exam.csv'} " in suggest("train_fold")
+        workdir = Workdir(tmp_path / "w")
+        workdir.exam_arguments.write_text("[damaged")
+        Workdir.at(tmp_path / "w")
 
 
 def test_a_suggested_command_can_be_typed(tmp_path: Path) -> None:

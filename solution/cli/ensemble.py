@@ -15,6 +15,7 @@ from solution.cli.options import (
     OverridesArgument,
     QuestionsOption,
     WorkdirOption,
+    keep_exam_arguments,
     named_values,
     not_negative,
     read_exam,
@@ -50,6 +51,7 @@ def folds(
     exam = read_exam(questions, Workdir.at(workdir), reading=reading)
     folder = Workdir.open(workdir)
     fold_of = exam_folds(exam, run.ensemble, folder.folds)
+    keep_exam_arguments(folder)
     lacking = int((exam.answers < 0).sum())
     if lacking:
         say(f"note: {lacking} of {len(exam)} questions have no answer: this exam cannot be trained on")
@@ -87,6 +89,7 @@ def import_oof(
     with taken_back_when_refused(folder):
         fold_of = exam_folds(exam, run.ensemble, folder.folds)
         table = import_answers(name, file, exam, fold_of, run.ensemble.folds, folder, normalize)
+    keep_exam_arguments(folder)
     credits = credit_at_k(table, exam.answers)
     low, high = bootstrap_interval(credits)
     print(f"{name}: {len(exam)} questions imported, MAP@3 {credits.mean():.4f} [{low:.3f}, {high:.3f}]")

@@ -13,9 +13,12 @@ import typer
 from solution.config import Run
 from solution.config_files import load_run
 from solution.errors import UserError
-from solution.formats.items import Reading
+from solution.files import write_json
+from solution.formats.items import Reading, columns_named
+from solution.learning import distributed
 from solution.progress import say
 from solution.questions import Questions, read_questions, repeated_options
+from solution.suggestions import exam_arguments
 from solution.tables import shown, summary
 from solution.workdir import Workdir
 
@@ -68,9 +71,7 @@ def make_reading(
     Raises:
         UserError: a text of `columns` has not the form NAME=COLUMN.
     """
-    parts = [part.strip() for text in columns or () for part in text.split(",") if part.strip()]
-    named = named_values(parts, "--columns", "NAME=COLUMN")
-    return Reading(named, encoding, answers_from, keep_html, skip_bad_rows)
+    return Reading(columns_named(columns or ()), encoding, answers_from, keep_html, skip_bad_rows)
 
 
 _READING_OPTIONS: dict[str, Any] = {
@@ -137,6 +138,12 @@ def read_exam(
         count = f"{len(repeated)} of {len(exam)} questions"
         say(f"note: {count} repeat an option, and equal ones cannot be told apart: {first}")
     return exam
+
+
+def keep_exam_arguments(workdir: Workdir) -> None:
+    """Keep what this command was told of its exam beside the folds: other commands suggest it."""
+    if workdir.folds.exists() and distributed.rank() == 0:
+        write_json(workdir.exam_arguments, exam_arguments())
 
 
 def read_noted(path: Path, reading: Reading) -> Questions:

@@ -16,6 +16,7 @@ from solution.cli.options import (
     OverridesArgument,
     QuestionsOption,
     WorkdirOption,
+    keep_exam_arguments,
     read_exam,
     read_settings,
     reads_exam,
@@ -85,9 +86,12 @@ def train_fold(
         return
     exam = read_exam(questions, Workdir.at(workdir), reading=reading)
     folder = Workdir.open(workdir)
-    with taken_back_when_refused(folder):
-        if full:
-            train_full(run, exam, folder, seeds)
-        else:
-            train_folds(run, exam, folder, range(run.ensemble.folds) if fold is None else [fold])
+    try:
+        with taken_back_when_refused(folder):
+            if full:
+                train_full(run, exam, folder, seeds)
+            else:
+                train_folds(run, exam, folder, range(run.ensemble.folds) if fold is None else [fold])
+    finally:
+        keep_exam_arguments(folder)
     distributed.finish()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from solution.errors import UserError
 from solution.tables import Row
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -34,6 +35,21 @@ class Reading:
     keep_html: bool = False
     skip_bad_rows: bool = False
     needs_id: bool = False
+
+
+def columns_named(texts: Sequence[str]) -> dict[str, str]:
+    """The columns that the values of `--columns` name: "prompt=question,A=opt1" and further ones.
+
+    Raises:
+        UserError: a part has no name, no `=` or no column.
+    """
+    named = {}
+    for part in (part.strip() for text in texts for part in text.split(",") if part.strip()):
+        name, sign, column = part.partition("=")
+        if not (name and sign and column):
+            raise UserError(f"--columns {part!r}: give NAME=COLUMN")
+        named[name] = column
+    return named
 
 
 @dataclass(frozen=True)

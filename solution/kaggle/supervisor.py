@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from solution.errors import UserError
 from solution.files import read_json
-from solution.formats.items import Reading
+from solution.formats.items import Reading, columns_named
 from solution.inference.limits import parse_duration
 from solution.inference.outputs import Outputs
 from solution.kaggle.kernel import find_place
@@ -78,10 +78,7 @@ def _named_files(arguments: Sequence[str]) -> argparse.Namespace:
     named, others = parser.parse_known_args(arguments)
     # The folder of a model that the bundle lacks may be named so.
     named.overrides = [text for text in others if "=" in text and not text.startswith("-")]
-    # As `cli.options.make_reading` does.
-    parts = [part.partition("=") for text in named.columns for part in text.split(",") if part.strip()]
-    columns = {name.strip(): column.strip() for name, _, column in parts}
-    named.reading = Reading(columns, named.encoding, named.answers_from, named.keep_html)
+    named.reading = Reading(columns_named(named.columns), named.encoding, named.answers_from, named.keep_html)
     return named
 
 

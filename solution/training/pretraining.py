@@ -26,6 +26,7 @@ from solution.rankers.families import make_ranker
 from solution.rankers.neural import NeuralRanker
 from solution.retrieval.contexts.build import build_views
 from solution.tables import cell_text
+from solution.training.unwatched import unwatched_settings
 from solution.weights import PRETRAINED, close_folder, key_of_whole_folder, write_metrics
 from solution.workdir import Workdir
 
@@ -158,16 +159,9 @@ def _hidden(
 
 def stage_settings(config: RankerConfig, settings: PretrainingSettings) -> RankerConfig:
     """The ranker's settings with those of the pretraining in the place of the folds' own."""
-    training = config.training.model_copy(
-        update={
-            "epochs": settings.epochs,
-            "learning_rate": settings.learning_rate or config.training.learning_rate,
-            # There is no fold to watch.
-            "evaluations_per_epoch": 0,
-            "keep": "last",
-            "patience": None,
-            "awp": None,
-        }
+    learning_rate = settings.learning_rate or config.training.learning_rate
+    training = unwatched_settings(config).training.model_copy(
+        update={"epochs": settings.epochs, "learning_rate": learning_rate, "awp": None}
     )
     return config.model_copy(update={"training": training, "pretraining": None})
 
