@@ -55,7 +55,7 @@ def test_each_file_is_taken_for_what_it_is_and_told(folder: Path) -> None:
     assert sources.test is not None and sources.test.path == folder / "midterm.csv"
     assert sources.corpus == {"book/1.md": folder / "book/1.md", "book/2.md": folder / "book/2.md"}
     assert sources.lines == [
-        "learnt from: quiz.csv: 2 questions, with answers",
+        "questions:   quiz.csv: 2 questions, with answers",
         "to answer:   midterm.csv: 1 questions, none with its answer",
         "corpus:      2 files, the first: book/1.md",
         "not used:    README.md: tells about the folder",
@@ -189,7 +189,8 @@ def test_without_questions_those_of_the_corpus_are_learnt_from(minerals: str, tm
     # A few questions of a person are answered and scored, and are not asked again.
     few = plan.train.subset(range(5))
     again = planned(few, tmp_path, minerals)
-    assert again.made and again.test is few and not set(few.prompts) & set(again.train.prompts)
+    assert again.made and again.test is not None and again.test.questions is few
+    assert not set(few.prompts) & set(again.train.prompts)
     assert "The 5 questions of quiz.csv are too few to learn from (fewer than 40)" in again.notes[1]
     # Of what is left, a ranker may be pretrained on many questions, and not on a handful.
     model = RankerConfig(name="bert", family="multiple_choice", model="x", pretraining={"questions": "generated"})  # type: ignore[arg-type]
@@ -247,18 +248,25 @@ def test_a_run_and_a_second_one_that_has_nothing_to_do(minerals: str, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert "longest fold 1: already trained" in done.stderr and "tuned already" in done.stderr
     assert times and all(path.stat().st_mtime_ns == time for path, time in times.items())
-    assert "On the 2 questions of" in done.stdout and "submitted (single)" in done.stdout
+    assert "The questions of asked.csv, that nothing was" in done.stdout and "submitted (single)" in done.stdout
     answered = read_questions(answers / "answered.csv")
     assert answered.answers.tolist() == [1, 1]
     assert answered.extra == {"probability": answered.extra["probability"], "right_answer": ["A", "B"]}
     page = (answers / "report" / "index.html").read_text()
-    assert "The 2 questions of asked.csv are too few" in page and "On 2 questions that nothing was trained" in page
+    assert (
+        "The 2 questions of asked.csv are too few" in page
+        and "On the 2 questions of asked.csv, that nothing was" in page
+    )
 
     # Nothing is left to do.
     done = run(*command, cwd=tmp_path)
     for told in ("an earlier run has done every step", "answered already", "written already"):
         assert told in done.stderr, told
-    assert "the first answer is right for" in done.stdout and "answers/report/index.html: the report" in done.stdout
+    assert "Of the 2 questions of asked.csv, which nothing was learnt from" in done.stdout
+    assert (
+        "Of the practice questions made from the corpus" in done.stdout
+        and "answers/report/index.html: the report" in done.stdout
+    )
 
     # A run that is refused leaves nothing behind, and another folder's files are not written over.
     (tmp_path / "poor").mkdir()

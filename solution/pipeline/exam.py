@@ -92,13 +92,14 @@ def run_exam(request: Request) -> None:
         plan, is_new = _keep_folds(make_plan(run, sources.exam, sources.test, wish, workdir, typed), workdir, typed)
         plan = replace(plan, run=without_vain_pretraining(plan.run, plan.train, workdir))
         _tell(plan, clock)
-        say(in_words(estimate(plan.run, plan.train, plan.test, workdir, is_new)))
+        test = None if plan.test is None else plan.test.questions
+        say(in_words(estimate(plan.run, plan.train, test, workdir, is_new)))
     job = _job(plan, workdir, str(request.configs))
     with taken_back_when_refused(workdir):
         rows = run_pipeline(job, clock)
     _write_head(plan, rows, workdir)
     page = report_of(job, clock)
-    _tell_results(plan, job, page, clock)
+    _tell_results(plan, job, rows, page, clock)
 
 
 # --- before the run ------------------------------------------------------------------------
@@ -223,7 +224,7 @@ def _tell(plan: Plan, clock: Clock) -> None:
         say(f"note: {note}")
     ensemble = plan.run.ensemble
     together = f", questions of one `{ensemble.group_column}` together" if ensemble.group_column else ""
-    asked = f", {len(plan.test)} to answer" if plan.test is not None else ""
+    asked = f", {len(plan.test.questions)} to answer" if plan.test is not None else ""
     made = " made from the corpus" if plan.made else ""
     names = ", ".join(config.name for config in plan.run.rankers)
     clock.step(f"{len(plan.train)} questions{made} to learn from{asked}; {ensemble.folds} folds{together}; {names}")
@@ -232,9 +233,11 @@ def _tell(plan: Plan, clock: Clock) -> None:
 def _job(plan: Plan, workdir: Workdir, configs: str) -> Job:
     root = workdir.root
     outputs = Outputs(workdir.submission, root / "ranked.jsonl", root / "probabilities.csv")
-    count = 0 if plan.test is None else len(plan.test)
-    scored = f"On the {count} questions of {workdir.test}, that nothing was trained or tuned on"
-    return Job(plan.run, workdir, plan.train, plan.test, outputs, scored, configs)
+    test = None if plan.test is None else plan.test.questions
+    scored = (
+        "" if plan.test is None else f"The questions of {plan.test.path.name}, that nothing was trained or tuned on"
+    )
+    return Job(plan.run, workdir, plan.train, test, outputs, scored, configs)
 
 
 # --- after the run -------------------------------------------------------------------------
@@ -247,36 +250,46 @@ def _write_head(plan: Plan, rows: Sequence[ScoreRow], workdir: Workdir) -> None:
     best = next((row for row in rows if row["shipped"]), None)
     if best is not None and plan.test is not None:
         finished.notes.append(
-            f"On {len(plan.test)} questions that nothing was trained or tuned on, the answers scored MAP@3 "
-            f"{best['map3']:.3f} [{best['low']:.3f}, {best['high']:.3f}], and {best['precision1']:.0%} of the first "
-            "answers were right."
+            f"On the {len(plan.test.questions)} questions of {plan.test.path.name}, that nothing was trained or tuned "
+            f"on, the answers scored MAP@3 {best['map3']:.3f} [{best['low']:.3f}, {best['high']:.3f}], and "
+            f"{best['precision1']:.0%} of the first answers were right."
         )
     finished.write()
 
 
-def _tell_results(plan: Plan, job: Job, page: Path, clock: Clock) -> None:
+def _tell_results(plan: Plan, job: Job, rows: Sequence[ScoreRow], page: Path, clock: Clock) -> None:
     if plan.test is not None:
         answered = job.workdir.root / "answered.csv"
-        write_answered(answered, plan.test, job.outputs)
+        write_answered(answered, plan.test.questions, job.outputs)
         say(f"{answered}: the questions with our answers, and how sure each is")
     if plan.made:
         write_questions(job.workdir.root / "practice.gift", plan.train, "gift")
         say(f"{job.workdir.questions}: the practice questions; practice.gift beside it: the same for Moodle")
     clock.step("done")
-    print(f"\n{_in_plain_words(plan, job)}")
+    print()
+    for line in _in_plain_words(plan, job, rows):
+        print(line)
     print(f"{page}: the report")
 
 
-def _in_plain_words(plan: Plan, job: Job) -> str:
-    """The estimate for who does not know MAP@3: how often the first answer is right, and how often a guess would be."""
-    record = load_ensemble(job.workdir)
-    shipped = next(row for row in record["table"] if row["shipped"])
-    chance = float((1 / job.train.exists().sum(axis=1)).mean())
-    what = "practice questions made from the corpus" if plan.made else "your questions"
-    return (
-        f"Of {what}, each answered by models that had not seen it, the first answer is right for "
-        f"{shipped['precision1']:.0%} (guessing: {chance:.0%}); MAP@3 {shipped['map3']:.3f}"
-    )
+def _in_plain_words(plan: Plan, job: Job, rows: Sequence[ScoreRow]) -> list[str]:
+    """How often the first answer is right, and how often a guess would be, for readers who do not know MAP@3."""
+    lines = []
+    for row in rows:
+        if row["shipped"] and plan.test is not None:
+            what = (
+                f"Of the {len(plan.test.questions)} questions of {plan.test.path.name}, which nothing was learnt from"
+            )
+            lines.append(_right(what, row, plan.test.questions))
+    what = "the practice questions made from the corpus" if plan.made else "the questions learnt from"
+    shipped = next(row for row in load_ensemble(job.workdir)["table"] if row["shipped"])
+    return [*lines, _right(f"Of {what}, each answered by models that had not seen it", shipped, plan.train)]
+
+
+def _right(what: str, row: ScoreRow, questions: Questions) -> str:
+    chance = float((1 / questions.exists().sum(axis=1)).mean())
+    right = f"the first answer is right for {row['precision1']:.0%} (guessing: {chance:.0%})"
+    return f"{what}, {right}; MAP@3 {row['map3']:.3f}"
 
 
 def write_answered(path: Path, questions: Questions, outputs: Outputs) -> None:

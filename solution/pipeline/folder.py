@@ -213,7 +213,7 @@ def choose(
     files = folder.corpus if corpus is None else {}
     if corpus is None and not files:
         raise UserError(_no_corpus(folder))
-    lines = [f"learnt from: {exam.described()}"] if exam is not None else []
+    lines = [f"questions:   {exam.described()}"] if exam is not None else []
     lines += [f"to answer:   {test.described()}"] if test is not None else []
     if corpus is None:
         more = f"{len(files)} files, the first: " if len(files) > 1 else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ class Plan:
     run: Run
     train: Questions
     made: bool
-    test: Questions | None
+    test: QuestionFile | None
     notes: list[str]
 
 
@@ -67,42 +67,39 @@ def make_plan(
     Raises:
         UserError: there are too few questions, and the corpus gives none.
     """
-    asked = None if test is None else test.questions
     if exam is not None and len(exam.questions) >= MIN_QUESTIONS:
-        return Plan(_fitted(run, exam.questions, typed), exam.questions, False, asked, [])
-    few = None if exam is None else exam.questions
+        return Plan(_fitted(run, exam.questions, typed), exam.questions, False, test, [])
     try:
-        train = _practice(run, few, asked, wish, workdir)
+        train = _practice(run, [file.questions for file in (exam, test) if file is not None], wish, workdir)
     except NotEnough as error:
-        if few is None:
+        if exam is None:
             raise
-        return _untrained(run, few, asked, typed, str(error))
+        return _untrained(run, exam.questions, test, typed, str(error))
     notes = [
         f"Learnt from {len(train)} practice questions that were made from the corpus by rules, not by a person. The "
-        "scores on this page are scores on such questions: they are easier than those of an exam and found by the "
-        "search more often, so expect less of a real exam."
+        "scores below are scores on such questions, which are easier to find in the corpus than those of an exam: "
+        "expect less of a real one."
     ]
-    if few is not None and exam is not None:
-        notes.append(
-            f"The {len(few)} questions of {exam.path.name} are too few to learn from (fewer than {MIN_QUESTIONS})"
-            + (". They are answered and scored instead." if asked is None else ", and are not used.")
-        )
-    elif few is None:
+    if exam is None:
         notes.append("The folder has no questions with answers.")
-    return Plan(_fitted(run, train, typed), train, True, few if asked is None else asked, notes)
+    else:
+        notes.append(
+            f"The {len(exam.questions)} questions of {exam.path.name} are too few to learn from (fewer than "
+            f"{MIN_QUESTIONS})" + (". They are answered and scored instead." if test is None else ", and are not used.")
+        )
+    return Plan(_fitted(run, train, typed), train, True, test or exam, notes)
 
 
-def _practice(run: Run, few: Questions | None, asked: Questions | None, wish: Wish, workdir: Workdir) -> Questions:
-    """Questions made from the corpus, none of which is nearly one of the folder's.
+def _practice(run: Run, known: Sequence[Questions], wish: Wish, workdir: Workdir) -> Questions:
+    """Questions made from the corpus, none of which is nearly one of those that are known.
 
     Raises:
         NotEnough: there are fewer than `MIN_QUESTIONS`.
     """
-    known = [questions for questions in (few, asked) if questions is not None]
     prompts = [prompt for questions in known for prompt in questions.prompts]
     without = Questions([str(row) for row in range(len(prompts))], prompts, [[] for _ in prompts], _unknown(prompts))
     try:
-        made = StoredExam.of(run.retrieval, _with(wish, without if prompts else None), workdir.cache).read()
+        made = StoredExam.of(run.retrieval, replace(wish, without=without if prompts else None), workdir.cache).read()
     except UserError as error:
         raise NotEnough(str(error)) from None
     if len(made) < MIN_QUESTIONS:
@@ -115,15 +112,11 @@ def _practice(run: Run, few: Questions | None, asked: Questions | None, wish: Wi
     return made
 
 
-def _with(wish: Wish, without: Questions | None) -> Wish:
-    return Wish(wish.count, wish.options, wish.kinds, wish.seed, without)
-
-
 def _unknown(prompts: Sequence[str]) -> np.ndarray:
     return np.full(len(prompts), -1, dtype=np.int64)
 
 
-def _untrained(run: Run, few: Questions, asked: Questions | None, typed: Sequence[str], why: str) -> Plan:
+def _untrained(run: Run, few: Questions, test: QuestionFile | None, typed: Sequence[str], why: str) -> Plan:
     """A plan without training, for a few questions and a corpus of which none can be made.
 
     Raises:
@@ -137,7 +130,7 @@ def _untrained(run: Run, few: Questions, asked: Questions | None, typed: Sequenc
         f"Nothing was trained: {len(few)} questions with answers are too few (fewer than {MIN_QUESTIONS}), and the "
         "corpus gives no others. Only rankers that need no training answer."
     ]
-    return Plan(_fitted(_with_rankers(run, rankers), few, typed), few, False, asked, notes)
+    return Plan(_fitted(_with_rankers(run, rankers), few, typed), few, False, test, notes)
 
 
 # --- rankers -------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def run_pipeline(job: Job, clock: Clock) -> list[ScoreRow]:
         train_folds(run.model_copy(update={"rankers": [config]}), train, workdir, range(run.ensemble.folds))
     clock.step("tuning the weights on the OOF files")
     record = _tuned(job, finished)
-    print("\nOut of fold, on the questions that were learnt from")
+    print("\nOut of fold: each question answered by models that had not seen it")
     print_table(record["table"])
     print(record["reason"])
     rows: list[ScoreRow] = []
