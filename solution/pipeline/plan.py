@@ -24,6 +24,7 @@ from solution.workdir import Workdir
 
 MIN_QUESTIONS = 40
 """With fewer answered questions nothing is trained on them: each fold would learn from some twenty."""
+_LEAST_OPTIONS = 3
 _THREE_FOLDS = 60
 """From so many questions on there are three folds (or more, where the settings say so); below it two."""
 _GROUP_COLUMNS = ("module", "article", "chapter", "section", "lesson", "unit", "topic", "passage", "source", "group")
@@ -98,17 +99,26 @@ def _practice(run: Run, known: Sequence[Questions], wish: Wish, workdir: Workdir
     """
     prompts = [prompt for questions in known for prompt in questions.prompts]
     without = Questions([str(row) for row in range(len(prompts))], prompts, [[] for _ in prompts], _unknown(prompts))
-    try:
-        made = StoredExam.of(run.retrieval, replace(wish, without=without if prompts else None), workdir.cache).read()
-    except UserError as error:
-        raise NotEnough(str(error)) from None
+    wish = replace(wish, without=without if prompts else None)
+    made = without.subset([])
+    # A small corpus has few terms that are alike: with fewer options a question it gives more questions.
+    for options in range(wish.options, _LEAST_OPTIONS - 1, -1):
+        try:
+            some = StoredExam.of(run.retrieval, replace(wish, options=options), workdir.cache).read()
+        except UserError as error:
+            if options > _LEAST_OPTIONS or len(made):
+                continue
+            raise NotEnough(str(error)) from None
+        made = max(made, some, key=len)
+        if len(made) >= wish.count:
+            break
     if len(made) < MIN_QUESTIONS:
         raise NotEnough(
             f"the corpus {run.retrieval.corpus} gives {len(made)} questions, and to learn from them takes "
             f"{MIN_QUESTIONS}. Add passages, or a file of questions with answers"
         )
     if len(made) < wish.count:
-        say(f"note: the corpus gives {len(made)} questions, not {wish.count}")
+        say(f"note: the corpus gives {len(made)} questions of {made.max_options} options, not {wish.count}")
     return made
 
 
