@@ -271,7 +271,7 @@ def csv_records(
                 )
             yield reader.line_num, cells
     except csv.Error as error:
-        raise UserError(f"{source}, line {reader.line_num}: not a CSV file ({error})") from None
+        raise UserError(f"{source}, line {reader.line_num}: not a CSV file ({shown(str(error), 200)})") from None
 
 
 # --- cells and columns ---------------------------------------------------------------------

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import pytest
 
 from solution.errors import UserError
 from solution.files import content_hash, file_hash
+from solution.formats.items import Source as FormSource
+from solution.formats.tabular import read_arrow
 from solution.retrieval.articles import ArticleRules
 from solution.retrieval.corpus import Document, read_corpus
 from solution.retrieval.readers.pages import PageText
@@ -105,6 +108,17 @@ def test_an_array_is_read_entry_by_entry(tmp_path):
     assert next(found).id == "1"
     with pytest.raises(UserError, match=r"a.json, entry 900 is not JSON"):
         list(found)
+
+
+def test_a_damaged_arrow_file_is_refused_and_crashes_nothing(tmp_path):
+    whole = stream([{"text": "Ice floats."}])
+    torn = whole.replace(struct.pack("<ii", 0, 11), struct.pack("<ii", 0, 1 << 30))
+    assert torn != whole
+    (tmp_path / "a.arrow").write_bytes(torn)
+    with pytest.raises(UserError, match="not a whole Arrow file: .*a.arrow"):
+        read(tmp_path / "a.arrow")
+    with pytest.raises(UserError, match="not a whole Arrow file: .*a.arrow"):
+        read_arrow(torn, FormSource(tmp_path / "a.arrow", "the exam"))
 
 
 ARRAYS = {

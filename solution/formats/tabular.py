@@ -273,7 +273,9 @@ def read_arrow(data: bytes, source: Source) -> Table:
     open_ = pa.ipc.open_file if data.startswith(b"ARROW1") else pa.ipc.open_stream
     try:
         with open_(pa.BufferReader(data)) as reader:
-            return _arrow_table(reader.read_all(), "Arrow", source)
+            table = reader.read_all()
+            table.validate(full=True)  # places of texts are taken on trust, and a damaged file would crash Python
+            return _arrow_table(table, "Arrow", source)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise _broken("Arrow", source, error) from None
 

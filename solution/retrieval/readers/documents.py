@@ -7,6 +7,7 @@ document in memory; the one for EPUB has another licence.
 from __future__ import annotations
 
 import contextlib
+import errno
 import posixpath
 import urllib.parse
 import zipfile
@@ -23,13 +24,21 @@ from solution.retrieval.readers.pages import PageText, page_sections
 from solution.retrieval.readers.prose import BLOCK, file_title
 from solution.retrieval.readers.rows import Row
 
+# OSError: a place in the file that cannot be.
+DAMAGED_ARCHIVE = (
+    zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError, ValueError, OSError,
+)  # fmt: skip
+"""What reading a damaged archive may raise."""
+
 
 @contextlib.contextmanager
 def _archive(path: Path, form: str) -> Iterator[zipfile.ZipFile]:
     try:
         with seekable(path) as stream, zipfile.ZipFile(stream) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED_ARCHIVE as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         message = str(error).strip("'\"") or type(error).__name__
         raise UserError(f"the corpus is not a whole {form} file: {path} ({message}). {REMEDY}") from None
 

@@ -106,7 +106,7 @@ def _kind_of_zip(path: Path) -> Kind:
         with packing.seekable(path) as stream, zipfile.ZipFile(stream) as archive:
             names = set(archive.namelist())
             is_book = "META-INF/container.xml" in names
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except documents.DAMAGED_ARCHIVE as error:
         form = _SHOWN_BY_BYTES.get(ending_of(path))
         message = f"the corpus is not a whole {form or 'zip'} file: {path} ({error}). {packing.REMEDY}"
         raise (UserError if form else NotCorpus)(message) from None

@@ -171,6 +171,8 @@ def _whole(path: Path, form: str) -> Iterator[None]:
     except (pa.ArrowException, ValueError, OverflowError) as error:
         message = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"the corpus is not a whole {form} file: {path} ({message}). {REMEDY}") from None
+    except MemoryError:
+        raise UserError(f"the corpus {path} is damaged, or a batch of it is larger than the memory. {REMEDY}") from None
     except BROKEN as error:
         if packing(path):
             raise broken(path, "", error) from None
@@ -214,7 +216,13 @@ def arrow_rows(path: Path) -> Iterator[Row]:
         with (pa.ipc.open_file if is_file else pa.ipc.open_stream)(source) as reader:
             columns = _columns(path, reader.schema.names)
             batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
-            yield from _batch_rows(path, (batch.select(list(columns)) for batch in batches), columns)
+            yield from _batch_rows(path, (_sound(batch.select(list(columns))) for batch in batches), columns)
+
+
+def _sound(batch: Any) -> Any:
+    """The batch, or an error where the file is damaged: pyarrow takes the places of texts on trust, and would crash."""
+    batch.validate(full=True)
+    return batch
 
 
 def _batch_rows(path: Path, batches: Any, columns: dict[str, str]) -> Iterator[Row]:
