@@ -395,7 +395,7 @@ def test_passages_longer_than_the_embedder_reads(config, tmp_path):
     ("content", "message"),
     [
         (b"", "the corpus is empty"),
-        (b"title,body\nMars,A planet.\n", "no column text"),
+        (b"title,remark\nMars,A planet.\n", "no column text"),
         (b"text\n\xff\n", "not UTF-8"),
         (b"text\n \n", "holds no text"),
     ],
