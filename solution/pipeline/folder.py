@@ -26,8 +26,6 @@ _LARGEST_EXAM = 64 * 2**20
 corpus, or named by hand."""
 _ONLY_TABLES_OR_QUESTIONS = (".csv", ".tsv", ".tab", ".parquet", ".xlsx", ".xlsm", ".gift", ".aiken")
 """Endings of files that are refused when no reader can read them. Files of other endings may be of any program."""
-_ABOUT_THE_FOLDER = ("readme", "license", "licence", "copying", "changelog", "contributing")
-"""Names of files that are no passages, also where the passages are texts themselves."""
 _MOST_LINES = 8
 
 
@@ -113,13 +111,11 @@ def look_through(
         if exam is not None:
             found.exams.append(exam)
             continue
-        if path.stem.lower() in _ABOUT_THE_FOLDER:
-            found.left_out[name] = "tells about the folder"
-            continue
         kind = _as_corpus(path, name, why_not, found.left_out, corpus_encoding)
         if kind is not None:
             kinds[name], found.corpus[name] = kind, path
-    for name, reason in texts_about_others(kinds).items():
+    exams = [file.path.relative_to(folder).as_posix() for file in found.exams]
+    for name, reason in texts_about_others(kinds, exams).items():
         del found.corpus[name]
         found.left_out[name] = reason
     return found

@@ -291,12 +291,16 @@ def _saved_parts(folder: Path) -> set[str]:
     }
 
 
-def texts_about_others(kinds: Mapping[str, Kind]) -> dict[str, str]:
-    """Texts of a folder that are no part of its corpus, and why: all beside tables, elsewhere a README."""
+def texts_about_others(kinds: Mapping[str, Kind], beside: Iterable[str] = ()) -> dict[str, str]:
+    """Texts of a folder that are no part of its corpus, and why: all beside tables, elsewhere a README.
+
+    Args:
+        beside: the names of further files that a README may be about.
+    """
     if any(kind in TABLES for kind in kinds.values()):
         return {name: "a text beside tables" for name, kind in kinds.items() if kind in TEXTS}
     about = {name for name, kind in kinds.items() if kind in TEXTS and _ABOUT.fullmatch(Path(name).stem.casefold())}
-    others = [Path(name) for name in kinds if name not in about]
+    others = [Path(name) for name in (*kinds, *beside) if name not in about]
     return {name: "about the others" for name in about if any(Path(name).parent in other.parents for other in others)}
 
 
