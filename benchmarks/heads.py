@@ -43,6 +43,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "likelihood-closed": ("smollm2", {**ZERO, "head": "likelihood", "passages": 0}),
     "less-option": ("smollm2", {**ZERO, "head": "likelihood", "likelihood_prior": "option"}),
     "less-question": ("smollm2", {**ZERO, "head": "likelihood", "likelihood_prior": "question"}),
+    "less-question-whole": (
+        "smollm2",
+        {**ZERO, "head": "likelihood", "likelihood_prior": "question", "likelihood_prior_share": 1.0},
+    ),
     "likelihood-last": (
         "smollm2",
         {**ZERO, "head": "likelihood", "prompt.with_context": "Question: {question}\n\n{context}\n\nAnswer:"},

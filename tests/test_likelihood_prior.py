@@ -167,14 +167,16 @@ def test_a_long_question_stays_within_max_tokens(tiny, tmp_path):
 
 @pytest.mark.parametrize(("model", "head"), [("llama", "likelihood"), ("t5", "both")])
 def test_trains_saves_and_loads(tiny, tmp_path, model, head):
-    changes = {"head": head, "likelihood_prior": "question", "training": {"context_dropout": 0.5}}
+    changes: dict[str, Any] = {"head": head, "likelihood_prior": "question", "likelihood_prior_share": 0.25}
+    changes |= {"training": {"context_dropout": 0.5}}
     family = "seq2seq" if model == "t5" else "causal"
     exam = tiny_exam(12, (4, 3))
     config = tiny_config(family, tiny(model), max_tokens=120, **changes)
     ranker: Any = make_ranker(config, tmp_path)
     before = ranker.predict(exam)
+    assert float(ranker.head.prior_log_scale.detach().exp()) == pytest.approx(0.25)
     ranker.fit(exam.subset(range(8)), exam.subset(range(8, 12)), tmp_path / "checkpoint")
-    assert float(ranker.head.prior_log_scale.detach().abs()) > 1e-4
+    assert abs(float(ranker.head.prior_log_scale.detach().exp()) - 0.25) > 1e-4
     assert all(parameter.requires_grad for name, parameter in ranker.model.named_parameters() if "lora_" in name)
     after = ranker.predict(exam)
     assert np.abs(after - before).max() > 1e-3
@@ -218,8 +220,9 @@ def test_the_hash_changes_only_where_a_prior_is_taken_out():
         RankerConfig(**base, **changes)
         for changes in ({}, {"likelihood_prior": "none"}, {"likelihood_prior": "option"})
     )
-    assert "likelihood_prior" not in plain.hashed_values()
-    assert plain.hash() == none.hash() != option.hash()
+    assert not [name for name in plain.hashed_values() if name.startswith("likelihood_prior")]
+    share = RankerConfig(**base, likelihood_prior="option", likelihood_prior_share=0.75)
+    assert len({plain.hash(), option.hash(), share.hash()}) == 3 and plain.hash() == none.hash()
 
 
 def test_such_a_ranker_is_not_merged(tmp_path):

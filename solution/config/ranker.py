@@ -68,6 +68,9 @@ class RankerConfig(Settings):
     The likelihood that is taken out is that of the model before training, and has no gradient: a model that could
     change both could lower its loss by making wrong options likely where it has no context. Each option is read
     twice, the context once."""
+    likelihood_prior_share: float = Field(0.5, gt=0, le=1)
+    """The share of it that is taken out; a trained ranker starts from there. 1 is the difference of the two: best where
+    a model without the context knows nothing of the answers, and a loss where it knows some."""
     head_others: bool = False
     """Let the trained head of an option see the mean state of the other options too."""
     show_options: bool = False
@@ -222,7 +225,7 @@ class RankerConfig(Settings):
             )
 
     _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset(
-        {"likelihood_prior", "pretraining", "score_rules", "signals", "signals_from"}
+        {"likelihood_prior", "likelihood_prior_share", "pretraining", "score_rules", "signals", "signals_from"}
     )
     # They change how a result is made or watched, never the result: changing one must not train anything again. The
     # questions of the pretraining count by their content, see `training.pretraining`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class ScoreHead(nn.Module):
     """One score an option: a linear map of its last token's state, its mean log-likelihood, or their sum.
 
     With `prior` a second log-likelihood, that of the model before training behind a text without the question or its
-    context, is taken out. Both log-likelihoods have a learnt scale, 1 at the start.
+    context, is taken out. Both log-likelihoods have a learnt scale, 1 and `prior` at the start.
 
     With `others` a small hidden layer adds what the state says beside the mean state of the question's
     other options (the winners of the Kaggle exam fed their heads such a mean). It is not linear on purpose:
@@ -99,7 +100,7 @@ class ScoreHead(nn.Module):
 
     OTHERS = 64  # width of the hidden layer
 
-    def __init__(self, kind: str, hidden: int, others: bool = False, prior: bool = False):
+    def __init__(self, kind: str, hidden: int, others: bool = False, prior: float | None = None):
         super().__init__()
         self.kind = kind
         self.trained = kind in ("last_token", "both")
@@ -109,8 +110,8 @@ class ScoreHead(nn.Module):
             self.score_weight = nn.Parameter(start)
         if kind != "last_token":
             self.log_scale = nn.Parameter(torch.zeros(1))
-        if prior:
-            self.prior_log_scale = nn.Parameter(torch.zeros(1))
+        if prior is not None:
+            self.prior_log_scale = nn.Parameter(torch.full((1,), math.log(prior)))
         if others:
             self.others_weight = nn.Parameter(torch.randn(self.OTHERS, 2 * hidden) * (2 * hidden) ** -0.5)
             self.others_out = nn.Parameter(torch.zeros(self.OTHERS))
@@ -176,7 +177,8 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
     def _make_head(self) -> nn.Module:
         torch.manual_seed(self.config.seed)
         config = self.config
-        head = ScoreHead(config.head, self._hidden_size(), config.head_others, config.likelihood_prior != "none")
+        prior = None if config.likelihood_prior == "none" else config.likelihood_prior_share
+        head = ScoreHead(config.head, self._hidden_size(), config.head_others, prior)
         if not self.config.trains:
             head.requires_grad_(False)
         return head
