@@ -19,7 +19,7 @@ from solution.config import AwpSettings, RankerConfig, TrainingSettings
 from solution.device import Device
 from solution.errors import UserError
 from solution.learning.checkpoint import drop_checkpoint
-from solution.learning.gradient import listwise_loss
+from solution.learning.gradient import Aim, divergence, listwise_loss
 from solution.learning.loop import RunFiles, RunSettings, Targets, train
 from solution.learning.perturbation import perturbed
 from solution.metrics import map_at_k
@@ -143,6 +143,61 @@ def test_awp_begins_with_its_epoch(tmp_path):
     plain.train(tmp_path / "plain")
     assert len(plain.seen) == 6
     assert torch.equal(toy.seen[2], plain.seen[2]) and not torch.equal(toy.seen[4], plain.seen[3])
+
+
+# --- label smoothing and R-Drop ------------------------------------------------------------
+
+INF = float("inf")
+
+
+def test_label_smoothing_spreads_the_aim_over_the_options_there_are() -> None:
+    scores = torch.tensor([[1.0, 2.0, -INF], [0.5, 0.0, -1.0]], requires_grad=True)
+    answers = torch.tensor([0, 2])
+    assert torch.equal(listwise_loss(scores, answers, 0.0), listwise_loss(scores, answers))
+    loss = listwise_loss(scores, answers, 0.3)
+    aims = torch.tensor([[0.85, 0.15, 0.0], [0.1, 0.1, 0.8]])
+    logs = scores.detach().log_softmax(dim=1).nan_to_num(neginf=0.0)
+    assert float(loss.detach()) == pytest.approx(float(-(aims * logs).sum()), rel=1e-6)
+    loss.backward()
+    shares = scores.detach().softmax(dim=1)
+    torch.testing.assert_close(scores.grad, shares - aims, atol=1e-6, rtol=1e-5)
+
+
+def test_the_divergence_of_two_passes_is_the_mean_of_both_ways() -> None:
+    first = torch.tensor([[1.0, 2.0, -INF], [0.5, 0.0, -1.0]], requires_grad=True)
+    second = torch.tensor([[0.0, 2.5, -INF], [0.5, 0.0, -1.0]])
+    found = divergence(first, second)
+    p, q = (scores.detach()[:1, :2].softmax(dim=1) for scores in (first, second))
+    both = (p * (p / q).log()).sum() + (q * (q / p).log()).sum()
+    assert float(found.detach()) == pytest.approx(float(both) / 2, rel=1e-5)
+    found.backward()
+    assert first.grad.isfinite().all() and first.grad[0, 2] == 0 and first.grad[1].abs().max() < 1e-6
+
+
+def test_r_drop_takes_two_passes_that_must_agree() -> None:
+    tables = iter([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])])
+
+    class Passes:
+        def scores(self, items):  # noqa: ANN001, ANN202
+            return next(tables)
+
+    loss = Aim(r_drop=2.0).loss(Passes(), ["x"], np.array([0]), Device("cpu", torch.float32))
+    log = np.log(1 + np.exp(-1))
+    ways = (1 / (1 + np.exp(-1)) - 1 / (1 + np.exp(1))) * 1  # (p - q) of the first option, times the log ratio
+    assert float(loss) == pytest.approx((log + log + 1) / 2 + 2 * ways, rel=1e-5)
+
+
+def test_these_settings_leave_old_weights_valid_and_change_what_is_learnt(tmp_path) -> None:
+    plain, smooth = TrainingSettings(), TrainingSettings(label_smoothing=0.1, r_drop=1.0)
+    assert "label_smoothing" not in plain.hashed_values() and smooth.hash() != plain.hash()
+    toys = {name: Toy(8) for name in ("plain", "again", "smooth", "r_drop")}
+    toys["plain"].train(tmp_path / "plain")
+    toys["again"].train(tmp_path / "again", label_smoothing=0.0)
+    toys["smooth"].train(tmp_path / "smooth", label_smoothing=0.2)
+    toys["r_drop"].train(tmp_path / "r_drop", r_drop=1.0)
+    weights = {name: toy.layer.weight for name, toy in toys.items()}
+    assert torch.equal(weights["plain"], weights["again"]) and not torch.equal(weights["plain"], weights["smooth"])
+    assert len(toys["r_drop"].seen) == 2 * len(toys["plain"].seen)
 
 
 # --- the moving average --------------------------------------------------------------------

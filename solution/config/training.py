@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -102,11 +102,18 @@ class TrainingSettings(Settings):
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Evaluate and keep an exponential moving average of the trained weights; 0.99 looks back about 100 steps."""
     awp: AwpSettings | None = None
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """The share of the aim that is spread evenly over a question's options: 0.05 to 0.1 where keys may be wrong."""
+    r_drop: float | None = Field(None, gt=0)
+    """Two passes with other dropout, whose probabilities must agree: their divergence counts so much beside the loss
+    (R-Drop, Liang et al. 2021: 0.5 to 5). Doubles the time of a step and its memory; null: one pass."""
     checkpoint_seconds: float = Field(60.0, ge=0)
     stuck_patience: int = Field(60, ge=1)
     """Steps after warm-up in which the mean loss must leave ln(number of options)."""
     tensorboard: bool = False
     """Write event files to WORKDIR/logs/RANKER/fold_K too (needs the package tensorboard)."""
+
+    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"label_smoothing", "r_drop"})
 
     @model_validator(mode="after")
     def _together(self) -> TrainingSettings:

@@ -15,14 +15,49 @@ from solution.learning import distributed
 from solution.learning.scorer import Scorer
 
 
-def listwise_loss(scores: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+def listwise_loss(scores: torch.Tensor, answers: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
     """Sum over questions of the softmax cross-entropy over each question's options.
 
     Args:
         scores: float [b, max_options], -inf where an option does not exist.
         answers: int64 [b].
+        smoothing: the share of the aim that is spread evenly over the question's options (Szegedy et al. 2016).
     """
-    return nn.functional.cross_entropy(scores.float(), answers, reduction="sum")
+    if smoothing == 0:
+        return nn.functional.cross_entropy(scores.float(), answers, reduction="sum")
+    logs, exists = scores.float().log_softmax(dim=1), scores.isfinite()
+    even = (logs.masked_fill(~exists, 0) / exists.sum(dim=1, keepdim=True)).sum()
+    return -(1 - smoothing) * logs.gather(1, answers[:, None]).sum() - smoothing * even
+
+
+def divergence(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Sum over questions of the mean of both Kullback-Leibler divergences between two passes' probabilities.
+
+    Args:
+        first, second: scores, float [b, max_options], -inf where an option does not exist.
+    """
+    exists = first.isfinite()
+    logs = [scores.float().log_softmax(dim=1).masked_fill(~exists, 0) for scores in (first, second)]
+    shares = [values.exp().masked_fill(~exists, 0) for values in logs]
+    return ((shares[0] - shares[1]) * (logs[0] - logs[1])).sum() / 2
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What the training lowers, see `TrainingSettings`."""
+
+    label_smoothing: float = 0.0
+    r_drop: float | None = None
+
+    def loss(self, scorer: Scorer, items: list[Any], answers: np.ndarray, device: Device) -> torch.Tensor:
+        """The loss of a batch, summed over its questions; with `r_drop` of two passes with other dropout."""
+        passes = []
+        for _ in range(1 if self.r_drop is None else 2):
+            with device.autocast():
+                passes.append(scorer.scores(items))  # [b, max_options]
+        right = torch.as_tensor(answers, device=passes[0].device)  # [b]
+        loss = torch.stack([listwise_loss(scores, right, self.label_smoothing) for scores in passes]).mean()
+        return loss if self.r_drop is None else loss + self.r_drop * divergence(passes[0], passes[1])
 
 
 @dataclass(frozen=True)
@@ -46,6 +81,7 @@ def accumulate_gradient(
     questions: int,
     device: Device,
     scaler: torch.amp.GradScaler,
+    aim: Aim,
 ) -> float:
     """Add the gradient of the mean loss over a step's questions to what the parameters hold; returns that loss.
 
@@ -61,10 +97,7 @@ def accumulate_gradient(
     # Each batch adds its share of the mean, so that no more than one batch's activations are in memory.
     total = 0.0
     for batch in batches:
-        with device.autocast():
-            scores = scorer.scores(batch.items)  # [b, max_options]
-        answers = torch.as_tensor(batch.answers, device=scores.device)  # [b]
-        loss = listwise_loss(scores, answers) * batch.counts / questions
+        loss = aim.loss(scorer, batch.items, batch.answers, device) * batch.counts / questions
         total += float(loss.detach())
         scaler.scale(loss).backward()
 

@@ -23,7 +23,7 @@ from solution.learning import distributed
 from solution.learning.average import MovingAverage, put
 from solution.learning.batches import training_steps
 from solution.learning.checkpoint import Progress, load_checkpoint, save_checkpoint
-from solution.learning.gradient import Batch, accumulate_gradient, gradient_is_finite
+from solution.learning.gradient import Aim, Batch, accumulate_gradient, gradient_is_finite
 from solution.learning.log import TrainingLog
 from solution.learning.optimizer import learning_rate_factor, make_optimizer
 from solution.learning.perturbation import perturbed
@@ -304,7 +304,10 @@ class Training:
         # Processes draw their own.
         seed = self.run.seed * 1_000_003 + self.progress.step
         torch.manual_seed(seed + distributed.rank() * 50_000_017)
-        return accumulate_gradient(self.scorer, self.parameters, batches, len(step.rows), self.run.device, self.scaler)
+        training = self.run.training
+        aim = Aim(training.label_smoothing, training.r_drop)
+        questions = len(step.rows)
+        return accumulate_gradient(self.scorer, self.parameters, batches, questions, self.run.device, self.scaler, aim)
 
     def _require_finite(self, finite: bool, norm: float) -> None:
         """Raise `UserError` where a loss (`finite`) or its gradient is not finite; float16's overflow is no error."""
