@@ -25,6 +25,7 @@ from pipeline import ROOT, run
 from solution.config import RankerConfig, RetrievalConfig
 from solution.ensemble.blend import Recipe, apply_recipe
 from solution.ensemble.cascade import Stage, doubt, living, refine
+from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.exam import ContextPassage, Exam
 from solution.files import MANIFEST, file_hash
@@ -37,6 +38,7 @@ from solution.inference.limits import Limits, parse_duration
 from solution.inference.outputs import AnswerFile, submission_report
 from solution.inference.retrieving import RetrievalTime, Retrieving
 from solution.inference.schedule import fitting, reading
+from solution.inference.submit import stored_retrievals
 from solution.inference.timeline import Timeline
 from solution.inference.trained import TrainedRanker
 from solution.inference.turns import Answers, Recipes
@@ -651,8 +653,13 @@ def test_a_bad_fold_leaves_the_others(work: Path) -> None:
 
 
 def test_without_any_ranker_retrieval_answers(work: Path) -> None:
+    workdir, ensemble = Workdir(work), load_ensemble(Workdir(work))
+    paths = [path for path, _ in stored_retrievals(workdir, ["similarity"], ensemble)]
+    assert paths[0].parts[-3] == "similarity" and paths[-1] == workdir.ensemble
+    # All weights are gone: the file of the ensemble has the settings.
     for ranker in ("tiny", "similarity"):
-        damage(work, ranker, 0, 1, 2)
+        shutil.rmtree(work / "weights" / ranker)
+    assert [path for path, _ in stored_retrievals(workdir, ["similarity"], ensemble)] == [workdir.ensemble]
     done = run("submit", cwd=work)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "submission.csv holds only retrieval's sentence similarity: left out: " in done.stderr, done.stderr

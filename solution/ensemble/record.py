@@ -172,6 +172,9 @@ class EnsembleRecord(TypedDict):
     """Of rankers that were not tuned, and whose scores the tuned ones read."""
     tune: dict[str, Any]
     """`config.TuneSettings`."""
+    retrieval: NotRequired[dict[str, Any] | None]
+    """`config.RetrievalConfig` of the settings, where rankers read or score by it: a submission without any weights
+    ranks the options by it."""
     configs: NotRequired[str | None]
     """The folder of the settings as it was typed; only messages use it."""
     hash: NotRequired[str | None]

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from solution import metrics
-from solution.config import AnswerWith, CandidateName, Run, TuneSettings
+from solution.config import AnswerWith, CandidateName, RetrievalConfig, Run, TuneSettings, needs_contexts
 from solution.ensemble.blend import Recipe
 from solution.ensemble.candidates import Candidate, Fit, Problem, Searches, candidates, oof_problem, search_key
 from solution.ensemble.cascade import CascadePlan
@@ -56,10 +56,12 @@ class Deployment:
         deployment: goes into the record as it is; it decides costs too.
         answer_with: ranker -> which weights answer in a submission, see `RankerConfig.answer_with`; of rankers that
             are not named the folds do.
+        retrieval: of the settings, where a ranker needs it.
     """
 
     configs: str | None = None
     answer_with: Mapping[str, AnswerWith] = field(default_factory=dict)
+    retrieval: RetrievalConfig | None = None
 
 
 def run_tune(
@@ -113,6 +115,8 @@ def run_tune(
     record["about"] = cast(dict[str, RankerAbout], {name: about[name] for name in oof.about})
     if sources:
         record["sources"] = cast(dict[str, RankerAbout], {name: about[name] for name in sources})
+    if deployment.retrieval is not None:
+        record["retrieval"] = deployment.retrieval.model_dump(mode="json")
     if deployment.configs is not None:
         record["configs"] = deployment.configs
     record["hash"] = record_hash(record)
@@ -409,7 +413,8 @@ def _candidate_record(rival: Candidate, recipe: Recipe, row: ScoreRow, in_sample
 def deployment_of(run: Run, configs: Path | str | None) -> Deployment:
     """Which weights of each ranker answer, by the settings of now; a ranker whose folds are all alike has no others."""
     answer_with = {config.name: config.answers_with for config in run.rankers if config.folds_differ}
-    return Deployment(None if configs is None else str(configs), answer_with)
+    retrieves = any(needs_contexts(config, run.retrieval) for config in run.rankers)
+    return Deployment(None if configs is None else str(configs), answer_with, run.retrieval if retrieves else None)
 
 
 def rankers_with_oof(folder: Workdir, run: Run) -> list[str] | None:

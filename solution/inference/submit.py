@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -225,15 +225,9 @@ class _Submission:
     def _retrieve_for_baseline(self) -> None:
         """Rank the options as the retrieval of the rankers left out does: no usable ranker reads contexts."""
         changes = settings_of(parse_overrides(self.members.overrides), "retrieval")
-        # Where nothing of them is left, the retrieval of any other ranker that was trained here.
-        for folder in [
-            folder for name in [*self.members.faults, "*"] for folder in trained_folders(self.workdir, name)
-        ]:
+        for path, values in stored_retrievals(self.workdir, self.members.faults, self.members.ensemble):
             try:
-                values = read_record(folder, "")["retrieval"]
-                if values is None:
-                    continue
-                config = check_settings(RetrievalConfig, values, record_path(folder), "retrieval", changes)
+                config = check_settings(RetrievalConfig, values, path, "retrieval", changes)
                 if config.source == "none" or not config.option_scores:
                     continue
                 contexts = self.retrieving.contexts(config, ["fused"])["fused"]
@@ -357,3 +351,20 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def stored_retrievals(
+    workdir: Workdir, names: Iterable[str], ensemble: EnsembleRecord
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The settings of retrieval that are stored, each with the file that has them.
+
+    Those of the rankers `names` come first, then those of any ranker that was trained here, and then those that the
+    ensemble was tuned with, which are there even where all weights are gone.
+    """
+    for name in [*names, "*"]:
+        for folder in trained_folders(workdir, name):
+            with contextlib.suppress(UserError, OSError, KeyError, TypeError):
+                if (values := read_record(folder, "")["retrieval"]) is not None:
+                    yield record_path(folder), values
+    if (tuned := ensemble.get("retrieval")) is not None:
+        yield workdir.ensemble, tuned
