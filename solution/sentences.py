@@ -6,11 +6,12 @@ import itertools
 import re
 from collections.abc import Iterator
 
-_CLOSED = "[\"'”’)\\]»」』）】〉》]*"
 _MARKS = "。！？｡؟۔।॥։።፧។။"  # Chinese and Japanese, Arabic, Urdu, Indic, Armenian, Ethiopic, Khmer, Burmese
+_CLEAR = rf"(?:[{_MARKS}]+|．(?!\d))[\"'”’)\]»」』）】〉》]*"
 CLOSING_MARKS = f".!?:;,…：；，、،؛{_MARKS}"
 """Characters with which a sentence or a part of it ends, and a heading does not."""
-_END = re.compile(rf"[.!?]{_CLOSED}\s+(?=\S)|(?P<clear>(?:[{_MARKS}]+|．(?!\d)){_CLOSED})|\n")
+_END = re.compile(rf"[.!?][\"'”’)\]]*\s+(?=\S)|(?P<clear>{_CLEAR})|\n")
+_AT_END = re.compile(rf"(?:[.!?…][\"'”’»)\]]*|{_CLEAR})$")
 
 
 def sentence_ends(text: str) -> Iterator[int]:
@@ -26,3 +27,8 @@ def sentences(text: str) -> list[str]:
     cuts = [0, *sentence_ends(text), len(text)]
     pieces = (text[begin:end].strip() for begin, end in itertools.pairwise(cuts))
     return [piece for piece in pieces if piece]
+
+
+def ends_a_sentence(text: str) -> bool:
+    """Whether a text without blanks behind it ends as a sentence does."""
+    return _AT_END.search(text) is not None

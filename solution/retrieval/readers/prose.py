@@ -8,6 +8,7 @@ from pathlib import Path
 
 from solution.retrieval.readers.packing import lines
 from solution.retrieval.readers.rows import Row
+from solution.sentences import ends_a_sentence
 
 BLOCK = 1 << 18  # characters of a text file that become one document
 MARKDOWN = (".md", ".markdown")
@@ -15,7 +16,6 @@ _HEADING = re.compile(r" {0,3}(#{1,6})\s+(.*?)(?:\s+#+)?\s*$")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 _IMAGE_OR_LINK = re.compile(r"!?\[([^\]\[]*)\]\([^()\s]*(?:\s+\"[^\"]*\")?\)")
 _COMMENT = re.compile(r"<!--.*?-->", re.S)
-_SENTENCE_END = re.compile(r"[.!?…。！？।۔؟][\"'”’»)\]]*$")
 _SHARE_OF_SENTENCES = 0.8
 
 
@@ -29,7 +29,7 @@ def is_a_sentence_a_line(head: str, is_whole: bool) -> bool:
     parts = head.rstrip().split("\n") if is_whole else head.split("\n")[:-1]
     if len(parts) < 2 or not all(part.strip() for part in parts):
         return False
-    ended = sum(_SENTENCE_END.search(part.rstrip()) is not None for part in parts)
+    ended = sum(ends_a_sentence(part.rstrip()) for part in parts)
     return ended >= _SHARE_OF_SENTENCES * len(parts)
 
 
