@@ -151,6 +151,24 @@ def test_a_sentence_a_line(tmp_path):
         assert [d.id for d in read(path)] == [path.name]
 
 
+def test_texts_that_look_like_tables(tmp_path):
+    path = tmp_path / "t.txt"
+    for text in ("Figures, text, and tables\nare in this file.\n", "1\tHeat\nwhich flows\n", "text,id\n\nProse.\n"):
+        path.write_text(text)
+        assert [(d.id, d.text) for d in read(path)] == [("t.txt", text.strip())]
+
+
+def test_one_json_object_over_several_lines(tmp_path):
+    for name, value in {"a.json": ROWS[0], "b.json": {"about": 1, "data": ROWS[1:]}, "c.json": {"a": 1}}.items():
+        (tmp_path / name).write_text(json.dumps(value, indent=1))
+    assert read(tmp_path) == READ
+    with pytest.raises(UserError, match="c.json, entry 1: no column text"):
+        read(tmp_path / "c.json")
+    (tmp_path / "c.json").write_text('{\n"a": 1')
+    with pytest.raises(UserError, match="c.json is one JSON object, and not whole"):
+        read(tmp_path / "c.json")
+
+
 def test_encodings(tmp_path):
     path, text = tmp_path / "notes.txt", "Naïve “quotes” – 37 °C.\nThe façade.\n"
     path.write_bytes(text.encode("cp1252"))
@@ -172,7 +190,8 @@ PAGE = r"""<!DOCTYPE html><html><head><title>Heat - My site</title><meta charset
 <body><header><p>Logo</p></header><nav>Home</nav><div class="sidebar menu"><div>Deep</div> Ads</div>
 <script>var a = "<p>";</script>
 <ul><li><a href="1">One</a></li><li><a href="2">Two</a></li><li><a>Three</a></li></ul>
-<h1>Heat</h1><p>H<sub>2</sub>O at 10<sup>3</sup> Pa; <a href="x">linked</a>&nbsp;text, caf&eacute; é.
+<h1>Heat</h1><p>H<sub>2</sub>O at 10<sup>3</sup> Pa;
+<a class="reference" href="x">linked</a>&nbsp;text<sup class="reference">[1]</sup>, caf&eacute; é.
 <h2>Units<span class="mw-editsection">[edit]</span></h2><p>E<script type="math/tex">=mc^2</script>
 <img alt="A photo"><img alt="x^2 + y"></p><p aria-hidden="true">no</p><table><tr><td>1</td><td>2</td></tr></table>
 <footer>2024</footer></body></html>"""
@@ -416,7 +435,7 @@ def test_a_folder_with_everything(tmp_path, capsys):
     assert [d.text for d in read(tmp_path)] == ["A page.", "A row.", "A book.", "One page.", "A note."]
     told = capsys.readouterr().err
     assert "README.md, alone/README.md, arc.txt, notes.md (a text beside tables)" in told
-    assert "index.csv (no column of texts)" in told and "info.json (one JSON object" in told
+    assert "index.csv, info.json (no column of texts)" in told
 
 
 def test_data_sets_as_others_lay_them_out(tmp_path, capsys):

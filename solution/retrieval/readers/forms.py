@@ -125,9 +125,9 @@ def _kind_of_text(path: Path, head: bytes, ending: str) -> Kind | None:
     # Without a mark, whatever the encoding, these forms begin with ASCII. The last character may be cut.
     text = head.decode(marked_encoding(head) or "utf-8", "replace").removeprefix("\ufeff").lstrip()
     named = _NAMED.get(ending)
-    first, more, rest = text.partition("\n")
+    first, _, rest = text.partition("\n")
     if text.startswith("{"):
-        return _kind_of_object(path, first, bool(more and rest.strip()), named)
+        return _kind_of_object(first, bool(rest.strip()), named)
     if re.match(r"\[\s*\{\s*\"", text) or (text.startswith("[") and ending == ".json"):
         return "json"
     if first.startswith("<doc ") and "=" in first:
@@ -142,14 +142,19 @@ def _kind_of_text(path: Path, head: bytes, ending: str) -> Kind | None:
             f"the place of the file. {packing.REMEDY}"
         )
     if named == "text" and "\0" not in text:
-        if ending not in prose.MARKDOWN and tables.is_table_head(first) and (more or is_whole):
+        if ending not in prose.MARKDOWN and tables.is_table(_first_lines(text, is_whole)):
             return "csv"
         if ending in (".txt", ".text") and prose.is_a_sentence_a_line(text, is_whole):
             return "lines"
     return None
 
 
-def _kind_of_object(path: Path, first: str, goes_on: bool, named: Kind | None) -> Kind | None:
+def _first_lines(text: str, is_whole: bool) -> list[str]:
+    lines = text.split("\n", 20)
+    return lines if is_whole and len(lines) <= 20 else lines[:-1]
+
+
+def _kind_of_object(first: str, goes_on: bool, named: Kind | None) -> Kind | None:
     """The form of a text that begins with "{"; None: no JSON."""
     try:
         row = json.loads(first)
@@ -157,9 +162,7 @@ def _kind_of_object(path: Path, first: str, goes_on: bool, named: Kind | None) -
         if named in ("text", "csv"):
             return None
         # A first line that is not whole here is that of a long article.
-        if goes_on and named is None:
-            raise NotCorpus(f"the corpus {path} is one JSON object over several lines, and no list of texts") from None
-        return "jsonl"
+        return "json" if goes_on and named is None else "jsonl"
     return "cirrus" if dumps.is_action(row) else "jsonl"
 
 

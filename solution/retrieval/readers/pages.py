@@ -29,7 +29,7 @@ _FRAME_ROLES = frozenset("navigation banner contentinfo search menu menubar dial
 # Words of `class` and `id`, as old pages and encyclopedias name their frames.
 _FRAME_NAMES = frozenset(
     "nav navbar navigation menu mainmenu sidebar side-bar breadcrumb breadcrumbs footer toc navbox mw-editsection "
-    "catlinks printfooter noprint cookie-banner advertisement mw-jump-link skip-link".split()
+    "catlinks printfooter noprint cookie-banner advertisement mw-jump-link skip-link hatnote reflist".split()
 )
 _VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
 _HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
@@ -115,6 +115,9 @@ class PageText(TextCollector):
             or "hidden" in about
             or about.get("aria-hidden") == "true"
             or not names.isdisjoint(_FRAME_NAMES)
+            # An encyclopedia's marks of references; elsewhere these are words like others.
+            or (tag == "sup" and "reference" in names)
+            or (tag == "ol" and "references" in names)
         )
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

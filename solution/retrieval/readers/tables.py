@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import itertools
 import json
 import re
@@ -17,6 +18,7 @@ from solution.retrieval.readers.rows import COLUMNS, TEXT_COLUMNS, NotCorpus, Ro
 from solution.tables import csv_records, json_objects
 
 _ROWS_AT_ONCE = 64
+_ROWS_LOOKED_AT = 8
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*$', re.IGNORECASE)
 _NUMBERED = re.compile(r"\d+\t\s*\S")
 
@@ -60,9 +62,25 @@ def _numbered_rows(path: Path, stream: Iterable[str]) -> Iterator[Row]:
             yield Row(path, f"line {number}", {"id": id_, "text": text})
 
 
-def is_table_head(line: str) -> bool:
-    """Whether a line is the header of a CSV file with a column of texts and others, or a row of a numbered TSV."""
-    return bool(_NUMBERED.match(line)) or _has_text_column(line, likely_separator(line))
+def is_table(lines: list[str]) -> bool:
+    """Whether a text without a telling name is a table: a numbered TSV, or CSV with a column of texts and others.
+
+    Args:
+        lines: its first ones.
+    """
+    full = [line for line in lines if line.strip()]
+    if full and all(_NUMBERED.match(line) for line in full):
+        return True
+    separator = likely_separator(full[0]) if full else ","
+    if not full or not _has_text_column(full[0], separator):
+        return False
+    # A line of prose may have the word between two commas.
+    try:
+        records = list(itertools.islice(csv.reader(lines, delimiter=separator), _ROWS_LOOKED_AT))
+    except csv.Error:
+        return False
+    counts = [len(cells) for cells in records if cells]
+    return len(counts) > 1 and len(set(counts[:-1] if len(counts) > 2 else counts)) == 1
 
 
 def _has_text_column(line: str, separator: str) -> bool:
@@ -84,18 +102,37 @@ def _usual(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def json_rows(path: Path, encoding: str | None) -> Iterator[Row]:
-    """A JSON array of objects or of texts, an entry at a time.
+    """A JSON array of objects or of texts, an entry at a time; or one object: a text, or a list of such within it.
 
     Raises:
         UserError: while reading: not JSON, an entry that is neither, or one of more than 32 MiB.
     """
-    for number, value in enumerate(_array(lines(path, encoding), path), 1):
+    stream = lines(path, encoding)
+    begin = next((line for line in stream if line.strip()), "")
+    stream = itertools.chain([begin], stream)
+    values = _array(stream, path) if begin.lstrip().startswith("[") else _within(stream, path)
+    for number, value in enumerate(values, 1):
         where = f"entry {number}"
         if isinstance(value, str):
             value = {"text": value}
         elif not isinstance(value, dict):
             raise (NotCorpus if number == 1 else UserError)(f"the corpus {path}, {where} is no JSON object")
         yield Row(path, where, _usual(value))
+
+
+def _within(stream: Iterable[str], path: Path) -> list[Any]:
+    """The entries of one object: those of the only list of objects in it, or itself."""
+    text = _at_least(iter(stream), LONGEST_LINE)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        long = " or is too long" if len(text) >= LONGEST_LINE else ""
+        raise NotCorpus(f"the corpus {path} is one JSON object, and not whole{long} ({error})") from None
+    if not isinstance(value, dict):
+        raise NotCorpus(f"the corpus {path} is no JSON object")
+    inner = [part for part in value.values() if isinstance(part, list) and part and isinstance(part[0], dict)]
+    has_text = any(name in value for name in TEXT_COLUMNS) or bool(usual_names(value))
+    return inner[0] if len(inner) == 1 and not has_text else [value]
 
 
 def _array(stream: Iterator[str], path: Path) -> Iterator[Any]:
