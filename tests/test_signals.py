@@ -19,7 +19,7 @@ from solution.questions import Questions
 from solution.retrieval import places as places_module
 from solution.retrieval.bm25 import Words
 from solution.retrieval.contexts.build import build_views, contexts_key, open_views
-from solution.retrieval.contexts.signals import cosines, information
+from solution.retrieval.contexts.signals import cosines
 from solution.retrieval.contexts.signals import words as words_module
 from solution.retrieval.contexts.signals.build import made_by_step, make_signals
 from solution.retrieval.contexts.signals.information import term_signals
@@ -231,15 +231,12 @@ def test_cosines_with_sentences(signals: Contexts, built: Indexes, embedder: Emb
 def test_long_lists_are_not_looked_through(built: Indexes, signals: Contexts, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a corpus of millions: what is found among an option's shorter lists and the question's best is the same."""
     monkeypatch.setattr(words_module, "_SHORT", 1)
-    monkeypatch.setattr(information, "_LONG", 2)
     texts = OptionTexts.of(QUESTIONS)
     exists = QUESTIONS.exists()
     for kind, postings in (("passage", built.lexical.postings), ("sentence", built.sentences)):
         found = word_signals(texts, postings, kind).values
         for name in (f"bm25_{kind}_best", f"bm25_{kind}_share"):
             np.testing.assert_allclose(found[name], signals.signals[name][exists], atol=1e-5)
-    found = term_signals(texts, built.sentences).values
-    assert np.corrcoef(found["pmi_mean"], signals.signals["pmi_mean"][exists])[0, 1] > 0.5
 
 
 # --- all of them ---------------------------------------------------------------------------

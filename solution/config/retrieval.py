@@ -192,6 +192,10 @@ class RetrievalConfig(Settings):
     option_scores: list[OptionScore] = ["sentence"]
     """Cosines of question + option that rankers may use: the best to any passage of the corpus (`passage`; searches
     the dense index once an option), and the best to any sentence of the question's own passages (`sentence`)."""
+    statements: bool = False
+    """Compare each question with an option as a statement ("the liver is the largest gland"), made by rules for
+    English, in option scores, signals and `prompt_each_option`; false: as the option behind the question. On OpenStax
+    it finds no better passages: docs/signals.md."""
     sentence_passages: int = Field(3, ge=1)
     """Of how many retrieved passages the sentences are compared."""
     signals: SignalSettings = SignalSettings()
@@ -235,7 +239,7 @@ class RetrievalConfig(Settings):
         return "dense" in self.retrievers or "passage" in self.option_scores
 
     _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset(
-        {"reranker", "signals", "query_prefix", "passage_prefix", "encoding"}
+        {"reranker", "signals", "query_prefix", "passage_prefix", "statements", "encoding"}
     )
 
     def hash(self) -> str:

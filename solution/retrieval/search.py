@@ -24,6 +24,7 @@ from solution.retrieval.passages import token_offsets
 from solution.retrieval.places import DENSE, LEXICAL, SENTENCES, IndexPlace, find_embedder, locate
 from solution.retrieval.sentence_index import build_sentences, open_sentences
 from solution.retrieval.store import Passages
+from solution.statements import statement
 from solution.suggestions import suggest
 
 
@@ -259,6 +260,8 @@ def _pairs(questions: Questions) -> list[tuple[str, str]]:
 def embed_options(questions: Questions, config: RetrievalConfig, embedder: Embedder) -> np.ndarray:
     """The vectors of question + option, float32 [options of all questions, d], in the order of `exists`."""
     pairs = _pairs(questions)
+    if config.statements:
+        pairs = [(stated, "") if (stated := statement(*pair)) else pair for pair in pairs]
     texts = fitted(embedder, [prompt for prompt, _ in pairs], [option for _, option in pairs])
     return embedder.encode(texts, config.batch_size, "embedding the options", query=True)
 

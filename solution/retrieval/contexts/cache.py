@@ -16,6 +16,7 @@ from solution.exam import ContextPassage, Contexts
 from solution.files import SCHEMA, atomic_file, content_hash
 from solution.progress import say
 from solution.questions import Questions
+from solution.statements import VERSION as STATEMENTS
 
 KIND = "contexts"
 _METADATA = b"solution"
@@ -90,6 +91,8 @@ class ContextCache:
         self._ids, self._width = questions.ids, questions.max_options
         self._kinds = sorted(set(config.option_scores))
         about = {"version": _VERSION, "source": config.source, "option_scores": self._kinds, **about}
+        if config.statements:
+            about["statements"] = STATEMENTS
         if "sentence" in self._kinds:
             about["sentence_passages"] = config.sentence_passages
         self.key = content_hash(questions.content_hash(with_answers=False), about)

@@ -54,7 +54,7 @@ def make_signals(
     """
     indexes.require_same_passages()
     limit = limit or TimeLimit()
-    texts = OptionTexts.of(questions)
+    texts = OptionTexts.of(questions, config.statements)
     vectors = OptionVectors.of(texts, config, indexes.embedder)
     near = passage_signals(texts, vectors, indexes.dense, config)
     words = word_signals(texts, indexes.lexical.postings, "passage", limit)

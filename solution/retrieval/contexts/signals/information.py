@@ -20,9 +20,6 @@ from solution.retrieval.contexts.signals.texts import OptionTexts
 _HIGH = 3.0
 _BEST = 5
 _BITS = 64
-_LONG = 50_000
-"""Entries of a posting list, of which only so many are looked up, evenly spread: the share of a term's sentences that
-another term is in needs no more to be known to a hundredth part."""
 _NAMES = ("mean", "best", "mean5", "above3")
 
 
@@ -110,7 +107,7 @@ class _Reader:
         """The rows of the sentences that hold each term, ascending; of a pair those that hold both words."""
         words = {number for term in terms for number in term}
         rows = {number: self._postings.entries(number)[0] for number in words}
-        return {term: rows[term[0]] if len(term) == 1 else self._shared(rows[term[0]], rows[term[1]]) for term in terms}
+        return {term: rows[term[0]] if len(term) == 1 else _shared(rows[term[0]], rows[term[1]]) for term in terms}
 
     def pmi(self, asked: Sequence[np.ndarray], own: Sequence[np.ndarray]) -> np.ndarray:
         """PMI of terms by the sentences that hold them, none empty: float64 [asked, own]; 0 where they never meet."""
@@ -120,24 +117,19 @@ class _Reader:
             for bit, rows in enumerate(block):
                 self._bits[rows] |= np.uint64(1 << bit)
             for column, rows in enumerate(own):
-                step = -(-len(rows) // _LONG)
-                bits = self._bits[rows[::step]]
+                bits = self._bits[rows]
                 bits = bits[bits > 0]
                 for bit in range(len(block)):
-                    together[begin + bit, column] = step * np.count_nonzero(bits & np.uint64(1 << bit))
+                    together[begin + bit, column] = np.count_nonzero(bits & np.uint64(1 << bit))
             for rows in block:
                 self._bits[rows] = 0
         counts = np.outer([len(rows) for rows in asked], [len(rows) for rows in own])
         ratio = together * len(self._postings) / counts
         return np.log(ratio, out=np.zeros_like(ratio), where=ratio > 0)
 
-    def _shared(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """The rows that are in both, each ascending."""
-        few, many = (a, b) if len(a) <= len(b) else (b, a)
-        if len(few) > _LONG:  # to mark every row is quicker than to seek every row
-            self._bits[many] = 1
-            shared = few[self._bits[few] > 0]
-            self._bits[many] = 0
-            return shared
-        at = np.minimum(np.searchsorted(many, few), len(many) - 1)
-        return few[many[at] == few]
+
+def _shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The rows that are in both, each ascending."""
+    few, many = (a, b) if len(a) <= len(b) else (b, a)
+    at = np.minimum(np.searchsorted(many, few), len(many) - 1)
+    return few[many[at] == few]
