@@ -61,7 +61,7 @@ def grown_exam(count: int) -> Questions:
 def have_indexes(workdir: Path) -> None:
     """Build what retrieval searches in, where it is not there yet: a submission finds it ready."""
     _, rankers = read_ensemble(Workdir.open(workdir), ())
-    for request in context_requests(rankers).values():
+    for request in context_requests(rankers):
         build_views(grown_exam(1), request.config, request.views, workdir)
 
 
@@ -96,7 +96,7 @@ class CopyEmbedder(Embedder):
 
 def grow_index(workdir: Path, count: int) -> list[str]:
     """Build the indexes of `count` passages in `workdir`; returns the settings for submit.py that name them."""
-    requests = list(context_requests(read_ensemble(Workdir.open(workdir), ())[1]).values())
+    requests = context_requests(read_ensemble(Workdir.open(workdir), ())[1])
     if len(requests) != 1:
         raise SystemExit("the rankers do not share one retrieval")
     corpus = workdir / "grown.csv"

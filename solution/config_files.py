@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import copy
 import difflib
-import math
-import reprlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-import yaml
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
-from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run, Settings
+from solution.config import DEFAULT, RANKER_NAME, EnsembleConfig, RankerConfig, RetrievalConfig, Run, Settings
+from solution.config.problems import check, explain, setting_names, unknown_setting, value_shown
+from solution.config.yaml_text import YAML_ERRORS, parse_yaml
 from solution.errors import UserError
 
 Overrides = list[tuple[list[str], Any]]
@@ -22,6 +19,8 @@ Overrides = list[tuple[list[str], Any]]
 S = TypeVar("S", bound=Settings)
 _Raw = tuple[Path, dict[str, Any] | None]
 """A ranker's file, and the settings in it; None where it could not be read."""
+NAMED = "retrievals"
+"""The key of retrieval.yaml under which further retrievals stand, each with the settings that differ from its own."""
 
 
 # --- files ---------------------------------------------------------------------------------
@@ -38,8 +37,8 @@ def load_run(
 
     Args:
         folder: holds the YAML files.
-        overrides: `key.path=value` texts; `retrieval.` and `ensemble.` lead to those files,
-            `NAME.` (a ranker of this run) to that ranker, anything else to every ranker.
+        overrides: `key.path=value` texts; `retrieval.` and `ensemble.` lead to those files, `retrievals.NAME.` to a
+            further retrieval, `NAME.` (a ranker of this run) to that ranker, anything else to every ranker.
         ranker, ranker_file: only this one, by name or by file.
         corpus: stands in for `retrieval.corpus`.
 
@@ -72,13 +71,21 @@ def load_run(
         raws += sources
 
     # The command line's settings, each put on top of those of its owner's file.
-    parted = reader.part_overrides(changes, {str(raw.get("name")) for _, raw in raws if raw}, folder)
+    named = reader.named_retrievals(retrieval_raw, changes, folder / "retrieval.yaml")
+    parted = reader.part_overrides(changes, {str(raw.get("name")) for _, raw in raws if raw}, set(named), folder)
     ensemble = reader.validate(
         EnsembleConfig, ensemble_raw, folder / "ensemble.yaml", "ensemble", [("ensemble.", parted["ensemble"])]
     )
     retrieval = reader.validate(
         RetrievalConfig, retrieval_raw, folder / "retrieval.yaml", "retrieval", [("retrieval.", parted["retrieval"])]
     )
+    retrievals = {}
+    for name, own in named.items():
+        owner, base = retrieval_owner(name), apply_overrides(copy.deepcopy(retrieval_raw or {}), parted["retrieval"])
+        layers = [(f"{owner}.", parted[owner])]
+        further = reader.validate(RetrievalConfig, _merged(base, own), folder / "retrieval.yaml", owner, layers, base)
+        if further is not None:
+            retrievals[name] = further
     rankers = []
     for file, raw in raws:
         if raw is None:
@@ -91,10 +98,35 @@ def load_run(
             rankers.append(config)
             if ranker_file is None and config.name != file.stem:
                 reader.problems.append(f"{file}: name is {config.name!r}; it must be the file's name, {file.stem!r}")
+            reader.problems += [
+                f"{file}: retrieval: there is no retrieval {name!r} (there are: {', '.join([DEFAULT, *named])})"
+                for name in config.retrieval
+                if name not in (DEFAULT, *named)
+            ]
+    rerankers = [each.reranker.name for each in (retrieval, *retrievals.values()) if each and each.reranker]
+    reader.problems += [
+        f"{config.name} is a ranker and a reranker: give the reranker another name (reranker.name)"
+        for config in rankers
+        if config.name in rerankers
+    ]
     reader.raise_problems()
     assert retrieval is not None and ensemble is not None
     rankers.sort(key=lambda config: bool(config.signals_from))
-    return Run(rankers=rankers, retrieval=retrieval, ensemble=ensemble)
+    return Run(rankers=rankers, retrieval=retrieval, ensemble=ensemble, retrievals=retrievals)
+
+
+def retrieval_owner(name: str) -> str:
+    """The beginning of the names of a retrieval's settings on the command line."""
+    return "retrieval" if name == DEFAULT else f"{NAMED}.{name}"
+
+
+def _merged(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Raw settings with others put on top; of two mappings the parts, anything else as a whole."""
+    merged = dict(base)
+    for name, value in own.items():
+        inner = merged.get(name)
+        merged[name] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _listed_rankers(changes: Overrides, ensemble_raw: dict[str, Any] | None) -> list[str]:
@@ -130,6 +162,20 @@ def check_settings(model: type[S], value: Mapping[str, Any], path: Path, owner: 
     return config
 
 
+def settings_given(model: type[S], **values: Any) -> S:
+    """Settings of a command's own options.
+
+    Raises:
+        UserError: every problem at once, by the options' names.
+    """
+    config, errors = check(model, values)
+    if config is None:
+        raise UserError.join(
+            [f"--{explain(model, error).replace('_', '-', 1)}" for error in errors], "the options are wrong"
+        )
+    return config
+
+
 class _Reader:
     """Reads and checks settings, and collects the problems of all files and of the command line."""
 
@@ -142,8 +188,8 @@ class _Reader:
         if text is None:
             return None
         try:
-            value, repeated = _parse_yaml(text)
-        except _YAML_ERRORS as error:
+            value, repeated = parse_yaml(text)
+        except YAML_ERRORS as error:
             self.problems.append(f"{path} is not YAML: {' '.join(str(error).split())}")
             return None
         self.problems += [f"{path}, line {key.line}: {key.name} stands in line {key.first} already" for key in repeated]
@@ -197,16 +243,44 @@ class _Reader:
             self.problems.append(f"{what} cannot be read: {str(path)!r} ({getattr(error, 'strerror', None) or error})")
         return None
 
-    def part_overrides(self, changes: Overrides, rankers: set[str], folder: Path) -> dict[str, Overrides]:
-        """The command line's settings by owner ("retrieval", "ensemble", a ranker's name), without the owner's name.
+    def named_retrievals(
+        self, raw: dict[str, Any] | None, changes: Overrides, path: Path
+    ) -> dict[str, Mapping[str, Any]]:
+        """The settings of the further retrievals that differ from the default one, by name; taken out of `raw`.
+
+        One that the command line alone names has none in the file.
+        """
+        given = (raw or {}).pop(NAMED, None) or {}
+        if not isinstance(given, dict):
+            self.problems.append(f"{path}: {NAMED} must hold names with settings below them, not {value_shown(given)}")
+            given = {}
+        named: dict[str, Mapping[str, Any]] = {}
+        typed = [change[1] for change, _ in changes if change[0] == NAMED and len(change) > 2]
+        for name in dict.fromkeys([*given, *typed]):
+            own = given.get(name) or {}
+            if not re.fullmatch(RANKER_NAME, str(name)) or name == DEFAULT:
+                why = "is retrieval.yaml's own" if name == DEFAULT else "must be small letters, digits, - and _"
+                self.problems.append(f"{path}: {NAMED}: the name {value_shown(name)} {why}")
+            elif not isinstance(own, dict):
+                self.problems.append(f"{path}: {NAMED}.{name} must hold settings, not {value_shown(own)}")
+            else:
+                named[str(name)] = own
+        return named
+
+    def part_overrides(
+        self, changes: Overrides, rankers: set[str], retrievals: set[str], folder: Path
+    ) -> dict[str, Overrides]:
+        """The command line's settings by owner ("retrieval", "retrievals.wiki", "ensemble", a ranker's name), without
+        the owner's name.
 
         Those under "" are for every ranker.
 
         Args:
-            rankers: the names of this run's rankers.
+            rankers, retrievals: the names of this run's rankers and further retrievals.
             folder: the configs folder, whose other rankers a message tells apart from unknown names.
         """
         models: dict[str, type[Settings]] = {"retrieval": RetrievalConfig, "ensemble": EnsembleConfig}
+        models.update(dict.fromkeys(sorted(map(retrieval_owner, retrievals)), RetrievalConfig))
         models.update(dict.fromkeys(sorted(rankers - set(models)), RankerConfig))
         known = setting_names(RankerConfig)
         known += [f"{owner}.{name}" for owner, model in models.items() for name in setting_names(model)]
@@ -214,14 +288,14 @@ class _Reader:
         for path, value in changes:
             whole = ".".join(path)
             if whole not in models and any(_is_within(whole, name) or _is_within(name, whole) for name in known):
-                owner = path[0] if len(path) > 1 and path[0] in models else ""
-                parted[owner].append((path[1:] if owner else path, value))
+                owner = next((each for each in (".".join(path[:2]), path[0]) if each in models), "")
+                parted[owner].append((path[len(owner.split(".")) :] if owner else path, value))
             elif path[0] not in models and (folder / f"{path[0]}.yaml").is_file():
                 here = ", ".join(sorted(rankers)) or "none"
                 problem = f"{path[0]} is not among the rankers of this run ({here}): {whole}"
                 self.problems.append(f"the command line: {problem}")
             else:
-                self.problems.append(f"the command line: {_unknown(whole, known)}")
+                self.problems.append(f"the command line: {unknown_setting(whole, known)}")
         return parted
 
     def validate(
@@ -231,6 +305,7 @@ class _Reader:
         path: Path | str,
         owner: str = "",
         layers: Iterable[tuple[str, Overrides]] = (),
+        told: Mapping[str, Any] | None = None,
     ) -> S | None:
         """The settings of a file with those of the command line put on top; None where something is wrong.
 
@@ -239,24 +314,29 @@ class _Reader:
         Args:
             owner: what the settings belong to: a ranker's name, "retrieval" or "ensemble".
             layers: parsed overrides, each with what stands before their names on the command line.
+            told: raw settings whose problems are told elsewhere; the file's own have the owner's name in front then.
         """
         if value is None:
             return None
         settings = copy.deepcopy(dict(value))
-        config, errors = _check(model, settings)
+        config, errors = check(model, settings)
         # Message of an error -> the command-line layer that caused it; None: the file had the error already.
-        layer_of: dict[str, str | None] = {_explain(model, error): None for error in errors}
+        layer_of: dict[str, str | None] = {explain(model, error): None for error in errors}
         for prefix, changes in layers:
-            config, errors = _check(model, apply_overrides(settings, changes))
+            config, errors = check(model, apply_overrides(settings, changes))
             for error in errors:
-                layer_of.setdefault(_explain(model, error), prefix)
+                layer_of.setdefault(explain(model, error), prefix)
+        known = set() if told is None else {explain(model, error) for error in check(model, dict(told))[1]}
+        prefix = "" if told is None else f"{owner}."
         # An error of the file that an override has mended is gone from the last check's errors.
         for error in errors:
-            layer = layer_of[_explain(model, error)]
+            if explain(model, error) in known:
+                continue
+            layer = layer_of[explain(model, error)]
             if layer is None:
-                problem = f"{path}: {_explain(model, error)}"
+                problem = f"{path}: {explain(model, error, prefix, owner if told is not None else '')}"
             else:
-                problem = f"the command line: {_explain(model, error, layer, owner)}"
+                problem = f"the command line: {explain(model, error, layer, owner)}"
             if problem not in self.problems:  # one override may reach several rankers
                 self.problems.append(problem)
         return config
@@ -270,147 +350,6 @@ class _Reader:
 def _is_within(name: str, whole: str) -> bool:
     """True where a dotted name is `whole` or a part of it; a setting's value may be a mapping with names of its own."""
     return f"{name}.".startswith(f"{whole}.")
-
-
-# --- YAML ----------------------------------------------------------------------------------
-
-_MOST_NODES = 100_000
-# ValueError: a date such as 2024-13-01; the others come of tags on what they do not fit: !!bool x, !!int "".
-_YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, TypeError, OverflowError)
-
-
-class _RepeatedKey(NamedTuple):
-    """A key that stands in its mapping already: its dotted name, its line, and the line of the first."""
-
-    name: str
-    line: int
-    first: int
-
-
-def _parse_yaml(text: str) -> tuple[Any, list[_RepeatedKey]]:
-    """The value of a YAML text, and its repeated keys.
-
-    Raises:
-        one of `_YAML_ERRORS`: it is not YAML, or so many aliases stand in it that reading it would not end.
-    """
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if _size(root, {}) > _MOST_NODES:
-        raise yaml.YAMLError(f"its aliases (*name) hold themselves or stand for more than {_MOST_NODES} values")
-    return yaml.safe_load(text), _repeated_keys(root)
-
-
-def _size(node: yaml.Node | None, sizes: dict[int, float]) -> float:
-    """The number of nodes with each alias replaced by its value; `sizes` keeps the numbers that are known, by id."""
-    if not isinstance(node, yaml.CollectionNode):
-        return 1
-    if id(node) not in sizes:
-        sizes[id(node)] = math.inf  # until it is known: a node that holds itself has no end
-        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
-        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
-    return sizes[id(node)]
-
-
-def _repeated_keys(root: yaml.Node | None) -> list[_RepeatedKey]:
-    """The keys of all mappings that YAML's own reader would drop without a word: it keeps the last of equal ones."""
-    repeated: list[_RepeatedKey] = []
-    done: set[int] = set()
-
-    def walk(node: yaml.Node | None, prefix: str) -> None:
-        if id(node) in done:  # an anchor may be named many times, and from inside itself
-            return
-        done.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                walk(item, prefix)
-        if isinstance(node, yaml.MappingNode):
-            lines: dict[tuple[str, str], int] = {}
-            for key, value in node.value:
-                name, line = str(key.value), key.start_mark.line + 1
-                if (key.tag, name) in lines:
-                    repeated.append(_RepeatedKey(prefix + name, line, lines[key.tag, name]))
-                lines.setdefault((key.tag, name), line)
-                walk(value, f"{prefix}{name}.")
-
-    walk(root, "")
-    return repeated
-
-
-# --- problems in words ---------------------------------------------------------------------
-
-_MOST_PROBLEMS = 20
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 200
-_REPR.maxlevel = 2
-
-
-def _value_shown(value: Any) -> str:
-    try:
-        return _REPR.repr(value)
-    except ValueError:  # more digits than Python writes
-        return "a number too long to be shown"
-
-
-def _check(model: type[S], value: dict[str, Any]) -> tuple[S | None, list[ErrorDetails]]:
-    """The settings, or None and pydantic's errors."""
-    try:
-        config = model.model_validate(value)
-        Settings.hash(config)
-        return config, []
-    except ValidationError as error:
-        errors = error.errors()
-        if len(errors) > _MOST_PROBLEMS:
-            errors[_MOST_PROBLEMS:] = [_own_error(f"... and {len(errors) - _MOST_PROBLEMS} more problems")]
-        return None, errors
-    except ValueError as error:  # half of a character in a text, or a number of thousands of digits
-        return None, [_own_error(f"a value cannot be written down ({error})")]
-
-
-def _own_error(message: str) -> ErrorDetails:
-    """An error of no single setting, in pydantic's form."""
-    return {"loc": (), "type": "value_error", "msg": message, "input": None}
-
-
-def _explain(model: type[Settings], error: ErrorDetails, prefix: str = "", owner: str = "") -> str:
-    """An error in words.
-
-    Args:
-        prefix: stands before the setting's name.
-        owner: is named where the error is of several settings together.
-    """
-    where = ".".join(str(part) for part in error["loc"])
-    where = prefix + where if where else owner
-    if error["type"] == "extra_forbidden":
-        return _unknown(where, [prefix + name for name in setting_names(model)])
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return f"{where} is missing"
-    if error["type"] == "value_error":
-        return f"{where}: {message}" if where else message
-    return f"{where}: {message[0].lower()}{message[1:]} (it is {_value_shown(error['input'])})"
-
-
-def _unknown(name: str, known: Sequence[str]) -> str:
-    """A message on an unknown setting, with the known one that is most like it."""
-    leaf = name.rsplit(".", 1)[-1]
-    near = difflib.get_close_matches(name, known, 1) or [k for k in known if k.rsplit(".", 1)[-1] == leaf][:1]
-    return f"unknown setting {name}" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def setting_names(model: type[Settings], prefix: str = "") -> list[str]:
-    """The dotted names of all settings."""
-    names: list[str] = []
-    for name, field in model.model_fields.items():
-        inner = _settings_class(field.annotation)
-        names += setting_names(inner, f"{prefix}{name}.") if inner else [prefix + name]
-    return names
-
-
-def _settings_class(annotation: Any) -> type[Settings] | None:
-    """The class of nested settings that a field's type holds; None: its value is a single setting."""
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, Settings):
-            return candidate
-    return None
 
 
 # --- the command line ----------------------------------------------------------------------
@@ -434,10 +373,10 @@ def parse_overrides(texts: Iterable[str], problems: list[str] | None = None) -> 
             wrong.append(f"{text!r} is not a setting of the form key.path=value")
             continue
         try:
-            value, repeated = _parse_yaml(value_text)
+            value, repeated = parse_yaml(value_text)
             parsed.append((path, value))
             wrong += [f"{text!r}: {key.name} stands in it twice" for key in repeated]
-        except _YAML_ERRORS:
+        except YAML_ERRORS:
             wrong.append(f"{text!r}: the value is not YAML (quote it?)")
     if problems is not None:
         problems += [f"the command line: {problem}" for problem in wrong]

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from solution.config import ContextView, RankerConfig
+from solution.config import SIGNALS, ContextView, RankerConfig
 from solution.errors import UserError
 from solution.files import content_hash
 from solution.option_rules import OptionRules
@@ -55,16 +55,21 @@ class Exam:
 
     @classmethod
     def views(
-        cls, config: RankerConfig, questions: Questions, contexts: Mapping[ContextView, Contexts] | None
+        cls, config: RankerConfig, questions: Questions, contexts: Mapping[str, Mapping[ContextView, Contexts]]
     ) -> list[Exam]:
-        """An exam for each of the ranker's `contexts`; of a closed-book ranker, one without passages.
+        """An exam for each of the ranker's `contexts` of each retrieval that it reads; one for a reader of signals,
+        with those of all its retrievals; of a closed-book ranker, one without passages.
 
         Args:
-            contexts: name of the contexts -> contexts; None: closed-book.
+            contexts: name of a retrieval -> name of the contexts -> contexts; empty: closed-book.
         """
-        if contexts is None:
+        if not contexts:
             return [cls.join(questions, None)]
-        return [cls.join(questions, contexts[view]) for view in config.contexts]
+        if config.contexts == [SIGNALS]:
+            first, *others = contexts
+            beside = {name: contexts[name][SIGNALS] for name in others}
+            return [cls.join(questions, contexts[first][SIGNALS].with_signals(beside))]
+        return [cls.join(questions, views[view]) for views in contexts.values() for view in config.contexts]
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -177,6 +182,21 @@ class Contexts:
             rows.append((id_, content_hash(passages, scores, *([signals] if signals else []))))
         return content_hash(sorted(rows))
 
+    def with_signals(self, others: Mapping[str, Contexts]) -> Contexts:
+        """These contexts with the signals and option scores of other retrievals as further signals.
+
+        Args:
+            others: name of a retrieval -> contexts of the same questions. The name stands in front of its signals:
+                `wiki:pmi_mean`, `wiki:score_sentence`.
+        """
+        if not others:
+            return self
+        signals = dict(self.signals)
+        for name, contexts in others.items():
+            signals |= {f"{name}:{signal}": table for signal, table in contexts.signals.items()}
+            signals |= {f"{name}:score_{kind}": table for kind, table in contexts.option_scores.items()}
+        return replace(self, signals=signals)
+
     def subset(self, rows: Sequence[int] | np.ndarray) -> Contexts:
         """The contexts at these positions, in the order given (or where a bool array [n] is true)."""
         chosen = positions(rows)
@@ -223,6 +243,6 @@ def context_key(keys: Sequence[str]) -> str:
     """A name of all that a ranker's contexts were made from.
 
     Args:
-        keys: `Contexts.key` of each, in the order of the ranker's `contexts`.
+        keys: `Contexts.key` of each, in the order of the ranker's retrievals, and in each of its `contexts`.
     """
     return keys[0] if len(keys) == 1 else content_hash(list(keys))

@@ -20,6 +20,8 @@ from solution.formats.options import has_letters
 from solution.tables import cell_text, not_a_text, shown, summary
 
 MIN_OPTIONS, MAX_OPTIONS = 2, len(LETTERS)
+SOURCE = "passage"
+"""The column that names the document a question was made from."""
 
 
 def positions(rows: Sequence[int] | np.ndarray) -> list[int]:

@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import Any
 
 # The options' defaults on the command line: a suggestion leaves them out.
-_DEFAULTS = {"workdir": ".", "configs": "configs"}
+_DEFAULTS = {"workdir": ".", "configs": "configs", "retrieval": "default"}
 # How the question file is read.
 _READING = ("columns", "encoding", "answers_from", "keep_html", "skip_bad_rows")
 # The options of the running command that a suggested verb takes too.
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "train_fold": ("configs", "workdir", "questions", "corpus", *_READING),
-    "index": ("configs", "workdir", "corpus"),
+    "index": ("configs", "workdir", "corpus", "retrieval"),
     "tune": ("configs", "workdir"),
-    "reranker": ("configs", "workdir", "questions", "corpus", *_READING),
+    "reranker": ("configs", "workdir", "questions", "corpus", "retrieval", *_READING),
 }
 # The `key.path=value` arguments that it takes too, by their beginning.
 _SETTINGS: dict[str, str | tuple[str, ...]] = {
     "train_fold": "ensemble.",
-    "index": "retrieval.",
-    "reranker": ("retrieval.", "ensemble."),
+    "index": ("retrieval.", "retrievals."),
+    "reranker": ("retrieval.", "retrievals.", "ensemble."),
 }
 
 _OF_EXAM = ("configs", "questions", "corpus", *_READING)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
-from solution.config import AnswerWith
+from solution.config import DEFAULT, AnswerWith, RankerConfig, RetrievalConfig
 from solution.errors import UserError
 from solution.files import MANIFEST, read_json, read_manifest, sweep_leftovers, write_json, write_manifest
 from solution.learning.log import LOG
@@ -32,12 +32,42 @@ class FoldRecord(TypedDict):
     """`ranker.json` of a fold.
 
     `about`: ranker, family, role, fold, folds, and the hashes of questions, contexts, settings and wording; `config`
-    and `retrieval`: the settings, as JSON holds them (`retrieval` is None where the ranker reads no contexts).
+    and `retrieval`: the settings, as JSON holds them (`retrieval` is None where the ranker reads no contexts);
+    `retrievals`: where it reads several, those of all by name (`retrieval` is then the first).
     """
 
     about: dict[str, Any]
     config: dict[str, Any]
     retrieval: dict[str, Any] | None
+    retrievals: NotRequired[dict[str, dict[str, Any]]]
+
+
+def fold_record(config: RankerConfig, retrievals: Mapping[str, RetrievalConfig], about: dict[str, Any]) -> FoldRecord:
+    """The record of a ranker that was trained with these settings.
+
+    Args:
+        retrievals: those that it reads, by name.
+    """
+    dumped = {name: each.model_dump(mode="json") for name, each in retrievals.items()}
+    first = next(iter(dumped.values()), None)
+    record: FoldRecord = {"about": about, "config": config.model_dump(mode="json"), "retrieval": first}
+    if len(dumped) > 1:
+        record["retrievals"] = dumped
+    return record
+
+
+def stored_retrievals(record: FoldRecord) -> dict[str, dict[str, Any]]:
+    """The settings of the retrievals that a ranker read, by name, in its order.
+
+    Raises:
+        KeyError, TypeError, IndexError: the record is damaged.
+    """
+    if "retrievals" in record:
+        return dict(record["retrievals"])
+    if record["retrieval"] is None:
+        return {}
+    # A version of the program that knew only one retrieval wrote no name.
+    return {record["config"].get("retrieval", [DEFAULT])[0]: record["retrieval"]}
 
 
 def trained_folders(workdir: Workdir, ranker: str) -> list[Path]:

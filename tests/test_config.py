@@ -453,3 +453,52 @@ class _OuterBefore(Settings):
 def test_a_setting_that_a_later_version_added_changes_no_hash_at_its_default():
     assert _Outer().hash() == _Outer(inner=_Inner(added=[]), other=None).hash() == _OuterBefore().hash()
     assert len({s.hash() for s in (_Outer(), _Outer(other=""), _Outer(inner=_Inner(added=[1])))}) == 3
+
+
+# --- several retrievals --------------------------------------------------------------------
+
+NAMED = "corpus: corpus.csv\ntop_k: 4\nsignals: {option_passages: 3}\nretrievals:\n"
+
+
+def test_a_further_retrieval_has_what_differs(configs):
+    text = "  wiki: {corpus: wiki.csv, signals: {question_passages: 2}}\n  tuned: {embedder: models/tuned}\n"
+    (configs / "retrieval.yaml").write_text(NAMED + text)
+    (configs / "cosine.yaml").write_text(FILES["cosine"] + "retrieval: [wiki, default]\n")
+    overrides = ["retrieval.query=prompt", "retrievals.tuned.top_k=9", "encoder.retrieval=tuned"]
+    run = load_run(configs, overrides, corpus="other.csv")
+    wiki, tuned = run.retrievals["wiki"], run.retrievals["tuned"]
+    assert (wiki.corpus, tuned.corpus, run.retrieval.corpus) == ("wiki.csv", "other.csv", "other.csv")
+    assert (wiki.top_k, tuned.top_k, wiki.query, tuned.embedder) == (4, 9, "prompt", "models/tuned")
+    assert (wiki.signals.option_passages, wiki.signals.question_passages) == (3, 2)
+    rankers = by_name(run)
+    assert list(run.reads(rankers["cosine"])) == ["wiki", "default"]
+    assert run.reads(rankers["encoder"]) == {"tuned": tuned}
+    # The settings of a retrieval count, not its name; the default one has the hash of a file without further ones.
+    assert rankers["encoder"].hash() == by_name(load_run(configs))["encoder"].hash()
+    (configs / "retrieval.yaml").write_text(NAMED.partition("retrievals")[0])
+    (configs / "cosine.yaml").write_text(FILES["cosine"])
+    assert load_run(configs).retrieval.hash() == load_run(configs, ["retrievals.new.top_k=3"]).retrieval.hash()
+
+
+def test_wrong_retrievals_are_told_together(configs):
+    text = "  wiki: {corpos: wiki.csv, top_k: 0}\n  default: {}\n  plain: 3\n  late: {batch_size: 5}\n"
+    (configs / "retrieval.yaml").write_text(NAMED.replace("top_k: 4", "bm25_b: 7") + text)
+    (configs / "cosine.yaml").write_text(FILES["cosine"] + "retrieval: wkii\n")
+    problems = refused(configs, "retrievals.late.candidates=0", "retrievals.late.corpos=x")
+    here = f"{configs}/retrieval.yaml: "
+    assert problems == [
+        f"{here}retrievals: the name 'default' is retrieval.yaml's own",
+        f"{here}retrievals.plain must hold settings, not 3",
+        "the command line: unknown setting retrievals.late.corpos; did you mean retrievals.late.corpus?",
+        f"{here}bm25_b: input should be less than or equal to 1 (it is 7)",
+        f"{here}retrievals.wiki.top_k: input should be greater than or equal to 1 (it is 0)",
+        f"{here}unknown setting retrievals.wiki.corpos; did you mean retrievals.wiki.corpus?",
+        "the command line: retrievals.late.candidates: input should be greater than or equal to 1 (it is 0)",
+        f"{configs}/cosine.yaml: retrieval: there is no retrieval 'wkii' (there are: default, wiki, late)",
+    ]
+    (configs / "retrieval.yaml").write_text("corpus: a.csv\nretrievals: [wiki]\n")
+    (configs / "cosine.yaml").write_text(FILES["cosine"] + "retrieval: []\n")
+    assert refused(configs) == [
+        f"{here}retrievals must hold names with settings below them, not ['wiki']",
+        f"{configs}/cosine.yaml: retrieval: at least one retrieval is needed",
+    ]

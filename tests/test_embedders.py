@@ -130,7 +130,7 @@ def test_an_embedder_reads_what_sentencepiece_reads(deberta: Path, tmp_path: Pat
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(deberta / "spm.model"))
     texts = [text for text in science_texts(300, seed=5) if text.strip()] + ["a [SEP] b [CLS]"]
     expected = [theirs.encode(text)[:400] for text in texts]
-    assert encoded_by(embedder._model, texts) == expected
+    assert encoded_by(embedder.model, texts) == expected
     ours = embedder.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert ours == expected
     one, other = embedder.encode(["HSO₄⁻", "HSO₃⁻"], 2)
@@ -150,11 +150,11 @@ def test_the_fingerprint_is_of_the_vocabulary_where_there_is_no_tokenizer_json(d
 def test_multilingual_e5_keeps_its_map_and_special_names_stay_text(tmp_path: Path) -> None:
     folder = multilingual_e5(tmp_path / "multilingual-e5-base")
     embedder = Embedder(str(folder), tmp_path, known_prefixes(str(folder)) or Prefixes())
-    one, other = encoded_by(embedder._model, ["10³ ﬁbre ＤＮＡ", "103 fibre DNA"])
+    one, other = encoded_by(embedder.model, ["10³ ﬁbre ＤＮＡ", "103 fibre DNA"])
     assert one == other and embedder.tokenizer.unk_token_id not in one
     ids = embedder.tokenizer("acid </s> <s> base", add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert not {0, 1, 2} & set(ids)
-    row = embedder._model.tokenize(["acid </s> <s> base"])["input_ids"][0].tolist()
+    row = embedder.model.tokenize(["acid </s> <s> base"])["input_ids"][0].tolist()
     assert row.count(2) == 1 and row.count(0) == 1
 
 

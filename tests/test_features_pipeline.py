@@ -17,10 +17,15 @@ from solution.inference.trained import TrainedRanker, context_requests
 FEATURES = {
     "name": "features",
     "family": "features",
+    "retrieval": ["default", "notes"],
     "signals": {"trees": 5, "forests": 2, "options_per_leaf": 1},
     "signals_from": ["longest"],  # a ranker that is not listed in ensemble.yaml
 }
-RANKERS = {"features": FEATURES, "similarity": {"name": "similarity", "family": "similarity"}}
+RANKERS = {
+    "features": FEATURES,
+    "similarity": {"name": "similarity", "family": "similarity"},
+    "noted": {"name": "noted", "family": "similarity", "retrieval": "notes"},
+}
 STRANGE = "q9,只有汉字?,一,二,,A\nq10,Same?,same,same,,A\nq11,Which is near the Sun?,planet Mercury,moon of Pluto,,A\n"
 
 
@@ -37,7 +42,10 @@ def _build(folder: Path) -> None:
         f"Page {i},The {word} is body number {i} from the Sun. It is round.\n" for i, word in enumerate(words)
     )
     (folder / "corpus.csv").write_text("title,text\n" + corpus)
-    write_configs(folder / "configs", RANKERS, source="index", corpus="corpus.csv", top_k=2)
+    notes = "".join(f"n{i},Note {i},Of {word} no moon is known.\n" for i, word in enumerate(words))
+    (folder / "notes.csv").write_text("id,title,text\n" + notes)
+    further = {"notes": {"corpus": "notes.csv", "passage_prefix": "note: "}}
+    write_configs(folder / "configs", RANKERS, source="index", corpus="corpus.csv", top_k=2, retrievals=further)
     (folder / "configs" / "longest.yaml").write_text("name: longest\nfamily: longest\nrole: baseline\n")
     for command in (("train", "--all-folds"), ("tune", "tune.choose=equal")):
         done = run(*command, cwd=folder)
@@ -53,7 +61,15 @@ def test_a_fold_keeps_its_models_and_figures(built: Path) -> None:
     figures = json.loads((folder / "metrics.json").read_text())["signals"]
     assert {"pmi_mean", "ranker_longest"} < set(figures) and set(figures["pmi_mean"]) == {"map3", "linear", "trees"}
     again = run("train", "--all-folds", cwd=built)
-    assert again.stderr.count("already trained, nothing has changed") == 9
+    assert again.stderr.count("already trained, nothing has changed") == 12
+    # Another name of the same retrieval changes nothing for a ranker that reads it alone; signals have it in front.
+    assert "notes:pmi_mean" in figures and "notes:length" not in figures
+    record = json.loads((folder / "ranker.json").read_text())
+    assert {name: each["corpus"] for name, each in record["retrievals"].items()} == {
+        "default": "corpus.csv", "notes": "notes.csv",
+    }  # fmt: skip
+    noted = json.loads((built / "weights" / "noted" / "fold_1" / "ranker.json").read_text())
+    assert noted["retrieval"]["corpus"] == "notes.csv" and "retrievals" not in noted
 
 
 def test_tune_refuses_scores_that_have_changed(built: Path, tmp_path: Path) -> None:
@@ -79,7 +95,7 @@ def test_it_answers_every_question_with_all_of_its_folds(built: Path, tmp_path: 
     assert features["state"] == "finished" and features["answered"] == 12 and features["folds"] == 3, features
     (longest,) = [ranker for ranker in report["rankers"] if ranker["ranker"] == "longest"]
     assert longest["answered"] == 12 and not longest["blended"] and features["without_scores_of"] == {}
-    assert report["recipes"] == [{"rankers": ["similarity", "features"], "questions": 12}]
+    assert report["recipes"] == [{"rankers": ["similarity", "noted", "features"], "questions": 12}]
     # Without the scores that it reads it answers all the same, and the report tells.
     shutil.rmtree(work / "weights" / "longest")
     done = run("submit", cwd=work)
@@ -100,14 +116,17 @@ def test_it_answers_every_question_with_all_of_its_folds(built: Path, tmp_path: 
 def test_no_other_ranker_waits_for_signals(tmp_path: Path) -> None:
     retrieval = RetrievalConfig()
     rankers = [
-        TrainedRanker(name, RankerConfig(name=name, family=name), [tmp_path], retrieval)
+        TrainedRanker(name, RankerConfig(name=name, family=name), [tmp_path], {"default": retrieval})
         for name in ("features", "similarity", "longest")
     ]
-    rankers[2].retrieval = None
+    rankers[2].retrievals = {}
+    rankers[0].retrievals["notes"] = rankers[1].retrievals["notes"] = RetrievalConfig(corpus="notes.csv")
     requests = context_requests(rankers)
-    assert [(request.readers, request.views) for request in requests] == [
-        (["similarity"], ["fused"]),
-        (["features"], ["signals"]),
+    assert [(request.readers, request.views, request.config.corpus) for request in requests] == [
+        (["similarity"], ["fused"], ""),
+        (["similarity"], ["fused"], "notes.csv"),
+        (["features"], ["signals"], ""),
+        (["features"], ["signals"], "notes.csv"),
     ]
     # A job that takes longer than it may is ended, whatever the deadline.
     with pytest.raises(OutOfTime):
@@ -118,10 +137,13 @@ def test_doctor_report_and_bundle_know_it(built: Path, tmp_path: Path) -> None:
     done = run("doctor", "--json", cwd=built)
     found = json.loads(done.stdout)
     assert {record["ranker"]: record["folds"] for record in found["plan"]} == {
-        "longest": 1, "similarity": 1, "features": 3,
+        "longest": 1, "similarity": 1, "noted": 1, "features": 3,
     }  # fmt: skip
     assert not [finding for finding in found["findings"] if finding["state"] == "error"], found
-    assert [finding for finding in found["findings"] if finding["subject"].startswith("sentences-")]
+    of = [finding for finding in found["findings"] if finding["area"] in ("contexts", "index")]
+    assert len([finding for finding in of if finding["subject"].startswith("sentences-")]) == 2
+    assert {finding["subject"] for finding in of if finding["area"] == "contexts"} == set(RANKERS)
+    assert {finding["state"] for finding in of} == {"ok"}, of
     done = run("report", "--output", str(tmp_path / "report"), cwd=built)
     assert done.returncode == 0, done.stderr
     page = next((tmp_path / "report").glob("*.html")).read_text().replace("<wbr>", "")
@@ -130,6 +152,8 @@ def test_doctor_report_and_bundle_know_it(built: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     there = {str(path.relative_to(tmp_path / "bundle")) for path in (tmp_path / "bundle").rglob("*") if path.is_file()}
     assert {"weights/features/fold_2/forest_1.txt", "weights/longest/fold_0/ranker.json"} < there
-    assert {name.split("/")[1].partition("-")[0] for name in there if name.startswith("cache/")} == {
-        "index", "lexical", "sentences",
-    }  # fmt: skip
+    indexes = sorted({name.split("/")[1].partition("-")[0] for name in there if name.startswith("cache/")})
+    assert indexes == ["index", "lexical", "sentences"]
+    assert len({name.split("/")[1] for name in there if name.startswith("cache/")}) == 6  # those of both retrievals
+    models = json.loads((tmp_path / "bundle" / "manifest.json").read_text())["models"]
+    assert models["retrieval.embedder"] == models["retrievals.notes.embedder"]

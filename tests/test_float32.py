@@ -343,7 +343,7 @@ def test_the_embedder_makes_vectors_again_in_float32(tiny, tmp_path):
     np.testing.assert_allclose(tables[1], tables[0], atol=0.05)
     assert not np.array_equal(tables[1][0], tables[0][0])  # the others are those of float16
 
-    embedder._model[0].auto_model.embeddings.word_embeddings.weight.data.fill_(float("nan"))
+    embedder.model[0].auto_model.embeddings.word_embeddings.weight.data.fill_(float("nan"))
     with pytest.raises(UserError, match="makes vectors that are not finite"):
         embedder.encode(texts, 8)
 

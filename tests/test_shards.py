@@ -103,7 +103,7 @@ def test_shards_are_float16_and_hold_the_passages(serial, embedder, tmp_path):
 
 def test_the_tokenizer_is_the_models_and_comes_without_it(embedder, tmp_path):
     made = embedder.tokenizer(TEXTS, return_offsets_mapping=True)
-    assert made["input_ids"] == embedder._model.tokenizer(TEXTS)["input_ids"]
+    assert made["input_ids"] == embedder.model.tokenizer(TEXTS)["input_ids"]
     fresh = Embedder(MINILM, tmp_path)
     assert fresh.can_read(510) and "_model" not in vars(fresh)
     assert not fresh.can_read(511)

@@ -323,7 +323,9 @@ def test_signals_are_a_view_that_is_stored(
 
 def test_signals_reach_a_rankers_process(signals: Contexts) -> None:
     (exam,) = Exam.views(
-        RankerConfig(name="features", family="features"), QUESTIONS, {"signals": signals, "fused": Contexts([], [])}
+        RankerConfig(name="features", family="features"),
+        QUESTIONS,
+        {"default": {"signals": signals, "fused": Contexts([], [])}},
     )
     part = exam.subset([1, 4]).hidden()
     (again,) = read_exam_record(json.loads(json.dumps(exam_record([part]))))

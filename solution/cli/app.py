@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from solution import __version__
-from solution.cli import convert, demo, doctor, ensemble, exam, generate, kaggle, merge, retrieval
+from solution.cli import convert, demo, doctor, embedder, ensemble, exam, generate, kaggle, merge, retrieval
 from solution.cli.options import APP_SETTINGS
 
 _HELP = """LLM Science Exam: rank the options of science questions.
@@ -79,6 +79,9 @@ app.command("convert", short_help="Write a question file in another form.")(conv
 app.command("index")(retrieval.index)
 app.command(INDEX_TUNE, short_help="Try the kinds of dense index on this corpus.")(retrieval.index_tune)
 app.command("generate", short_help="Make an exam from the passages of a corpus.")(generate.generate)
+app.command("tune-embedder", short_help="Train the embedder on questions made from the corpus.")(
+    embedder.tune_embedder_verb
+)
 app.command("contexts")(retrieval.contexts)
 app.command("folds")(ensemble.folds)
 app.command("tune", short_help="Find the ensemble's weights from the OOF files.")(ensemble.tune)

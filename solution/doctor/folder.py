@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from solution import oof
-from solution.config import AnswerWith, ContextView, RankerConfig, RetrievalConfig, Run, needs_contexts
+from solution.config import AnswerWith, ContextView, RankerConfig, RetrievalConfig, Run
 from solution.device import choose_device
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, guarded
@@ -37,6 +37,7 @@ from solution.weights import (
     full_folders,
     read_record,
     record_path,
+    stored_retrievals,
     trained_folders,
 )
 from solution.workdir import Workdir
@@ -251,7 +252,7 @@ def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
         folder, remedy = workdir.fold_weights(name, fold), f"Train it again: {again}"
         files |= dict.fromkeys(check_folder(folder, remedy))
         record = read_record(folder, remedy)
-        if run is not None and config is not None and (difference := _difference(record, config, run.retrieval)):
+        if run is not None and config is not None and (difference := _difference(record, config, run)):
             folds_by_difference.setdefault(difference, []).append(fold)
         yield from _oof_part(workdir, name, fold, record, again)
     for difference, folds in folds_by_difference.items():
@@ -292,7 +293,7 @@ def _other_weights(
         check_folder(folder, remedy)
         record = read_record(folder, remedy)
         if run is not None and config is not None:
-            differences.append(_difference(record, config, run.retrieval))
+            differences.append(_difference(record, config, run))
         if workdir.oof_part(name, 0).is_file():
             differences.append(", ".join(differing_inputs(record, oof.read_oof(workdir.oof_part(name, 0)).about)))
     found = f"trained on all questions from {len(folders)} seeds" if kind == "full" else "the mean of its folds"
@@ -319,12 +320,9 @@ def _oof_part(workdir: Workdir, name: str, fold: int, record: FoldRecord, again:
         yield Finding("weights and OOF", name, "error", found, again)
 
 
-def _difference(record: FoldRecord, config: RankerConfig, retrieval: RetrievalConfig) -> str:
+def _difference(record: FoldRecord, config: RankerConfig, run: Run) -> str:
     """The names of the first settings of now that differ from those of a trained fold; "" where none does."""
-    now = config.model_dump(mode="json")
-    if needs_contexts(config, retrieval):
-        now["retrieval"] = retrieval.model_dump(mode="json")
-    changed = _changed(_settings_of(record), now)
+    changed = _changed(_settings_of(record), _with_retrievals(config, run.reads(config)))
     if changed:
         return ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
     return "" if record["about"]["config"] == config.hash() else "this version of the program has more of them"
@@ -332,10 +330,20 @@ def _difference(record: FoldRecord, config: RankerConfig, retrieval: RetrievalCo
 
 def _settings_of(record: FoldRecord) -> dict[str, Any]:
     """A fold's settings; one that its version of this program did not know has its default."""
-    settings = RankerConfig.model_validate(record["config"]).model_dump(mode="json")
-    if record["retrieval"] is not None:
-        settings["retrieval"] = RetrievalConfig.model_validate(record["retrieval"]).model_dump(mode="json")
-    return settings
+    stored = stored_retrievals(record)
+    retrievals = {name: RetrievalConfig.model_validate(values) for name, values in stored.items()}
+    return _with_retrievals(RankerConfig.model_validate(record["config"]), retrievals)
+
+
+def _with_retrievals(config: RankerConfig, retrievals: Mapping[str, RetrievalConfig]) -> dict[str, Any]:
+    """A ranker's settings, and those of the retrievals that it reads in the place of their names."""
+    values = config.model_dump(mode="json")
+    dumped = {name: each.model_dump(mode="json") for name, each in retrievals.items()}
+    if len(dumped) == 1:
+        values["retrieval"] = next(iter(dumped.values()))  # its name decides nothing
+    elif dumped:
+        values |= {"retrieval": list(dumped), "retrievals": dumped}
+    return values
 
 
 def _changed(before: Any, now: Any, prefix: str = "") -> list[str]:
@@ -387,15 +395,17 @@ def contexts(examined: Examined) -> Iterator[Finding]:
     """Compare the contexts that the rankers would read with today's index and settings with those of their training."""
     exam, workdir = examined.exam.value, examined.workdir
     keys: dict[tuple[str, ContextView], str] = {}
-    for name, (config, retrieval) in examined.by_name.items():
+    for name, (config, retrievals) in examined.by_name.items():
         folder = workdir.fold_weights(name, 0)
-        if exam is None or retrieval is None or retrieval.source != "index" or not record_path(folder).is_file():
+        searches = retrievals and all(retrieval.source == "index" for retrieval in retrievals.values())
+        if exam is None or not searches or not record_path(folder).is_file():
             continue
-        for view in config.contexts:
+        own = [(retrieval, view) for retrieval in retrievals.values() for view in config.contexts]
+        for retrieval, view in own:
             if (retrieval.hash(), view) not in keys:
                 embedder = examined.embedder(retrieval)
                 keys[retrieval.hash(), view] = contexts_key(exam, retrieval, view, workdir.root, embedder)
-        now = context_key([keys[retrieval.hash(), view] for view in config.contexts])
+        now = context_key([keys[retrieval.hash(), view] for retrieval, view in own])
         trained = read_record(folder, "")["about"]["contexts"]
         same = now == trained
         yield Finding(

@@ -43,9 +43,11 @@ def read_alike(examined: Examined) -> Iterator[Finding]:
     A ranker that takes retrieval's scores reads with the embedder.
     """
     exams = [questions for _, questions in _exams(examined)]
-    for config, retrieval in examined.by_name.values():
-        if exams and config.traits.reads == "scores" and retrieval is not None and retrieval.embedder.strip():
-            yield from _of_embedder(config, retrieval, exams, examined)
+    for config, retrievals in examined.by_name.values():
+        if exams and config.traits.reads == "scores":
+            for retrieval in retrievals.values():
+                if retrieval.embedder.strip():
+                    yield from _of_embedder(config, retrieval, exams, examined)
         if not exams or not config.has_model:
             continue
         try:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from solution import metrics
-from solution.config import AnswerWith, CandidateName, RetrievalConfig, Run, TuneSettings, needs_contexts
+from solution.config import DEFAULT, AnswerWith, CandidateName, RetrievalConfig, Run, TuneSettings
 from solution.ensemble.blend import Recipe
 from solution.ensemble.candidates import Candidate, Fit, Problem, Searches, candidates, oof_problem, search_key
 from solution.ensemble.cascade import CascadePlan
@@ -413,7 +413,7 @@ def _candidate_record(rival: Candidate, recipe: Recipe, row: ScoreRow, in_sample
 def deployment_of(run: Run, configs: Path | str | None) -> Deployment:
     """Which weights of each ranker answer, by the settings of now; a ranker whose folds are all alike has no others."""
     answer_with = {config.name: config.answers_with for config in run.rankers if config.folds_differ}
-    retrieves = any(needs_contexts(config, run.retrieval) for config in run.rankers)
+    retrieves = any(DEFAULT in run.reads(config) for config in run.rankers)
     return Deployment(None if configs is None else str(configs), answer_with, run.retrieval if retrieves else None)
 
 

@@ -17,7 +17,7 @@ from solution.generation.material import Material
 from solution.generation.meaning import definition_drafts
 from solution.generation.options import Chooser
 from solution.progress import say
-from solution.questions import Questions
+from solution.questions import SOURCE, Questions
 from solution.retrieval.corpus import Document
 
 NEAR_DUPLICATE = 0.8
@@ -150,7 +150,7 @@ def _questions(made: Sequence[_Made], material: Material, wish: Wish, rng: rando
         options=options,
         answers=np.array(answers, dtype=np.int64),
         extra={
-            "passage": [passage.id for passage in passages],
+            SOURCE: [passage.id for passage in passages],
             "title": [passage.title for passage in passages],
             "kind": [question.draft.kind for question in made],
         },

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from solution.config import ContextView, RetrievalConfig
-from solution.config_files import check_settings, parse_overrides
+from solution.config import DEFAULT, ContextView, RetrievalConfig
+from solution.config_files import check_settings, parse_overrides, retrieval_owner
 from solution.ensemble.imported import read_answers
 from solution.ensemble.record import EnsembleRecord, unweighted_sources
 from solution.errors import UserError
@@ -35,7 +35,7 @@ from solution.metrics import bootstrap_interval, credit_at_k
 from solution.progress import say
 from solution.questions import Questions
 from solution.rankers.alike import described
-from solution.weights import read_record, record_path, trained_folders
+from solution.weights import read_record, record_path, stored_retrievals, trained_folders
 from solution.workdir import Workdir
 
 
@@ -219,15 +219,16 @@ class _Submission:
         for ranker in rankers.values():
             if self.answers.set_baseline(ranker.exams[0].similarities(), ranker.trained.config.option_score):
                 break
-        if not any(ranker.retrieval for ranker in self.members.trained):
+        if not any(ranker.retrievals for ranker in self.members.trained):
             self._retrieve_for_baseline()
 
     def _retrieve_for_baseline(self) -> None:
         """Rank the options as the retrieval of the rankers left out does: no usable ranker reads contexts."""
-        changes = settings_of(parse_overrides(self.members.overrides), "retrieval")
-        for path, values in stored_retrievals(self.workdir, self.members.faults, self.members.ensemble):
+        overrides = parse_overrides(self.members.overrides)
+        for path, owner, values in _retrievals(self.workdir, self.members.faults, self.members.ensemble):
             try:
-                config = check_settings(RetrievalConfig, values, path, "retrieval", changes)
+                changes = settings_of(overrides, owner)
+                config = check_settings(RetrievalConfig, values, path, owner, changes)
                 if config.source == "none" or not config.option_scores:
                     continue
                 contexts = self.retrieving.contexts(config, ["fused"])["fused"]
@@ -353,10 +354,11 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def stored_retrievals(
+def _retrievals(
     workdir: Workdir, names: Iterable[str], ensemble: EnsembleRecord
-) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The settings of retrieval that are stored, each with the file that has them.
+) -> Iterator[tuple[Path, str, dict[str, Any]]]:
+    """The settings of retrieval that are stored, each with the file that has them, and behind that the beginning of
+    their names on the command line.
 
     Those of the rankers `names` come first, then those of any ranker that was trained here, and then those that the
     ensemble was tuned with, which are there even where all weights are gone.
@@ -364,7 +366,7 @@ def stored_retrievals(
     for name in [*names, "*"]:
         for folder in trained_folders(workdir, name):
             with contextlib.suppress(UserError, OSError, KeyError, TypeError):
-                if (values := read_record(folder, "")["retrieval"]) is not None:
-                    yield record_path(folder), values
+                for retrieval, values in stored_retrievals(read_record(folder, "")).items():
+                    yield record_path(folder), retrieval_owner(retrieval), values
     if (tuned := ensemble.get("retrieval")) is not None:
-        yield workdir.ensemble, tuned
+        yield workdir.ensemble, retrieval_owner(DEFAULT), tuned

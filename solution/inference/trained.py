@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from solution.config import SIGNALS, AnswerWith, ContextView, RankerConfig, RetrievalConfig
-from solution.config_files import Overrides, check_settings, parse_overrides
+from solution.config_files import NAMED, Overrides, check_settings, parse_overrides, retrieval_owner
 from solution.ensemble.record import (
     EnsembleRecord,
     RankerAbout,
@@ -23,7 +23,7 @@ from solution.exam import Contexts, Exam
 from solution.models import check_model
 from solution.oof import IMPORTED, signal_sources
 from solution.questions import Questions
-from solution.retrieval.reranker.trained import Reranker
+from solution.retrieval.reranker.trained import rerankers_key
 from solution.suggestions import running_arguments, suggest
 from solution.weights import (
     FoldRecord,
@@ -34,6 +34,7 @@ from solution.weights import (
     is_of_a_fold,
     read_record,
     record_path,
+    stored_retrievals,
     trained_folders,
 )
 from solution.workdir import Workdir
@@ -53,14 +54,14 @@ class TrainedRanker:
         name: of the ranker and of its folder.
         config: the settings it was trained with, and those of the command line.
         folders: of its usable weights, at least one: of its folds, or those trained on all questions.
-        retrieval: what its contexts are made by; None: it reads none.
+        retrievals: what its contexts are made by, by name, in its order; empty: it reads none.
         lost: a message for each of its weights that is not usable.
     """
 
     name: str
     config: RankerConfig
     folders: list[Path]
-    retrieval: RetrievalConfig | None = None
+    retrievals: dict[str, RetrievalConfig] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
 
     @property
@@ -106,15 +107,14 @@ class TrainedRanker:
         if not records:
             raise WeightsError(lost[0])
         first, source = records[0], record_path(folders[0])
-        config, retrieval = _changed_settings(name, first, source, overrides)
-        if retrieval is not None:
-            _check_reranker(workdir, name, retrieval, first["about"].get("reranker"), remedy)
+        config, retrievals = _changed_settings(name, first, source, overrides)
+        _check_rerankers(workdir, name, retrievals, first["about"].get("reranker"), remedy)
         if config.has_model:
             try:
                 check_model(config.model, workdir.cache, config.revision)
             except UserError as error:
                 raise WeightsError(str(error)) from None
-        return cls(name, config, folders, retrieval, lost)
+        return cls(name, config, folders, retrievals, lost)
 
 
 def _answers_with(workdir: Workdir, name: str, about: RankerAbout) -> AnswerWith:
@@ -152,27 +152,31 @@ def _trained_corpus(workdir: Workdir, ranker: str) -> str | None:
 
 def _changed_settings(
     name: str, record: FoldRecord, source: Path, overrides: Overrides
-) -> tuple[RankerConfig, RetrievalConfig | None]:
-    """A ranker's stored settings and those of its retrieval, with those of the command line put on top.
+) -> tuple[RankerConfig, dict[str, RetrievalConfig]]:
+    """A ranker's stored settings and those of its retrievals, with those of the command line put on top.
 
     Raises:
-        UserError: every problem of both.
+        UserError: every problem of all.
     """
     problems: list[str] = []
-    config = retrieval = None
+    config = None
+    retrievals: dict[str, RetrievalConfig] = {}
     try:
         config = check_settings(RankerConfig, record["config"], source, name, settings_of(overrides, name))
     except UserError as error:
         problems += error.problems
-    try:
-        if record["retrieval"] is not None:
-            changes = settings_of(overrides, "retrieval")
-            retrieval = check_settings(RetrievalConfig, record["retrieval"], source, "retrieval", changes)
-    except UserError as error:
-        problems += error.problems
+    for retrieval, values in stored_retrievals(record).items():
+        try:
+            owner = retrieval_owner(retrieval)
+            changes = settings_of(overrides, owner)
+            retrievals[retrieval] = check_settings(RetrievalConfig, values, source, owner, changes)
+        except UserError as error:
+            problems += error.problems
+    if config is not None and config.retrieval != RankerConfig.model_validate(record["config"]).retrieval:
+        problems.append(f"the command line: {name}.retrieval: it was trained on other retrievals; train it again")
     if config is None or problems:
         raise UserError.join(problems, _WRONG)
-    return config, retrieval
+    return config, retrievals
 
 
 def _checked_record(folder: Path, about: RankerAbout, remedy: str) -> FoldRecord:
@@ -207,11 +211,13 @@ def _checked_record(folder: Path, about: RankerAbout, remedy: str) -> FoldRecord
     return record
 
 
-def _check_reranker(workdir: Workdir, name: str, retrieval: RetrievalConfig, key: str | None, remedy: str) -> None:
+def _check_rerankers(
+    workdir: Workdir, name: str, retrievals: Mapping[str, RetrievalConfig], key: str | None, remedy: str
+) -> None:
     """Refuse contexts by another reranker than those that the ranker was trained and tuned on."""
-    if key is None or retrieval.reranker is None:
+    if key is None or all(retrieval.reranker is None for retrieval in retrievals.values()):
         return
-    if Reranker(retrieval.reranker, workdir.root).key != key:
+    if rerankers_key(retrievals.values(), workdir.root) != key:
         raise WeightsError(
             f"the ranker {name} was trained on contexts of another reranker than the one in "
             f"{workdir.weights / 'reranker'}. {remedy}"
@@ -219,8 +225,11 @@ def _check_reranker(workdir: Workdir, name: str, retrieval: RetrievalConfig, key
 
 
 def settings_of(overrides: Overrides, owner: str) -> Overrides:
-    """The settings of the command line that are the owner's, without its name."""
-    return [(path[1:], value) for path, value in overrides if path[0] == owner and len(path) > 1]
+    """The settings of the command line that are the owner's ("retrieval", "retrievals.wiki", a ranker), without its
+    name."""
+    parts = owner.split(".")
+    count = len(parts)
+    return [(path[count:], value) for path, value in overrides if path[:count] == parts and len(path) > count]
 
 
 def imported_rankers(ensemble: EnsembleRecord) -> list[str]:
@@ -262,7 +271,8 @@ def read_rankers(
     changes = parse_overrides(overrides, problems)
     _choose_weights(ensemble, changes)
     used, imported = [*used_rankers(ensemble), *unweighted_sources(ensemble)], imported_rankers(ensemble)
-    unknown = [".".join(path) for path, _ in changes if path[0] not in (*used, "retrieval") or len(path) < 2]
+    owners = (*used, "retrieval", NAMED)
+    unknown = [".".join(path) for path, _ in changes if path[0] not in owners or len(path) < 2 + (path[0] == NAMED)]
     if unknown:
         problems.append(
             f"the command line: unknown setting {', '.join(unknown)}; here a setting begins with retrieval. or a "
@@ -291,6 +301,10 @@ def read_rankers(
             faults[name] = str(error)
         except UserError as error:  # of the command line: those of the other rankers' settings are told with it
             problems += error.problems
+    if not faults:
+        known = {NAMED: {retrieval for ranker in trained for retrieval in ranker.retrievals}}
+        strange = [path[1] for path, _ in changes if path[0] in known and path[1] not in known[path[0]]]
+        problems += [f"the command line: no ranker of the ensemble reads a retrieval {each}" for each in strange]
     if problems:
         raise UserError.join(dict.fromkeys(problems), _WRONG)
     return trained
@@ -325,9 +339,9 @@ def context_requests(rankers: Sequence[TrainedRanker]) -> list[ContextRequest]:
     """
     requests: dict[tuple[bool, str], ContextRequest] = {}
     for ranker in rankers:
-        if ranker.retrieval is not None:
-            key = (SIGNALS in ranker.config.contexts, ranker.retrieval.hash())
-            request = requests.setdefault(key, ContextRequest(ranker.retrieval))
+        for retrieval in ranker.retrievals.values():
+            key = (SIGNALS in ranker.config.contexts, retrieval.hash())
+            request = requests.setdefault(key, ContextRequest(retrieval))
             request.views += ranker.config.contexts
             request.readers.append(ranker.name)
     return sorted(requests.values(), key=lambda request: request.is_signals)
@@ -336,10 +350,10 @@ def context_requests(rankers: Sequence[TrainedRanker]) -> list[ContextRequest]:
 def ranker_exams(
     ranker: TrainedRanker, questions: Questions, contexts: Mapping[str, Mapping[ContextView, Contexts]]
 ) -> list[Exam]:
-    """The exams that a ranker reads, answers hidden: one for each of its contexts.
+    """The exams that a ranker reads, answers hidden: see `Exam.views`.
 
     Args:
         contexts: by the hash of the retrieval's settings, those of the questions.
     """
-    own = None if ranker.retrieval is None else contexts[ranker.retrieval.hash()]
+    own = {name: contexts[retrieval.hash()] for name, retrieval in ranker.retrievals.items()}
     return [exam.hidden() for exam in Exam.views(ranker.config, questions, own)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from solution.config import RetrievalConfig
+from solution.config_files import retrieval_owner
 from solution.errors import UserError
 from solution.files import MANIFEST
 from solution.gguf_models import hub_file, is_gguf
@@ -73,25 +74,25 @@ def _wanted(rankers: Sequence[TrainedRanker]) -> dict[str, ModelSpec]:
         for ranker in rankers
         if ranker.config.has_model
     }
-    # One setting names the embedder, and one the reranker, for all rankers that retrieve. None: without a reranker.
-    embedders: dict[ModelSpec | None, str] = {}
-    rerankers: dict[ModelSpec | None, str] = {}
+    # One setting names the embedder, and one the reranker, of a retrieval, whatever rankers read it. None: no reranker.
+    users: dict[str, dict[ModelSpec | None, str]] = {}
     for ranker in rankers:
-        retrieval = ranker.retrieval
-        if retrieval is not None and _needs_embedder(retrieval):
-            embedders[ModelSpec(retrieval.embedder)] = ranker.name
-            reranker = retrieval.reranker
-            rerankers[ModelSpec(reranker.model, reranker.revision) if reranker else None] = ranker.name
-    for setting, what, users in (
-        ("retrieval.embedder", "embedders", embedders),
-        ("retrieval.reranker.model", "rerankers", rerankers),
-    ):
-        if len(users) > 1:
-            differences = ", ".join(f"{name} {spec.name if spec else 'none'}" for spec, name in users.items())
-            raise UserError(f"the rankers retrieve with different {what} ({differences}); train them with one")
-        for spec in users:
-            if spec is not None:
-                wanted[setting] = spec
+        for name, retrieval in ranker.retrievals.items():
+            if _needs_embedder(retrieval):
+                owner, reranker = retrieval_owner(name), retrieval.reranker
+                users.setdefault(f"{owner}.embedder", {})[ModelSpec(retrieval.embedder)] = ranker.name
+                spec = ModelSpec(reranker.model, reranker.revision) if reranker else None
+                users.setdefault(f"{owner}.reranker.model", {})[spec] = ranker.name
+    for setting, specs in users.items():
+        if len(specs) > 1:
+            differences = ", ".join(f"{name} {spec.name if spec else 'none'}" for spec, name in specs.items())
+            what = "embedders" if setting.endswith("embedder") else "rerankers"
+            raise UserError(
+                f"the rankers retrieve with different {what} ({differences}); train them with one, or give the second "
+                "retrieval a name of its own (retrievals in retrieval.yaml)"
+            )
+        for spec in filter(None, specs):
+            wanted[setting] = spec
     return wanted
 
 

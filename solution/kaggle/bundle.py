@@ -42,7 +42,6 @@ from solution.packages import Closure, requirements
 from solution.progress import say
 from solution.questions import Questions, read_questions, write_questions
 from solution.retrieval.places import find_embedder, locate_all
-from solution.retrieval.reranker.trained import NAME as RERANKER
 from solution.retrieval.reranker.trained import Reranker
 from solution.workdir import Workdir
 
@@ -85,7 +84,7 @@ def make_bundle(
     # The parts, each checked where it lies.
     rankers = _trained_rankers(workdir)
     packages = None if wheels.left_out or wheels.folder else needed_packages(wheels)
-    items = _weights(workdir, rankers) + _reranker(workdir, rankers) + _indexes(workdir, rankers) + _code(configs)
+    items = _weights(workdir, rankers) + _rerankers(workdir, rankers) + _indexes(workdir, rankers) + _code(configs)
     if wheels.folder is not None:
         items += wheel_files(wheels.folder)
     models = base_models(workdir, rankers, with_models)
@@ -232,25 +231,29 @@ def _weights(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
     return items
 
 
-def _reranker(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
-    """The trained folds of the reranker, where one is used."""
+def _rerankers(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
+    """The trained folds of the rerankers that are used."""
     folders: dict[Path, None] = {}
     for ranker in rankers:
-        if ranker.retrieval is not None and ranker.retrieval.reranker is not None:
-            folders |= dict.fromkeys(Reranker(ranker.retrieval.reranker, workdir.root).folders)
-    return [item for fold in folders for item in folder_items(fold, f"weights/{RERANKER}/{fold.name}", link=False)]
+        for retrieval in ranker.retrievals.values():
+            if retrieval.reranker is not None:
+                folders |= dict.fromkeys(Reranker(retrieval.reranker, workdir.root).folders)
+    return [
+        item for fold in folders for item in folder_items(fold, f"weights/{fold.parent.name}/{fold.name}", link=False)
+    ]
 
 
 def _indexes(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
     """The indexes that the rankers' settings lead to, each checked."""
     kind_by_folder: dict[Path, str] = {}
     for ranker in rankers:
-        if ranker.retrieval is None or ranker.retrieval.source != "index":
-            continue
-        embedder = find_embedder(ranker.retrieval, workdir.root)
-        for view in ranker.config.contexts:
-            for place in locate_all(ranker.retrieval, view, workdir.root, embedder):
-                kind_by_folder[place.folder] = place.kind.name
+        for retrieval in ranker.retrievals.values():
+            if retrieval.source != "index":
+                continue
+            embedder = find_embedder(retrieval, workdir.root)
+            for view in ranker.config.contexts:
+                for place in locate_all(retrieval, view, workdir.root, embedder):
+                    kind_by_folder[place.folder] = place.kind.name
     items = []
     for folder, kind in kind_by_folder.items():
         read_manifest(folder, kind, "Make it: python -m solution index, with the --configs of its rankers.")

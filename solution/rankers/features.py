@@ -15,7 +15,7 @@ from solution.metrics import map_at_k
 from solution.probabilities import masked_softmax
 from solution.progress import say
 from solution.rankers.alike import Alike
-from solution.rankers.option_inputs import SCORE_OF, exam_signals
+from solution.rankers.option_inputs import SCORE_OF, exam_signals, repeated_signals
 from solution.rankers.signal_model import SignalModel
 
 _MODEL = "signals.json"
@@ -57,6 +57,7 @@ class FeaturesRanker:
         train.questions.require_answers("training")
         settings = self.config.signals
         signals = exam_signals(train, self.config)
+        signals = {name: table for name, table in signals.items() if name not in repeated_signals(signals)}
         without = {name: table for name, table in signals.items() if not _is_score(name)}
         if not without:
             raise UserError(f"{self.config.name}: signals.leave_out leaves no signal to learn from")
@@ -152,7 +153,7 @@ def _ever_fewer(signals: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     signals of steps."""
     lists = [signals]
     for step in reversed(SIGNAL_STEPS[1:]):
-        left = {name: table for name, table in lists[-1].items() if not name.startswith(step)}
+        left = {name: table for name, table in lists[-1].items() if not name.rpartition(":")[2].startswith(step)}
         if left and len(left) < len(lists[-1]):
             lists.append(left)
     return lists[1:]

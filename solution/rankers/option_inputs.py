@@ -46,6 +46,17 @@ def exam_signals(exam: Exam, config: RankerConfig) -> dict[str, np.ndarray]:
     return {name: table for name, table in {**own, **made}.items() if not name.startswith(left_out)}
 
 
+def repeated_signals(signals: Mapping[str, np.ndarray]) -> set[str]:
+    """The signals of a second or further retrieval that repeat one of the first: two retrievals from one corpus have
+    the same words."""
+    repeated = set()
+    for name, table in signals.items():
+        _, colon, own = name.partition(":")
+        if colon and own in signals and np.array_equal(table, signals[own], equal_nan=True):
+            repeated.add(name)
+    return repeated
+
+
 def form_signals(questions: Questions) -> dict[str, np.ndarray]:
     """Signals that need no corpus, float32 [n, max_options]; 0 where no option is.
 

@@ -67,7 +67,8 @@ class Embedder:
         self._source = resolve_model(spec, cache)
 
     @functools.cached_property
-    def _model(self) -> Any:
+    def model(self) -> Any:
+        """The loaded sentence-transformers model."""
         import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
@@ -87,7 +88,7 @@ class Embedder:
         model.eval()
         # Its own tokenizer lacks what ours has: the stored normaliser, and special tokens' names that stay text.
         tokenizer = cast(Any, model[0]).tokenizer
-        mend_tokenizer(tokenizer, self._source, subfolder=self._modules()[0])
+        mend_tokenizer(tokenizer, self._source, subfolder=self.modules()[0])
         tokenizer.split_special_tokens = True
         # Batches are padded to their own longest text, so room for long ones costs the short ones nothing.
         config = cast(Any, model[0]).auto_model.config
@@ -96,7 +97,7 @@ class Embedder:
 
     @property
     def dimension(self) -> int:
-        return int(self._model.get_embedding_dimension())
+        return int(self.model.get_embedding_dimension())
 
     @functools.cached_property
     def tokenizer(self) -> Any:
@@ -106,7 +107,7 @@ class Embedder:
             UserError: there is none.
         """
         try:
-            tokenizer = load_tokenizer(self._source, subfolder=self._modules()[0])
+            tokenizer = load_tokenizer(self._source, subfolder=self.modules()[0])
         except UserError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -125,21 +126,21 @@ class Embedder:
     @property
     def max_tokens(self) -> int:
         """The most tokens of a text that are read, special tokens and prefix not counted."""
-        return self._room(self._model.max_seq_length)
+        return self._room(self.model.max_seq_length)
 
     def _room(self, positions: int) -> int:
         """The tokens that remain of so many for a text, behind the longer of the two prefixes."""
-        prefixes = [self._prefix(query) for query in (True, False)]
+        prefixes = [self.prefix(query) for query in (True, False)]
         longest = max(len(self.tokenizer(prefix, add_special_tokens=False)["input_ids"]) for prefix in prefixes)
         return positions - self.tokenizer.num_special_tokens_to_add() - longest
 
-    def _prefix(self, query: bool) -> str:
+    def prefix(self, query: bool) -> str:
         """What stands in front of a query or a passage: by the settings, else by the model's own files."""
         prefix = self.prefixes.query if query else self.prefixes.passage
         if prefix is not None:
             return prefix
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            text = (self._folder() / "config_sentence_transformers.json").read_text(encoding="utf-8")
+            text = (self.folder() / "config_sentence_transformers.json").read_text(encoding="utf-8")
             own = json.loads(text)
             prompts = own.get("prompts") or {}
             names = (*_OWN_PROMPTS[query], own.get("default_prompt_name"))
@@ -151,7 +152,7 @@ class Embedder:
         from transformers import AutoConfig
 
         with contextlib.suppress(OSError, ValueError, KeyError):
-            folder = {"subfolder": self._modules()[0], "trust_remote_code": False}
+            folder = {"subfolder": self.modules()[0], "trust_remote_code": False}
             limit = min(_POSITIONS, _positions(AutoConfig.from_pretrained(self._source, **folder)))
             if tokens <= self._room(limit):
                 return True
@@ -160,7 +161,7 @@ class Embedder:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of weights, tokenizer and settings: the same for a hub model and for its copy in a folder."""
-        folder, modules = self._folder(), self._modules()
+        folder, modules = self.folder(), self.modules()
         files = {path for module in modules for name in _FILES for path in (folder / module).glob(name)}
         if not any(path.suffix == ".safetensors" for path in files):
             files |= {path for module in modules for path in (folder / module).glob("*.bin")}
@@ -168,19 +169,24 @@ class Embedder:
             files |= {path for name in _VOCABULARIES for path in (folder / modules[0]).glob(name)}
         return content_hash(modules, {path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(files)})
 
-    def _modules(self) -> list[str]:
+    def modules(self) -> list[str]:
         """The sub-folders of the model's modules, the encoder's first."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            text = (self._folder() / "modules.json").read_text(encoding="utf-8")
+            text = (self.folder() / "modules.json").read_text(encoding="utf-8")
             return [module["path"] for module in json.loads(text)] or [""]
         return [""]
 
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
+        """The folder of the model's files; a hub model is fetched.
+
+        Raises:
+            UserError: it is not in the hub's cache and cannot be fetched.
+        """
         if Path(self._source).is_dir():
             return Path(self._source)
         folder = hub_cache_folder(self._source)
         if folder is None:
-            _ = self._model  # brings it from the hub
+            _ = self.model  # brings it from the hub
             folder = hub_cache_folder(self._source)
         if folder is None:
             raise UserError(f"the embedder {self.spec} is not in the hub's cache; run: hf download {self.spec}")
@@ -209,7 +215,7 @@ class Embedder:
         """
         import torch
 
-        model = self._model
+        model = self.model
         distinct, lengths = self._by_length(texts)
         vectors = np.zeros((len(distinct), self.dimension), dtype=np.float32)
         encode = model.encode_query if query else model.encode_document
@@ -264,7 +270,7 @@ class Embedder:
         for begin in range(0, len(distinct), _LENGTHS_AT_ONCE):
             part = distinct[begin : begin + _LENGTHS_AT_ONCE]
             ids = self.tokenizer(
-                part, truncation=True, max_length=self._model.max_seq_length, padding=False,
+                part, truncation=True, max_length=self.model.max_seq_length, padding=False,
                 return_attention_mask=False, return_token_type_ids=False, verbose=False, split_special_tokens=True,
             )["input_ids"]  # fmt: skip
             lengths += map(len, ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from solution.config import RankerConfig, Run, needs_contexts
+from solution.config import RankerConfig, Run
 from solution.device import free_memory
 from solution.exam import Exam
 from solution.files import content_hash
@@ -24,7 +24,7 @@ from solution.training.pretraining import PretrainingExams, pretrained, start_fr
 from solution.training.run import write_weights
 from solution.training.scores import read_scores
 from solution.training.unwatched import trained_share, unwatched_settings
-from solution.weights import FoldRecord, key_of_whole_folder
+from solution.weights import fold_record, key_of_whole_folder
 from solution.workdir import Workdir
 
 _TIMED = 32
@@ -41,13 +41,13 @@ def train_full(run: Run, questions: Questions, workdir: Workdir, seeds: int = 1)
     """
     check_models(run.rankers)
     exams = PretrainingExams(run.retrieval, questions, workdir)
-    exams.check(run.rankers)
+    exams.check(run)
     prepared = distributed.main_first(lambda: prepare(run, questions, workdir))
     for config in run.rankers:
         if not config.folds_differ:
             say(f"{config.name}: is not trained, and answers alike with or without --full")
             continue
-        prepared.start = pretrained(config, run.retrieval, workdir, exams)
+        prepared.start = pretrained(config, run, workdir, exams)
         prepared.scores = read_scores(config, prepared.questions, prepared.folds, workdir)
         share = trained_share(config, run.ensemble.folds, workdir)
         for number in range(seeds):
@@ -94,9 +94,7 @@ def _train(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir,
         "peak_memory_mib": peak.mib(),
         **facts,
     }
-    retrieval = run.retrieval.model_dump(mode="json") if needs_contexts(config, run.retrieval) else None
-    record: FoldRecord = {"about": about, "config": config.model_dump(mode="json"), "retrieval": retrieval}
-    write_weights(ranker, folder, logs, record, metrics, key)
+    write_weights(ranker, folder, logs, fold_record(config, run.reads(config), about), metrics, key)
     drop_checkpoint(checkpoint)
     drop_log(logs)
     say(_told(name, settings.seed, metrics))

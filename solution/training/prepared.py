@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from solution.config import ContextView, RankerConfig, Run, needs_contexts
+from solution.config import ContextView, RankerConfig, Run
 from solution.errors import UserError
 from solution.exam import Contexts, Exam, context_key, is_question
 from solution.files import content_hash
@@ -16,7 +17,7 @@ from solution.learning import distributed
 from solution.oof import SOURCES
 from solution.questions import Questions
 from solution.retrieval.contexts.build import build_views
-from solution.retrieval.reranker.trained import Reranker
+from solution.retrieval.reranker.trained import rerankers_key
 from solution.training.pretraining import Pretrained
 from solution.training.scores import Scores
 from solution.workdir import Workdir
@@ -28,8 +29,8 @@ class Prepared:
 
     questions: Questions
     folds: np.ndarray
-    contexts: dict[ContextView, Contexts] | None
-    """By their names in the rankers' setting `contexts`; None: no ranker reads any."""
+    contexts: dict[str, dict[ContextView, Contexts]]
+    """By the hash of their retrieval's settings, and by their names in the rankers' setting `contexts`."""
     start: Pretrained | None = None
     """What the folds of the ranker at hand start from; None: the base model."""
 
@@ -38,7 +39,11 @@ class Prepared:
 
     def exams(self, config: RankerConfig, run: Run) -> list[Exam]:
         """The exam with each of the contexts that a ranker reads."""
-        return Exam.views(config, self.questions, self.contexts if needs_contexts(config, run.retrieval) else None)
+        return Exam.views(config, self.questions, self.read_by(config, run))
+
+    def read_by(self, config: RankerConfig, run: Run) -> dict[str, dict[ContextView, Contexts]]:
+        """The contexts that a ranker reads, by the name of their retrieval; empty: none."""
+        return {name: self.contexts[retrieval.hash()] for name, retrieval in run.reads(config).items()}
 
 
 def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
@@ -49,19 +54,22 @@ def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
     """
     questions.require_answers("training")
     folds = exam_folds(questions, run.ensemble, workdir.folds)
-    reading = [config for config in run.rankers if needs_contexts(config, run.retrieval)]
-    contexts = None
-    if reading:
-        views = [view for config in reading for view in config.contexts]
-        contexts = build_views(questions, run.retrieval, views, workdir.root)
+    views: dict[str, list[ContextView]] = {}
+    retrievals = {}
+    for config in run.rankers:
+        for retrieval in run.reads(config).values():
+            retrievals[retrieval.hash()] = retrieval
+            views.setdefault(retrieval.hash(), []).extend(config.contexts)
+    # One retrieval after the other: each frees its indexes and its embedder before the next begins.
+    contexts = {key: build_views(questions, each, views[key], workdir.root) for key, each in retrievals.items()}
     return Prepared(questions, folds, contexts)
 
 
 def inputs_of(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir) -> dict[str, Any]:
     """All that a fold's weights and OOF part depend on, beside the number of the fold."""
-    questions, contexts, reads = prepared.questions, prepared.contexts, needs_contexts(config, run.retrieval)
+    questions, contexts, retrievals = prepared.questions, prepared.read_by(config, run), run.reads(config)
     exam = prepared.exams(config, run)[0]
-    keys = [contexts[view].key for view in config.contexts] if reads and contexts is not None else ["none"]
+    keys = [views[view].key for views in contexts.values() for view in config.contexts] or ["none"]
     about = {
         "ranker": config.name,
         "family": config.family,
@@ -70,16 +78,24 @@ def inputs_of(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workd
         "questions": exam_with_folds_hash(questions, prepared.folds),
         "contexts": context_key(keys),
         "config": config.hash(),
-        "retrieval": run.retrieval.hash() if reads else "none",
+        "retrieval": _one_hash([(name, retrieval.hash()) for name, retrieval in retrievals.items()]),
         "wording": content_hash(sorted((id_, is_question(exam, row)) for row, id_ in enumerate(questions.ids))),
     }
-    if reads and run.retrieval.source == "index" and run.retrieval.reranker is not None:
-        about["reranker"] = Reranker(run.retrieval.reranker, workdir.root).key
+    if (reranker := rerankers_key(retrievals.values(), workdir.root)) is not None:
+        about["reranker"] = reranker
     if prepared.start is not None:
         about["pretrained"] = prepared.start.key
     if prepared.scores is not None:
         about[SOURCES] = prepared.scores.hashes
     return about
+
+
+def _one_hash(hashes: Sequence[tuple[str, str]]) -> str:
+    """The hash of a ranker's only retrieval; of several, one of them all and their names, which its signals have in
+    front."""
+    if len(hashes) > 1:
+        return content_hash([list(pair) for pair in hashes])
+    return hashes[0][1] if hashes else "none"
 
 
 def require_same_inputs(key: str) -> None:

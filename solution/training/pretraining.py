@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from solution.config import PretrainingSettings, RankerConfig, RetrievalConfig, needs_contexts
+from solution.config import PretrainingSettings, RankerConfig, RetrievalConfig, Run
 from solution.device import free_memory
 from solution.errors import UserError
 from solution.exam import Exam, context_key
@@ -21,7 +20,7 @@ from solution.learning import distributed
 from solution.learning.checkpoint import drop_checkpoint
 from solution.learning.log import LOG, drop_log
 from solution.progress import say
-from solution.questions import Questions, read_questions
+from solution.questions import SOURCE, Questions, read_questions
 from solution.rankers.families import make_ranker
 from solution.rankers.neural import NeuralRanker
 from solution.retrieval.contexts.build import build_views
@@ -29,9 +28,6 @@ from solution.tables import cell_text
 from solution.training.unwatched import unwatched_settings
 from solution.weights import PRETRAINED, close_folder, key_of_whole_folder, write_metrics
 from solution.workdir import Workdir
-
-SOURCE = "passage"
-"""The column that names the document a question was made from."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +54,16 @@ class PretrainingExams:
         self._retrieval, self._exam, self._workdir = retrieval, exam, workdir
         self._read: dict[str, Questions] = {}
 
-    def check(self, rankers: Sequence[RankerConfig]) -> None:
+    def check(self, run: Run) -> None:
         """Raise one `UserError` for the questions of all rankers, before anything is made, retrieved or loaded."""
         problems = []
-        for config in rankers:
+        for config in run.rankers:
             if config.pretraining is not None:
                 try:
                     if config.pretraining.is_generated:
                         self.place(config.pretraining)
                     else:
-                        _hidden(config, config.pretraining, self._retrieval, self.of(config.pretraining))
+                        _hidden(config, config.pretraining, _trained_on(config, run), self.of(config.pretraining))
                 except UserError as error:
                     problems.append(f"{config.name}: {error}")
         if problems:
@@ -114,9 +110,12 @@ class PretrainingExams:
         return questions
 
 
-def pretrained(
-    config: RankerConfig, retrieval: RetrievalConfig, workdir: Workdir, exams: PretrainingExams
-) -> Pretrained | None:
+def _trained_on(config: RankerConfig, run: Run) -> RetrievalConfig | None:
+    """The retrieval whose contexts a ranker is trained on: the first that it reads; None: it reads none."""
+    return next(iter(run.reads(config).values()), None)
+
+
+def pretrained(config: RankerConfig, run: Run, workdir: Workdir, exams: PretrainingExams) -> Pretrained | None:
     """The weights that a ranker's folds start from, trained now where they are not there; None without pretraining.
 
     Raises:
@@ -128,10 +127,10 @@ def pretrained(
         return None
 
     # The questions and what is retrieved for them. Some do not find the document that they were made from.
-    questions = exams.of(settings)
+    questions, retrieval = exams.of(settings), _trained_on(config, run)
     hidden = _hidden(config, settings, retrieval, questions)
     contexts, views = None, config.contexts[:1]  # a ranker with several contexts is trained on the first
-    if needs_contexts(config, retrieval):
+    if retrieval is not None:
         contexts = distributed.main_first(
             lambda: build_views(questions, retrieval, views, workdir.root, hidden),
         )
@@ -150,10 +149,10 @@ def pretrained(
 
 
 def _hidden(
-    config: RankerConfig, settings: PretrainingSettings, retrieval: RetrievalConfig, questions: Questions
+    config: RankerConfig, settings: PretrainingSettings, retrieval: RetrievalConfig | None, questions: Questions
 ) -> list[str] | None:
     """See `hidden_sources`; None also where nothing is searched for the ranker."""
-    searches = needs_contexts(config, retrieval) and retrieval.source == "index"
+    searches = retrieval is not None and retrieval.source == "index"
     return hidden_sources(questions, settings, config.seed) if searches else None
 
 

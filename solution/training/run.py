@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from solution import oof
-from solution.config import RankerConfig, Run, needs_contexts
+from solution.config import RankerConfig, Run
 from solution.device import free_memory
 from solution.errors import UserError
 from solution.files import atomic_folder, content_hash, sweep_leftovers
@@ -34,7 +34,7 @@ from solution.training.nested import scores_without
 from solution.training.prepared import Prepared, inputs_of, prepare, require_same_inputs
 from solution.training.pretraining import PretrainingExams, pretrained, start_from
 from solution.training.scores import read_scores
-from solution.weights import FoldRecord, close_folder, key_of_whole_folder, write_metrics, write_record
+from solution.weights import FoldRecord, close_folder, fold_record, key_of_whole_folder, write_metrics, write_record
 from solution.workdir import Workdir
 
 
@@ -52,11 +52,11 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
         )
     check_models(run.rankers)
     exams = PretrainingExams(run.retrieval, questions, workdir)
-    exams.check(run.rankers)
+    exams.check(run)
     prepared = distributed.main_first(lambda: prepare(run, questions, workdir))
     named = {name for config in run.rankers for name in config.signals_from}
     for config in run.rankers:
-        start = pretrained(config, run.retrieval, workdir, exams)
+        start = pretrained(config, run, workdir, exams)
         scores = read_scores(config, questions, prepared.folds, workdir)
         alike: Alike = {}
         scored = 0
@@ -129,9 +129,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
         return ranker.alike
     scored = questions.subset(inside)
     metrics = _metrics(probabilities, scored, clock, ranker) | facts
-    retrieval = run.retrieval.model_dump(mode="json") if needs_contexts(config, run.retrieval) else None
-    record: FoldRecord = {"about": about, "config": config.model_dump(mode="json"), "retrieval": retrieval}
-    write_weights(ranker, place.weights, place.logs, record, metrics, key)
+    write_weights(ranker, place.weights, place.logs, fold_record(config, run.reads(config), about), metrics, key)
     oof.write_oof(place.oof_part, scored, probabilities, about)
     drop_checkpoint(place.checkpoint)
     drop_log(place.logs)

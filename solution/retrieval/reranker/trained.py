@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from solution.config import RerankerSettings
+from solution.config import RERANKER, RerankerSettings, RetrievalConfig
 from solution.device import free_memory
 from solution.errors import UserError
 from solution.exam import ContextPassage
@@ -22,7 +22,6 @@ from solution.suggestions import suggest
 from solution.workdir import Workdir
 
 RERANKER_WEIGHTS = "reranker's weights"
-NAME = "reranker"
 FACTS = "reranker.json"
 
 
@@ -53,11 +52,11 @@ class Reranker:
 
     def _open(self) -> None:
         """Check and take the folders of all folds; the first says how many there are."""
-        remedy = f"Train it: {suggest(NAME, 'train')}"
+        remedy = f"Train it: {suggest(RERANKER, 'train')}"
         count = 1
         first: dict[str, Any] | None = None
         while len(self.folders) < count:
-            folder = self._workdir.fold_weights(NAME, len(self.folders))
+            folder = self._workdir.fold_weights(self.settings.name, len(self.folders))
             read_manifest(folder, RERANKER_WEIGHTS, remedy)
             facts = read_json(folder / FACTS, "the file of the reranker's settings", remedy)
             count = facts["about"]["folds"]
@@ -104,7 +103,7 @@ class Reranker:
                 raise UserError(
                     f"no reranker is left for question {id_}: "
                     f"{'the one of its fold' if fold >= 0 else 'every one'} was trained on it (the folds in "
-                    f"{self._workdir.folds} have changed since). Train it again: {suggest(NAME, 'train')}"
+                    f"{self._workdir.folds} have changed since). Train it again: {suggest(RERANKER, 'train')}"
                 )
             models.append(unseen)
         return models
@@ -147,6 +146,19 @@ class Reranker:
             in_order(question.passages, scores, self.settings.keep_threshold)
             for question, scores in zip(candidates, totals, strict=True)
         ]
+
+
+def rerankers_key(retrievals: Iterable[RetrievalConfig], root: Path) -> str | None:
+    """A name of the weights of all rerankers of these retrievals; None where they have none.
+
+    Raises:
+        UserError: see `Reranker`.
+    """
+    settings = [each.reranker for each in retrievals if each.source == "index" and each.reranker is not None]
+    keys = [Reranker(each, root).key for each in settings]
+    if len(keys) > 1:
+        return content_hash(keys)
+    return keys[0] if keys else None
 
 
 def text_prints(questions: Questions) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from solution.config import RerankerSettings, Run
+from solution.config import RERANKER, RerankerSettings, Run
 from solution.errors import UserError
 from solution.exam import ContextPassage
 from solution.files import atomic_folder, content_hash, write_json, write_manifest
@@ -29,7 +29,7 @@ from solution.rankers.families import check_models
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.gold import DEPTHS, Gold
 from solution.retrieval.reranker.candidates import Candidates, LabelledList, find_candidates, in_order
-from solution.retrieval.reranker.trained import FACTS, NAME, RERANKER_WEIGHTS, text_prints
+from solution.retrieval.reranker.trained import FACTS, RERANKER_WEIGHTS, text_prints
 from solution.retrieval.search import Indexes, Searcher
 from solution.suggestions import suggest
 from solution.weights import key_of_whole_folder, read_metrics, write_metrics
@@ -128,7 +128,7 @@ def _about(run: Run, material: _Material, indexes: Indexes, workdir: Workdir) ->
 def _train_fold(material: _Material, about: dict[str, Any], workdir: Workdir) -> None:
     """Train the reranker of the fold `about["fold"]` and write its weights and metrics."""
     settings, fold, key = material.settings, about["fold"], content_hash(about)
-    target = workdir.fold_weights(NAME, fold)
+    target = workdir.fold_weights(settings.name, fold)
     if key_of_whole_folder(target, RERANKER_WEIGHTS) == key:
         say(f"reranker fold {fold}: already trained, nothing has changed")
         return
@@ -143,7 +143,7 @@ def _train_fold(material: _Material, about: dict[str, Any], workdir: Workdir) ->
     from solution.retrieval.reranker.cross_encoder import CrossEncoder
 
     model = CrossEncoder(settings, workdir.cache)
-    checkpoint, logs = workdir.checkpoint(NAME, fold), workdir.logs(NAME, fold)
+    checkpoint, logs = workdir.checkpoint(settings.name, fold), workdir.logs(settings.name, fold)
     evaluate = functools.partial(held_out.mrr, model) if held_out.rows else None
     facts = model.learn(lists, checkpoint, logs, evaluate)
     trained = time.monotonic()
@@ -251,13 +251,16 @@ def first_right(gold: Gold, rows: Sequence[int], passages: Sequence[Sequence[Con
     return np.array([question.index(True) + 1 if True in question else 0 for question in hits], dtype=np.int64)
 
 
-def summary(workdir: Workdir, folds: Sequence[int]) -> Iterator[str]:
+def summary(workdir: Workdir, folds: Sequence[int], name: str = RERANKER) -> Iterator[str]:
     """Recall@k and MRR@10 of the retrieved and the reranked candidates of the folds' own questions, by their models.
 
     The difference is that of each question with itself; intervals are of 95 %, by the bootstrap over questions.
+
+    Args:
+        name: of the reranker.
     """
-    remedy = f"Train it: {suggest(NAME, 'train')}"
-    facts = [read_metrics(workdir.fold_weights(NAME, k), remedy) for k in folds]
+    remedy = f"Train it: {suggest(RERANKER, 'train')}"
+    facts = [read_metrics(workdir.fold_weights(name, k), remedy) for k in folds]
     places = np.array([pair for one in facts for pair in one["places"].values()], dtype=np.int64).reshape(-1, 2)
     if not len(places):
         return
@@ -266,13 +269,13 @@ def summary(workdir: Workdir, folds: Sequence[int]) -> Iterator[str]:
     measures = [f"recall@{k}" for k in DEPTHS] + [f"mrr@{DEPTHS[-1]}"]
     yield f"{'':12}" + "".join(f"{name:>25}" for name in measures)
     old, new = (_credits(column) for column in places.T)
-    for name, table in (("retrieved", old), ("reranked", new), ("difference", new - old)):
-        sign = "+" if name == "difference" else ""
+    for what, table in (("retrieved", old), ("reranked", new), ("difference", new - old)):
+        sign = "+" if what == "difference" else ""
         cells = []
         for credits in table:
             low, high = bootstrap_interval(credits)
             cells.append(f"{credits.mean():{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]")
-        yield f"{name:12}" + "".join(f"{cell:>25}" for cell in cells)
+        yield f"{what:12}" + "".join(f"{cell:>25}" for cell in cells)
 
 
 def _credits(places: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""An embedder that learns from questions whose source passage is known."""
