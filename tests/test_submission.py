@@ -38,7 +38,7 @@ from solution.inference.limits import Limits, parse_duration
 from solution.inference.outputs import AnswerFile, submission_report
 from solution.inference.retrieving import RetrievalTime, Retrieving
 from solution.inference.schedule import fitting, reading
-from solution.inference.submit import stored_retrievals
+from solution.inference.submit import baseline_retrievals
 from solution.inference.timeline import Timeline
 from solution.inference.trained import TrainedRanker
 from solution.inference.turns import Answers, Recipes
@@ -654,12 +654,12 @@ def test_a_bad_fold_leaves_the_others(work: Path) -> None:
 
 def test_without_any_ranker_retrieval_answers(work: Path) -> None:
     workdir, ensemble = Workdir(work), load_ensemble(Workdir(work))
-    paths = [path for path, _ in stored_retrievals(workdir, ["similarity"], ensemble)]
+    paths = [path for path, *_ in baseline_retrievals(workdir, ["similarity"], ensemble)]
     assert paths[0].parts[-3] == "similarity" and paths[-1] == workdir.ensemble
     # All weights are gone: the file of the ensemble has the settings.
     for ranker in ("tiny", "similarity"):
         shutil.rmtree(work / "weights" / ranker)
-    assert [path for path, _ in stored_retrievals(workdir, ["similarity"], ensemble)] == [workdir.ensemble]
+    assert [path for path, *_ in baseline_retrievals(workdir, ["similarity"], ensemble)] == [workdir.ensemble]
     done = run("submit", cwd=work)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "submission.csv holds only retrieval's sentence similarity: left out: " in done.stderr, done.stderr

@@ -225,7 +225,7 @@ class _Submission:
     def _retrieve_for_baseline(self) -> None:
         """Rank the options as the retrieval of the rankers left out does: no usable ranker reads contexts."""
         overrides = parse_overrides(self.members.overrides)
-        for path, owner, values in _retrievals(self.workdir, self.members.faults, self.members.ensemble):
+        for path, owner, values in baseline_retrievals(self.workdir, self.members.faults, self.members.ensemble):
             try:
                 changes = settings_of(overrides, owner)
                 config = check_settings(RetrievalConfig, values, path, owner, changes)
@@ -354,7 +354,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _retrievals(
+def baseline_retrievals(
     workdir: Workdir, names: Iterable[str], ensemble: EnsembleRecord
 ) -> Iterator[tuple[Path, str, dict[str, Any]]]:
     """The settings of retrieval that are stored, each with the file that has them, and behind that the beginning of
