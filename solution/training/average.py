@@ -97,18 +97,17 @@ def _write_mean(
         The settings that the weights are loaded with, as JSON holds them; what was lost, for a message.
     """
     # Imported here: both load torch, and settings and files are checked before that.
-    from solution.learning.adapters import ADAPTER, read_tensors
-    from solution.learning.averaging import mean_tensors
+    from solution.learning import adapters, averaging
 
     settings, told = config.model_dump(mode="json"), ""
     for file in own_files(folders[0]):
         paths = [folder / file for folder in folders]
-        if file == ADAPTER:
+        if file == adapters.ADAPTER:
             lora, told = _write_adapter(config, paths, target / file, rank)
             settings["lora"] = lora
             _write_adapter_config(folders[0], target, lora)
         elif file.endswith(_SAFETENSORS):
-            _save(mean_tensors([read_tensors(path) for path in paths]), target / file)
+            _save(averaging.mean_tensors([adapters.read_tensors(path) for path in paths]), target / file)
         elif file != "adapter_config.json":
             if len({path.read_bytes() for path in paths}) > 1:
                 raise UserError(
@@ -123,20 +122,21 @@ def _write_adapter(
     config: RankerConfig, paths: Sequence[Path], target: Path, rank: int | None
 ) -> tuple[dict[str, Any], str]:
     """Write the mean adapter; returns its LoRA settings and what was lost, for a message."""
-    from solution.learning.adapters import read_tensors
-    from solution.learning.averaging import compressed, down_names, mean_adapter, widened
+    # Imported here: both load torch, as in `_write_mean`.
+    from solution.learning import adapters, averaging
 
     assert config.lora is not None, "an adapter is of LoRA"
-    adapter, lora = mean_adapter([read_tensors(path) for path in paths]), widened(config.lora, len(paths))
+    adapter = averaging.mean_adapter([adapters.read_tensors(path) for path in paths])
+    lora = averaging.widened(config.lora, len(paths))
     told = f", LoRA of rank {lora.r}"
     if rank is not None:
-        names = down_names(adapter)
+        names = averaging.down_names(adapter)
         if config.lora.rank_pattern or rank > lora.r:
             raise UserError(
                 f"{config.name}: --rank must be at most {lora.r}, that of the exact mean, and goes with no "
                 "lora.rank_pattern"
             )
-        adapter, lost = compressed(adapter, dict.fromkeys(names, rank))
+        adapter, lost = averaging.compressed(adapter, dict.fromkeys(names, rank))
         scale = (rank / lora.r) ** (0.5 if lora.use_rslora else 1)
         alphas = {name: alpha * scale for name, alpha in lora.alpha_pattern.items()}
         lora = lora.model_copy(update={"r": rank, "lora_alpha": lora.lora_alpha * scale, "alpha_pattern": alphas})
