@@ -23,9 +23,10 @@ from solution.cli.options import (
     reads_exam,
 )
 from solution.command import command
+from solution.ensemble.deployment import deployment_of
 from solution.ensemble.imported import import_oof as import_answers
 from solution.ensemble.table import print_cascade, print_rankers, print_search, print_table
-from solution.ensemble.tune import deployment_of, rankers_with_oof, run_tune
+from solution.ensemble.tune import rankers_with_oof, run_tune
 from solution.errors import UserError
 from solution.folds import exam_folds, taken_back_when_refused
 from solution.formats.items import Reading

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from solution import metrics
-from solution.config import DEFAULT, AnswerWith, CandidateName, RetrievalConfig, Run, TuneSettings
+from solution.config import CandidateName, Run, TuneSettings
 from solution.ensemble.blend import Recipe
 from solution.ensemble.candidates import Candidate, Fit, Problem, Searches, candidates, oof_problem, search_key
 from solution.ensemble.cascade import CascadePlan
-from solution.ensemble.costs import Cost, measured_cost, with_sources
+from solution.ensemble.costs import Cost
+from solution.ensemble.deployment import Deployment, answering_about, costs_of, sources_of
 from solution.ensemble.frontier import plan_cascade
 from solution.ensemble.imported import is_imported
 from solution.ensemble.nested import (
@@ -41,27 +42,10 @@ from solution.ensemble.rows import RowKind, Scorer, ScoreRow, random_row
 from solution.ensemble.trial_journal import TrialJournal
 from solution.errors import UserError
 from solution.files import SCHEMA, write_json
-from solution.oof import Oof, changed_sources, load_oof, read_about, signal_sources
+from solution.oof import Oof, load_oof, read_about
 from solution.progress import progress_bar, say
 from solution.suggestions import suggest
-from solution.weights import deployed_folders, differing_inputs, read_record
 from solution.workdir import Workdir
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """The part of ensemble.json that is not tuned.
-
-    Attributes:
-        deployment: goes into the record as it is; it decides costs too.
-        answer_with: ranker -> which weights answer in a submission, see `RankerConfig.answer_with`; of rankers that
-            are not named the folds do.
-        retrieval: of the settings, where a ranker needs it.
-    """
-
-    configs: str | None = None
-    answer_with: Mapping[str, AnswerWith] = field(default_factory=dict)
-    retrieval: RetrievalConfig | None = None
 
 
 def run_tune(
@@ -97,9 +81,9 @@ def run_tune(
             f"{', '.join(oof.baselines)}: only baselines have OOF files in {workdir.oof}, and a baseline is never "
             f"blended. Train a ranker: {suggest('train_fold', '--all-folds')}"
         )
-    sources = _sources(workdir, oof)
-    about = _about(workdir, oof.about | sources, deployment)
-    costs = _costs(workdir, oof.rankers, about, seconds or {})
+    sources = sources_of(workdir, oof)
+    about = answering_about(workdir, oof.about | sources, deployment)
+    costs = costs_of(workdir, oof.rankers, about, seconds or {})
     problem = oof_problem(oof, (groups or {}).values())
 
     # Every blend that competes, fitted on all questions and, for each fold, on the others.
@@ -149,71 +133,6 @@ def nested_answers(workdir: Workdir, record: EnsembleRecord, oof: Oof) -> np.nda
 
 
 # --- the steps of run_tune -----------------------------------------------------------------
-
-
-def _sources(workdir: Workdir, oof: Oof) -> dict[str, dict[str, Any]]:
-    """The `about` of the rankers whose scores the others read, without those that are tuned themselves.
-
-    Raises:
-        UserError: OOF parts of one are missing, or are not those that were learnt from.
-    """
-    names = sorted({name for about in oof.about.values() for name in signal_sources(about)})
-    if not names:
-        return {}
-    stored = load_oof(workdir, names)
-    for reader, name in changed_sources(oof.about, stored):
-        raise UserError(
-            f"{reader} learnt from the scores of {name}, and these have changed since. Train {reader} again: "
-            f"{suggest('train_fold', '--all-folds', '--ranker', reader)}"
-        )
-    return {name: stored.about[name] for name in names if name not in oof.about}
-
-
-def _about(workdir: Workdir, known: Mapping[str, Any], deployment: Deployment) -> dict[str, dict[str, Any]]:
-    """The `about` of each ranker's OOF files, with the weights that answer where these are not the folds.
-
-    Args:
-        known: ranker -> of its OOF files.
-
-    Raises:
-        UserError: a ranker is to answer with weights that are not trained.
-    """
-    about = dict(known)
-    for name, answer_with in deployment.answer_with.items():
-        if answer_with == "folds" or name not in about or not _answers(name, about):
-            continue
-        folders = deployed_folders(workdir, name, answer_with)
-        seeds = ["--seeds", str(len(folders))] if answer_with == "full" and folders else []
-        again = suggest("train_fold", f"--{answer_with}", *seeds, "--ranker", name)
-        if not folders:
-            raise UserError(f"{name}.answer_with is {answer_with}, and there are no such weights: {again}")
-        for folder in folders:
-            differing = differing_inputs(read_record(folder, f"Train it again: {again}"), about[name])
-            if differing:
-                raise UserError(
-                    f"the weights in {folder} and the OOF files of {name} were made with other {', '.join(differing)}. "
-                    f"Make these weights again, or remove the folder: {again}"
-                )
-        about[name] = {**about[name], "answer_with": answer_with}
-    return about
-
-
-def _answers(name: str, about: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether a ranker may answer in a submission: it may be blended, or another one reads its scores."""
-    return about[name]["role"] == "ranker" or any(name in signal_sources(other) for other in about.values())
-
-
-def _costs(
-    workdir: Workdir, rankers: Sequence[str], about: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float]
-) -> dict[str, Cost]:
-    """The cost of each ranker as training measured it, but for the seconds a question that were given."""
-    answering = [name for name in about if _answers(name, about)]
-    strange = sorted(set(seconds) - set(answering))
-    if strange:
-        raise UserError(f"--seconds {strange[0]}: no such ranker among those tuned ({', '.join(answering)})")
-    costs = {name: measured_cost(workdir, name, about[name]) for name in answering}
-    costs |= {name: replace(costs[name], seconds_per_question=value) for name, value in seconds.items()}
-    return with_sources(costs, rankers, about)
 
 
 def _rivals(problem: Problem, settings: TuneSettings, searches: Searches) -> list[Candidate]:
@@ -408,13 +327,6 @@ def _candidate_record(rival: Candidate, recipe: Recipe, row: ScoreRow, in_sample
 
 
 # --- what is tuned -------------------------------------------------------------------------
-
-
-def deployment_of(run: Run, configs: Path | str | None) -> Deployment:
-    """Which weights of each ranker answer, by the settings of now; a ranker whose folds are all alike has no others."""
-    answer_with = {config.name: config.answers_with for config in run.rankers if config.folds_differ}
-    retrieves = any(DEFAULT in run.reads(config) for config in run.rankers)
-    return Deployment(None if configs is None else str(configs), answer_with, run.retrieval if retrieves else None)
 
 
 def rankers_with_oof(folder: Workdir, run: Run) -> list[str] | None:

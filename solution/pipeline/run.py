@@ -13,10 +13,11 @@ import numpy as np
 from solution import __version__
 from solution.config import ContextView, RankerConfig, Run
 from solution.ensemble.blend import blend
+from solution.ensemble.deployment import deployment_of
 from solution.ensemble.record import EnsembleRecord, about_all, load_ensemble
 from solution.ensemble.rows import Scorer, ScoreRow, random_row
 from solution.ensemble.table import print_table
-from solution.ensemble.tune import deployment_of, run_tune
+from solution.ensemble.tune import run_tune
 from solution.exam import Contexts, Exam
 from solution.files import content_hash, file_hash
 from solution.inference.memory import watched
