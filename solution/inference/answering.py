@@ -91,7 +91,8 @@ class Answering:
 
     def sources(self, name: str) -> list[str]:
         """The rankers whose scores a ranker reads."""
-        return self.rankers[name].trained.config.signals_from if name in self.rankers else []
+        named = self.rankers[name].trained.config.signals_from if name in self.rankers else []
+        return [source for source in named if source in self.answers.turns]
 
     def answer(self, name: str, rows: np.ndarray) -> None:
         """Have a ranker answer questions; its turn has a reason afterwards when it was not started.
