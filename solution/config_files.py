@@ -43,8 +43,8 @@ def load_run(
         corpus: stands in for `retrieval.corpus`.
 
     Returns:
-        Among the rankers, without `ranker` and `ranker_file`, are those that others name in `signals_from`; who reads
-        others' scores stands behind the others.
+        Among the rankers, without `ranker` and `ranker_file`, are those that others name in `signals_from`; these
+        stand before the rankers that name them.
 
     Raises:
         UserError: every problem of every file at once.
@@ -111,8 +111,7 @@ def load_run(
     ]
     reader.raise_problems()
     assert retrieval is not None and ensemble is not None
-    rankers.sort(key=lambda config: bool(config.signals_from))
-    return Run(rankers=rankers, retrieval=retrieval, ensemble=ensemble, retrievals=retrievals)
+    return Run(rankers=_sources_first(rankers), retrieval=retrieval, ensemble=ensemble, retrievals=retrievals)
 
 
 def retrieval_owner(name: str) -> str:
@@ -134,6 +133,13 @@ def _listed_rankers(changes: Overrides, ensemble_raw: dict[str, Any] | None) -> 
     typed = [value for path, value in changes if path == ["ensemble", "rankers"]]
     names = typed[-1] if typed else (ensemble_raw or {}).get("rankers")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _sources_first(rankers: Sequence[RankerConfig]) -> list[RankerConfig]:
+    """The rankers in their order, those that `signals_from` of another one names before that one."""
+    by_name = {config.name: config for config in rankers}
+    names = [name for config in rankers for name in (*config.signals_from, config.name) if name in by_name]
+    return [by_name[name] for name in dict.fromkeys(names)]
 
 
 def _named_sources(raw: Mapping[str, Any] | None, changes: Overrides) -> list[str]:

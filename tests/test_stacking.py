@@ -59,14 +59,15 @@ def configs(tmp_path: Path) -> Path:
 
 
 def test_rankers_whose_scores_are_read_are_part_of_the_run_and_stand_first(configs: Path) -> None:
-    assert [config.name for config in load_run(configs).rankers] == ["a", "b", "f"]
+    assert [config.name for config in load_run(configs).rankers] == ["b", "a", "f"]
     assert [config.name for config in load_run(configs, ["f.signals_from=[]"]).rankers] == ["f", "a"]
     assert [config.name for config in load_run(configs, ranker="f").rankers] == ["f"]
 
 
 def test_a_ranker_that_is_left_out_of_a_plan_is_no_signal_either(configs: Path) -> None:
     run = load_run(configs)
-    plan = _with_rankers(run, run.rankers[1:])  # without `a`; `b` is there for its scores alone
+    # `b` is there for its scores alone.
+    plan = _with_rankers(run, [config for config in run.rankers if config.name != "a"])
     assert [(config.name, config.signals_from) for config in plan.rankers] == [("b", []), ("f", ["b"])]
     assert plan.ensemble.rankers == ["f"]
 
