@@ -334,16 +334,17 @@ def _tell_odd_groups(groups: np.ndarray, fold_of: np.ndarray, folds: int) -> Non
 
 @contextlib.contextmanager
 def taken_back_when_refused(workdir: Workdir) -> Iterator[None]:
-    """Remove a folds file that the block made when it ends in a `UserError` and nothing was trained on these folds.
+    """Remove the files beside the folds that the block made when it ends in a `UserError` and nothing was trained.
 
-    It would bind the next attempt to the settings of the one that was refused.
+    A folds file would bind the next attempt to the settings of the one that was refused.
     """
-    there = workdir.folds.exists()
+    made = [path for path in (workdir.folds, workdir.exam_arguments) if not path.exists()]
     try:
         yield
     except UserError:
-        if not there and not any(workdir.oof.glob("*/fold_*")) and not any(workdir.weights.glob("*/fold_*")):
-            workdir.folds.unlink(missing_ok=True)
+        if not any(workdir.oof.glob("*/fold_*")) and not any(workdir.weights.glob("*/fold_*")):
+            for path in made:
+                path.unlink(missing_ok=True)
         raise
 
 

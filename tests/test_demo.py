@@ -47,7 +47,7 @@ def test_the_longest_option_says_little(exams: dict[str, Questions], part: str) 
 
 def test_nothing_stands_twice(exams: dict[str, Questions]) -> None:
     whole = exams["all"]
-    groups = group_questions(whole, None, 0.85)
+    groups = group_questions(whole, "none", 0.85)
     assert len(np.unique(groups)) == len(whole)
     for options in whole.options:
         assert len({option.casefold() for option in options}) == 5

@@ -576,7 +576,7 @@ def test_the_command(config, workdir, tmp_path):
         (["--gold", "module"], "give both"),
         (["--explain", "nobody"], "no question has this id"),
         (["--report", "--gold", "article"], "no column 'article'"),
-        (["--report", "retrieval.source=column"], "compares searches"),
+        (["--report", "retrieval.source=column"], "set retrieval.source=index"),
         (["retrieval.retrievers=[]"], "at least one retriever"),
         (["retrieval.retrievers=[dense,dense]"], "listed twice"),
         (["longest.contexts=[somewhere]"], "contexts"),

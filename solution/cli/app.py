@@ -79,7 +79,7 @@ app.command("convert", short_help="Write a question file in another form.")(conv
 app.command("index")(retrieval.index)
 app.command(INDEX_TUNE, short_help="Try the kinds of dense index on this corpus.")(retrieval.index_tune)
 app.command("generate", short_help="Make an exam from the passages of a corpus.")(generate.generate)
-app.command("tune-embedder", short_help="Train the embedder on questions made from the corpus.")(
+app.command("tune-embedder", short_help="Train the embedder on generated questions.")(
     embedder.tune_embedder_verb
 )
 app.command("contexts")(retrieval.contexts)

@@ -51,10 +51,10 @@ def tune_embedder_verb(
     configs: ConfigsOption = CONFIGS,
     workdir: WorkdirOption = HERE,
 ) -> None:
-    """Train retrieval.embedder on questions made from the corpus; the result is a folder for retrieval.embedder.
+    """Train the embedder on questions made from the corpus.
 
-    Wrong passages are mined with the untuned embedder, whose index is built where it is missing. Recall on the
-    questions held out is printed, before and after.
+    The result is a folder that retrieval.embedder names. Wrong passages are mined with the untuned embedder, whose
+    index is built where it is missing. Recall on the questions held out is printed, before and after.
     """
     settings = settings_given(
         EmbedderTuning, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, negatives=negatives,

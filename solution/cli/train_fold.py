@@ -86,12 +86,12 @@ def train_fold(
         return
     exam = read_exam(questions, Workdir.at(workdir), reading=reading)
     folder = Workdir.open(workdir)
-    try:
-        with taken_back_when_refused(folder):
+    with taken_back_when_refused(folder):
+        try:
             if full:
                 train_full(run, exam, folder, seeds)
             else:
                 train_folds(run, exam, folder, range(run.ensemble.folds) if fold is None else [fold])
-    finally:
-        keep_exam_arguments(folder)
+        finally:
+            keep_exam_arguments(folder)
     distributed.finish()
