@@ -76,12 +76,10 @@ def _a_group_of_one_verb() -> None:
 
 
 app.command("convert", short_help="Write a question file in another form.")(convert.convert)
-app.command("index")(retrieval.index)
+app.command("index", short_help="Cut the corpus into passages and index them.")(retrieval.index)
 app.command(INDEX_TUNE, short_help="Try the kinds of dense index on this corpus.")(retrieval.index_tune)
 app.command("generate", short_help="Make an exam from the passages of a corpus.")(generate.generate)
-app.command("tune-embedder", short_help="Train the embedder on generated questions.")(
-    embedder.tune_embedder_verb
-)
+app.command("tune-embedder", short_help="Train the embedder on generated questions.")(embedder.tune_embedder_verb)
 app.command("contexts")(retrieval.contexts)
 app.command("folds")(ensemble.folds)
 app.command("tune", short_help="Find the ensemble's weights from the OOF files.")(ensemble.tune)
