@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from solution.encodings import text_codec
 from solution.errors import UserError
 from solution.files import atomic_file
 
@@ -121,10 +122,10 @@ def decode(data: bytes, source: str, encoding: str | None = None) -> str:
         raise UserError(f"{source} is a zip archive or an Excel file. Unpack it, or let its name end in .xlsx or .zip.")
     if encoding is None:
         encoding = marked_encoding(data) or "utf-8-sig"
+    elif text_codec(encoding) is None:
+        raise UserError(f"--encoding {encoding}: Python knows no such encoding of texts (utf-8, utf-16, cp1252, ...)")
     try:
         return data.decode(encoding).removeprefix("\ufeff")
-    except LookupError:
-        raise UserError(f"--encoding {encoding}: Python knows no such encoding (utf-8, utf-16, cp1252, ...)") from None
     except UnicodeDecodeError as error:
         # `object` is what was decoded: without the mark of UTF-8.
         line = error.object[: error.start].count(b"\n") + 1

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import struct
 from collections import Counter
 from pathlib import Path
@@ -15,16 +16,20 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pytest
 
+from solution.config.retrieval import RetrievalConfig
 from solution.errors import UserError
 from solution.files import content_hash, file_hash
 from solution.formats.items import Source as FormSource
 from solution.formats.tabular import read_arrow
 from solution.retrieval.articles import ArticleRules
 from solution.retrieval.corpus import Document, read_corpus
+from solution.retrieval.readers import documents as office
+from solution.retrieval.readers import packing, pages
 from solution.retrieval.readers.pages import PageText
 from solution.retrieval.readers.pdf import paragraphs
 from solution.retrieval.readers.wikitext import article_text, is_disambiguation
 from solution.retrieval.sources import corpus_fingerprint
+from solution.tables import decode
 
 PROSE = "Water is a molecule of two hydrogen atoms and one oxygen atom; it boils at 373.15 K at one bar of pressure."
 ROWS = [{"id": "a", "title": "Ice", "text": "Ice floats."}, {"id": "b", "title": "", "text": "Salt, «NaCl», é."}]
@@ -215,6 +220,69 @@ def test_html_without_its_frame(tmp_path):
     (tmp_path / "p.html").rename(tmp_path / "p.csv")
     with pytest.raises(UserError, match="p.csv is a page of HTML, though its name says .csv"):
         read(tmp_path / "p.csv")
+
+
+ODD_CHARSETS = (
+    "utf-16 utf-16le utf_32 idna undefined rot13 hex base64 zlib bz2 uu quopri punycode unicode_escape "
+    "raw_unicode_escape no-such"
+).split()
+
+
+def test_a_charset_that_no_page_can_have_is_ignored(tmp_path):
+    path = tmp_path / "p.html"
+    for charset in ODD_CHARSETS:
+        for head in (f'<meta charset="{charset}">', f'<?xml version="1.0" encoding="{charset}"?>'):
+            path.write_text(f"{head if head[1] == '?' else ''}<html>{head if head[1] == 'm' else ''}<p>Café 水.</html>")
+            assert [d.text for d in read(path)] == ["Café 水."]
+    path.write_bytes("<html><meta charset=ascii><p>Café.".encode("utf-16"))
+    assert [d.text for d in read(path)] == ["Café."]
+
+
+@pytest.mark.parametrize("name", ["hex", "idna", "undefined", "no-such", "a\0", "\ud800"])
+def test_an_encoding_of_no_text_is_refused(name):
+    with pytest.raises(ValueError, match="knows no encoding of texts"):
+        RetrievalConfig(encoding=name)
+    with pytest.raises(UserError, match="no such encoding of texts"):
+        decode(b"id,prompt", "the exam", name)
+    assert RetrievalConfig(encoding="mac_roman").encoding == "mac_roman"
+
+
+def test_markup_that_is_never_closed_takes_no_quadratic_time(tmp_path):
+    """Of each a page of 4 MB would take minutes."""
+    path = tmp_path / "p.html"
+    for start, more in (("<p ", "y "), ("<!--", "<!"), ("<![", "<!["), ("</p ", "</"), ('<p a="', "<p ")):
+        path.write_text("<html>Before." + start + more * (1_000_000 // len(more)))
+        with pytest.raises(UserError, match="p.html has a tag or a comment that is not closed: '<"):
+            read(path)
+    path.write_text("<html>Before.<!--" + "-" * 200_000 + f"--><p>After.<script>{'<p>' * 50_000}</script> End")
+    assert [d.text for d in read(path)] == ["Before.\nAfter. End"]
+    path.write_text("<html>Before <![foo[ it ]]>and after.<p>End <![CDATA[ a > b ]]>")
+    assert [d.text for d in read(path)] == ["Before and after.\nEnd"]
+
+
+def test_what_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    limit = 1 << 18
+    for module in (packing, pages, office):
+        monkeypatch.setattr(module, "LONGEST_LINE", limit)
+    long = "word " * (limit // 4)
+    files = {
+        "text.docx": documents.docx(documents.paragraph(long)),
+        "tags.docx": documents.docx(f"<w:p>{'<w:br/>' * (limit // 16)}</w:p>"),
+        "tag.docx": documents.docx(f'<w:p a="{long}"/>'),
+        "title.docx": documents.docx("", long),
+        "b.epub": documents.epub([f"<p>{long}</p>"], "Book"),
+        "text.html": f"<html>{long}".encode(),
+        "tags.html": f"<html>{'<br>' * limit} {long}".encode(),
+        "math.html": f"<html><math><mi>{long}".encode(),
+        "tag.html": f'<html><p a="{long}">'.encode(),
+        "zipped.html.gz": gzip.compress(f"<html>{long}".encode()),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UserError, match=rf"{name}.* (longer|more) than 0 MiB"):
+            read(tmp_path / name)
+    (tmp_path / "many.docx").write_bytes(documents.docx(documents.paragraph("word " * 5000) * 15))
+    assert sum(len(d.text.split()) for d in read(tmp_path / "many.docx")) == 75_000
 
 
 def test_a_page_in_any_pieces_gives_the_same_sections():
@@ -408,6 +476,7 @@ def test_a_folder_with_everything(tmp_path, capsys):
         "picture.png": b"\x89PNG\r\n\x1a\n\0",
         "old.doc": b"\xd0\xcf\x11\xe0\0",
         "kiwix.zim": b"ZIM\x04\0",
+        "torn.xlsx": b"PK\x03\x04 torn",
         "table.xlsx": documents.zipped({"xl/workbook.xml": "<x/>"}),
         ".git/config.txt": b"hidden",
     }
@@ -420,12 +489,13 @@ def test_a_folder_with_everything(tmp_path, capsys):
         ("sub/n.docx", "A note."),
     ]  # fmt: skip
     told = capsys.readouterr().err
-    assert told.startswith("5 files of the corpus folder left out: README.md (about the others); ")
+    assert told.startswith("6 files of the corpus folder left out: README.md (about the others); ")
     for part in (
         "kiwix.zim (a ZIM archive: unpack it",
         "old.doc (an old Word",
         "picture.png (no known form)",
         "table.xlsx (an Excel",
+        "torn.xlsx (not a whole Excel file)",
     ):
         assert part in told
     # Tables among them: texts are then about the tables.
@@ -481,6 +551,18 @@ def test_all_bad_files_are_told_at_once(tmp_path):
     (tmp_path / "8.jsonl").write_text("version https://git-lfs.github.com/spec/v1\nsize 1\n")
     with pytest.raises(UserError, match="(?s)2 problems.*7.parquet.*8.jsonl is a pointer of Git LFS.*git lfs pull"):
         read_corpus(str(tmp_path))
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    name = os.fsdecode(b"caf\xe9.txt")
+    try:
+        (tmp_path / name).write_text("Ice floats.")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    for path in (tmp_path, tmp_path / name):
+        for way in (lambda p: corpus_fingerprint(str(p)), read):
+            with pytest.raises(UserError, match=r"names are not UTF-8: rename caf\\xe9.txt$"):
+                way(path)
 
 
 def test_a_library_that_is_not_installed_is_named(tmp_path, monkeypatch):

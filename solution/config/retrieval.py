@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from solution.config.base import Settings, distinct_names
 from solution.config.ranker import RERANKER, SIGNALS, ContextView, OptionScore, RankerConfig, RankerName
 from solution.config.training import LoraSettings, TrainingSettings
+from solution.encodings import text_codec
 from solution.files import content_hash
 
 Retriever = Literal["dense", "lexical"]
@@ -224,11 +224,8 @@ class RetrievalConfig(Settings):
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, name: str | None) -> str | None:
-        if name is not None:
-            try:
-                codecs.lookup(name)
-            except LookupError:
-                raise ValueError(f"Python knows no encoding {name!r} (cp1252, mac_roman, utf-16, ...)") from None
+        if name is not None and text_codec(name) is None:
+            raise ValueError(f"Python knows no encoding of texts {name!r} (cp1252, mac_roman, utf-16, ...)")
         return name
 
     @field_validator("retrievers")

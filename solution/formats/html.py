@@ -137,6 +137,13 @@ class TextCollector(HTMLParser):
         else:
             self._put(re.sub(r"[\r\n\t]+", " ", data))
 
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """The end of `<![...`; of one that the parser does not know as browsers take it: a comment."""
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:
+            return self.parse_bogus_comment(i)
+
     def _close_math(self) -> None:
         text = formula(*self._math.pop())
         if self._math:

