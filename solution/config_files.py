@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from solution.config import DEFAULT, RANKER_NAME, EnsembleConfig, RankerConfig, RetrievalConfig, Run, Settings
+from solution.config import DEFAULT, RANKER_NAME, SCORE_OF, EnsembleConfig, RankerConfig, RetrievalConfig, Run, Settings
 from solution.config.problems import check, explain, setting_names, unknown_setting, value_shown
 from solution.config.yaml_text import YAML_ERRORS, parse_yaml
 from solution.errors import UserError
@@ -117,6 +117,15 @@ def load_run(
 def retrieval_owner(name: str) -> str:
     """The beginning of the names of a retrieval's settings on the command line."""
     return "retrieval" if name == DEFAULT else f"{NAMED}.{name}"
+
+
+def _why_no_retrieval(name: str) -> str | None:
+    """Why a further retrieval cannot have this name; None: it can."""
+    if name == DEFAULT:
+        return "is retrieval.yaml's own"
+    if name.startswith(SCORE_OF):  # signals have the name of their retrieval in front
+        return f"begins with {SCORE_OF}, as the signals by rankers' scores do: choose another name"
+    return None if re.fullmatch(RANKER_NAME, name) else "must be small letters, digits, - and _"
 
 
 def _merged(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,9 +273,9 @@ class _Reader:
         typed = [change[1] for change, _ in changes if change[0] == NAMED and len(change) > 2]
         for name in dict.fromkeys([*given, *typed]):
             own = given.get(name) or {}
-            if not re.fullmatch(RANKER_NAME, str(name)) or name == DEFAULT:
-                why = "is retrieval.yaml's own" if name == DEFAULT else "must be small letters, digits, - and _"
-                self.problems.append(f"{path}: {NAMED}: the name {value_shown(name)} {why}")
+            if (why := _why_no_retrieval(str(name))) is not None:
+                where = path if name in given else "the command line"
+                self.problems.append(f"{where}: {NAMED}: the name {value_shown(name)} {why}")
             elif not isinstance(own, dict):
                 self.problems.append(f"{path}: {NAMED}.{name} must hold settings, not {value_shown(own)}")
             else:
@@ -296,6 +305,12 @@ class _Reader:
             if whole not in models and any(_is_within(whole, name) or _is_within(name, whole) for name in known):
                 owner = next((each for each in (".".join(path[:2]), path[0]) if each in models), "")
                 parted[owner].append((path[len(owner.split(".")) :] if owner else path, value))
+            elif path[0] == NAMED and len(path) < 3:
+                example = f"{NAMED}.{path[-1] if len(path) == 2 else 'NAME'}.top_k=5"
+                problem = f"{whole}: a retrieval is a mapping of settings: type each of them, as in {example}"
+                self.problems.append(f"the command line: {problem}")
+            elif path[0] == NAMED and path[1] not in retrievals:
+                continue  # `named_retrievals` has told why
             elif path[0] not in models and (folder / f"{path[0]}.yaml").is_file():
                 here = ", ".join(sorted(rankers)) or "none"
                 problem = f"{path[0]} is not among the rankers of this run ({here}): {whole}"

@@ -95,6 +95,13 @@ def _as_json(value: Any) -> str | list[str] | None:
     return None if value is None else str(value)
 
 
+def typed_settings(ranker: str) -> list[str]:
+    """The settings of a ranker that the running command was given, for a training to suggest; not those of a
+    submission, which stand on top of the settings of the training, nor `answer_with`, which no training depends on."""
+    texts = _running.get("overrides") or ()
+    return [text for text in texts if text.startswith(f"{ranker}.") and not text.startswith(f"{ranker}.answer_with=")]
+
+
 def suggest(verb: str, *more: str) -> str:
     """A command line for a message to name, quoted for a shell.
 

@@ -12,6 +12,7 @@ from pipeline import run
 from safetensors.torch import load_file, save_file
 
 from solution.config import LoraSettings, RankerConfig
+from solution.doctor.examine import examine
 from solution.ensemble.costs import measured_cost
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
@@ -97,6 +98,10 @@ def averaged(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished working folder with the mean of its trained ranker's folds, tuned to answer with it."""
     folder = tmp_path_factory.mktemp("average") / "work"
     shutil.copytree(finished, folder)
+    for name, text in (("retrieval", "retrievals: {other: {top_k: 1}}\n"), ("tiny", "retrieval: [default, other]\n")):
+        path = folder / "configs" / f"{name}.yaml"
+        path.write_text(path.read_text() + text)
+    assert run("train", "--all-folds", "--ranker", "tiny", cwd=folder).returncode == 0
     lacking = run("tune", "tiny.answer_with=average", cwd=folder)
     assert lacking.returncode == 2 and "train_fold.py --average --ranker tiny" in lacking.stderr
     done = run("train", "--average", cwd=folder)
@@ -133,8 +138,31 @@ def test_a_submission_answers_with_the_mean_at_the_cost_of_a_fold(averaged: Path
     assert "tiny: 9 questions, the mean of its folds" in done.stderr
     cost = measured_cost(Workdir(averaged), "tiny", about["tiny"])
     assert cost.seconds_per_question == cost.fold_seconds
-    found = run("doctor", cwd=averaged).stdout
-    assert "the mean of its folds, hashes checked" in found, found
+    stored = [
+        read_json(folder / "ranker.json", "", "")["retrievals"]
+        for folder in (Workdir(averaged).average_weights("tiny"), Workdir(averaged).fold_weights("tiny", 0))
+    ]
+    assert list(stored[0]) == ["default", "other"] and stored[0] == stored[1]
+
+
+def test_doctor_compares_the_settings_of_the_folds(averaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(averaged)
+
+    def look() -> list[str]:
+        return [each.found for each in examine(Path(), Path("configs")).findings if each.subject == "tiny"]
+
+    found = look()
+    assert "the mean of its folds, hashes checked; not used (answer_with: folds)" in found, found
+    assert not [text for text in found if "other settings" in text], found
+    path = averaged / "configs" / "tiny.yaml"
+    before = path.read_text()
+    path.write_text(before + "answer_with: average\nseed: 7\n")
+    found = look()
+    path.write_text(before)
+    assert "the mean of its folds, hashes checked; with other settings or inputs than those of now: seed" in found, (
+        found
+    )
+    assert "fold 0, 1, 2: trained with other settings than those of now: seed" in found, found
 
 
 def test_rank_brings_the_mean_down_and_tells_the_loss(averaged: Path, tmp_path: Path) -> None:
@@ -147,6 +175,8 @@ def test_rank_brings_the_mean_down_and_tells_the_loss(averaged: Path, tmp_path: 
     assert run("submit", cwd=folder).returncode == 0
     for arguments, message in (
         (["--average", "--rank", "99"], "--rank must be at most"),
+        (["--average", "ensemble.folds=2"], "tiny was trained with 3 folds, and ensemble.folds is 2"),
+        (["--average", "tiny.seed=5"], "train_fold.py --all-folds --ranker tiny tiny.seed=5"),
         (["--all-folds", "--rank", "2"], "--rank is for --average"),
     ):
         done = run("train", *arguments, "--ranker", "tiny", cwd=folder)

@@ -502,3 +502,22 @@ def test_wrong_retrievals_are_told_together(configs):
         f"{here}retrievals must hold names with settings below them, not ['wiki']",
         f"{configs}/cosine.yaml: retrieval: at least one retrieval is needed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("retrievals.wiki=5", "retrievals.wiki: a retrieval is a mapping of settings: type each of them, as in"),
+        ("retrievals=[a, b]", "retrievals: a retrieval is a mapping of settings: type each of them, as in"),
+        ("retrievals.UP.top_k=3", "retrievals: the name 'UP' must be small letters"),
+        ("retrievals.ranker_a.top_k=3", "retrievals: the name 'ranker_a' begins with ranker_, as the signals"),
+    ],
+)
+def test_a_wrong_retrieval_on_the_command_line_is_one_problem(configs, override, problem):
+    (found,) = refused(configs, override)
+    assert found.startswith(f"the command line: {problem}")
+
+
+def test_a_rule_is_listed_once(configs):
+    (found,) = refused(configs, "cosine.score_rules=[negations, negations]")
+    assert found.endswith("the rule negations is listed twice")

@@ -57,7 +57,8 @@ def test_a_finished_working_folder_is_fit(copy: Path) -> None:
     assert plan["tiny"] == pytest.approx(sum(measured))
     assert list(plan) == ["similarity", "tiny"]  # the order in which they answer
     loading = START_SECONDS + sum(record["load_seconds"] for record in report.plan)
-    assert report.seconds == pytest.approx(9 * sum(plan.values()) + loading, abs=0.01)
+    # The cascade's seconds and the folds' are rounded apart.
+    assert report.seconds == pytest.approx(9 * sum(plan.values()) + loading, rel=0.01, abs=0.01)
     assert "adapter_model.safetensors" in lines["weights and OOF", "tiny"].found
     assert "weights/ensemble.json and each fold's metrics.json" in lines["submission", "time"].found
 

@@ -14,7 +14,7 @@ from solution.cli.options import keep_exam_arguments
 from solution.command import command
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
-from solution.suggestions import remember_exam, running_command, suggest
+from solution.suggestions import remember_exam, running_command, suggest, typed_settings
 from solution.workdir import Workdir
 
 
@@ -44,6 +44,12 @@ def test_the_options_given_are_repeated_where_they_are_known() -> None:
     # The questions to answer are not those to train on.
     with running_command("submit", {"workdir": Path("w"), "questions": Path("test.csv"), "overrides": None}):
         assert suggest("train_fold") == "python train_fold.py --workdir w"
+
+
+def test_a_ranker_s_typed_settings_can_be_repeated() -> None:
+    assert typed_settings("a") == []
+    with running_command("tune", {"overrides": ["a.seed=5", "a.answer_with=full", "ab.seed=6", "tune.trials=3"]}):
+        assert typed_settings("a") == ["a.seed=5"]
 
 
 def test_how_the_exam_is_read_is_repeated_too() -> None:

@@ -38,6 +38,8 @@ RERANKER = "reranker"
 """The name of a reranker's folder in weights/, where the settings give no other."""
 DEFAULT = "default"
 """The name of the retrieval that retrieval.yaml itself sets."""
+SCORE_OF = "ranker_"
+"""The beginning of the name of a signal that another ranker's scores make, before the name of that ranker."""
 
 
 class RankerConfig(Settings):
@@ -149,6 +151,11 @@ class RankerConfig(Settings):
     @classmethod
     def _distinct(cls, names: list[ContextView]) -> list[ContextView]:
         return distinct_names(names, "context")
+
+    @field_validator("score_rules")
+    @classmethod
+    def _distinct_rules(cls, names: list[ScoreRule]) -> list[ScoreRule]:
+        return distinct_names(names, "rule") if names else names
 
     @field_validator("signals_from")
     @classmethod
@@ -268,6 +275,10 @@ class RankerConfig(Settings):
         if self.learns_signals:  # at their defaults too: another version may have others
             values["signals"] = self.signals.model_dump(mode="json")
         return content_hash(values)
+
+    def counting_values(self) -> dict[str, Any]:
+        """The settings that the ranker's answers depend on, as JSON holds them, those at their defaults too."""
+        return self.model_dump(mode="json", exclude=self._NOT_HASHED)
 
     @property
     def traits(self) -> Family:

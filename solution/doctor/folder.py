@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from solution import oof
 from solution.config import AnswerWith, ContextView, RankerConfig, RetrievalConfig, Run
 from solution.device import choose_device
+from solution.doctor.differences import settings_difference, with_lora_of_folds
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, guarded
 from solution.errors import UserError
@@ -37,7 +37,6 @@ from solution.weights import (
     full_folders,
     read_record,
     record_path,
-    stored_retrievals,
     trained_folders,
 )
 from solution.workdir import Workdir
@@ -252,7 +251,7 @@ def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
         folder, remedy = workdir.fold_weights(name, fold), f"Train it again: {again}"
         files |= dict.fromkeys(check_folder(folder, remedy))
         record = read_record(folder, remedy)
-        if run is not None and config is not None and (difference := _difference(record, config, run)):
+        if run is not None and config is not None and (difference := settings_difference(record, config, run)):
             folds_by_difference.setdefault(difference, []).append(fold)
         yield from _oof_part(workdir, name, fold, record, again)
     for difference, folds in folds_by_difference.items():
@@ -293,7 +292,8 @@ def _other_weights(
         check_folder(folder, remedy)
         record = read_record(folder, remedy)
         if run is not None and config is not None:
-            differences.append(_difference(record, config, run))
+            compared = with_lora_of_folds(record, workdir, config) if kind == "average" else record
+            differences.append(settings_difference(compared, config, run))
         if workdir.oof_part(name, 0).is_file():
             differences.append(", ".join(differing_inputs(record, oof.read_oof(workdir.oof_part(name, 0)).about)))
     found = f"trained on all questions from {len(folders)} seeds" if kind == "full" else "the mean of its folds"
@@ -318,40 +318,6 @@ def _oof_part(workdir: Workdir, name: str, fold: int, record: FoldRecord, again:
     if other:
         found = f"fold {fold}: weights and OOF file were made with other {', '.join(other)}"
         yield Finding("weights and OOF", name, "error", found, again)
-
-
-def _difference(record: FoldRecord, config: RankerConfig, run: Run) -> str:
-    """The names of the first settings of now that differ from those of a trained fold; "" where none does."""
-    changed = _changed(_settings_of(record), _with_retrievals(config, run.reads(config)))
-    if changed:
-        return ", ".join(changed[:3]) + (" ..." if len(changed) > 3 else "")
-    return "" if record["about"]["config"] == config.hash() else "this version of the program has more of them"
-
-
-def _settings_of(record: FoldRecord) -> dict[str, Any]:
-    """A fold's settings; one that its version of this program did not know has its default."""
-    stored = stored_retrievals(record)
-    retrievals = {name: RetrievalConfig.model_validate(values) for name, values in stored.items()}
-    return _with_retrievals(RankerConfig.model_validate(record["config"]), retrievals)
-
-
-def _with_retrievals(config: RankerConfig, retrievals: Mapping[str, RetrievalConfig]) -> dict[str, Any]:
-    """A ranker's settings, and those of the retrievals that it reads in the place of their names."""
-    values = config.model_dump(mode="json")
-    dumped = {name: each.model_dump(mode="json") for name, each in retrievals.items()}
-    if len(dumped) == 1:
-        values["retrieval"] = next(iter(dumped.values()))  # its name decides nothing
-    elif dumped:
-        values |= {"retrieval": list(dumped), "retrievals": dumped}
-    return values
-
-
-def _changed(before: Any, now: Any, prefix: str = "") -> list[str]:
-    """The dotted names of settings that differ."""
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return [] if before == now else [prefix.removesuffix(".")]
-    names = sorted({*before, *now})
-    return [path for name in names for path in _changed(before.get(name), now.get(name), f"{prefix}{name}.")]
 
 
 def oof_files(examined: Examined) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from solution.config import DEFAULT, AnswerWith, RetrievalConfig, Run
 from solution.ensemble.costs import Cost, measured_cost, with_sources
 from solution.errors import UserError
 from solution.oof import Oof, changed_sources, load_oof, signal_sources
-from solution.suggestions import suggest
+from solution.suggestions import suggest, typed_settings
 from solution.weights import deployed_folders, differing_inputs, read_record
 from solution.workdir import Workdir
 
@@ -72,7 +72,7 @@ def answering_about(workdir: Workdir, known: Mapping[str, Any], deployment: Depl
             continue
         folders = deployed_folders(workdir, name, answer_with)
         seeds = ["--seeds", str(len(folders))] if answer_with == "full" and folders else []
-        again = suggest("train_fold", f"--{answer_with}", *seeds, "--ranker", name)
+        again = suggest("train_fold", f"--{answer_with}", *seeds, "--ranker", name, *typed_settings(name))
         if not folders:
             raise UserError(f"{name}.answer_with is {answer_with}, and there are no such weights: {again}")
         for folder in folders:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from solution.config import RankerConfig
+from solution.config import SCORE_OF, RankerConfig
 from solution.errors import UserError
 from solution.exam import SIGNAL_STEPS, Exam
 from solution.files import read_json, write_json
@@ -15,7 +15,7 @@ from solution.metrics import map_at_k
 from solution.probabilities import masked_softmax
 from solution.progress import say
 from solution.rankers.alike import Alike
-from solution.rankers.option_inputs import SCORE_OF, exam_signals, repeated_signals
+from solution.rankers.option_inputs import exam_signals, repeated_signals
 from solution.rankers.signal_model import SignalModel
 
 _MODEL = "signals.json"

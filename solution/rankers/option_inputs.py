@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from solution.config import RankerConfig
+from solution.config import SCORE_OF, RankerConfig
 from solution.exam import Exam
 from solution.probabilities import FLOOR
 from solution.questions import Questions
@@ -19,8 +19,6 @@ from solution.words import words as words_of
 FORMS = ("value", "standardised", "rank", "gap")
 """The inputs that each signal becomes: as it is; less the mean of the question's options, in their standard deviations;
 the number of options above it; its distance to the best of the others."""
-SCORE_OF = "ranker_"
-"""The beginning of the name of a signal that another ranker's scores make, before the name of that ranker."""
 _FORM_SIGNALS = (
     *("length", "words", "word_length", "capitals", "commas", "digits"),
     *("shared_words", "shared_pairs", "alike_others", "common_words", "lone_words"),

@@ -12,7 +12,7 @@ from solution.config import RankerConfig, Run
 from solution.errors import UserError
 from solution.files import atomic_folder, content_hash
 from solution.progress import say
-from solution.suggestions import suggest
+from solution.suggestions import suggest, typed_settings
 from solution.weights import (
     FoldRecord,
     check_folder,
@@ -54,7 +54,7 @@ def average_folds(run: Run, workdir: Workdir, rank: int | None = None) -> None:
 def _average(config: RankerConfig, folds: int, workdir: Workdir, rank: int | None) -> None:
     name = config.name
     folders = [workdir.fold_weights(name, fold) for fold in range(folds)]
-    again = suggest("train_fold", "--all-folds", "--ranker", name)
+    again = suggest("train_fold", "--all-folds", "--ranker", name, *typed_settings(name))
     for fold, folder in enumerate(folders):
         if not folder.is_dir():
             raise UserError(f"{name}: fold {fold} of {folds} is not trained. Train all folds first: {again}")
@@ -63,15 +63,21 @@ def _average(config: RankerConfig, folds: int, workdir: Workdir, rank: int | Non
     if records[0]["about"].get("config") != config.hash():
         raise UserError(f"{name}: the folds were trained with other settings than those of now. Train again: {again}")
     about = _shared(records, name, again)
+    if about["folds"] != folds:
+        raise UserError(
+            f"{name} was trained with {about['folds']} folds, and ensemble.folds is {folds}: set ensemble.folds to "
+            f"{about['folds']}, or train again: {again}"
+        )
 
     folder = workdir.average_weights(name)
-    key = content_hash("average", about, rank, [key_of_whole_folder(path) for path in folders])
+    retrievals = {"retrievals": records[0]["retrievals"]} if "retrievals" in records[0] else {}
+    key = content_hash("average", about, rank, [key_of_whole_folder(path) for path in folders], *retrievals.values())
     if key_of_whole_folder(folder) == key:
         say(f"{name}: its {folds} folds are averaged already, nothing has changed")
         return
     with atomic_folder(folder) as temporary:
         settings, told = _write_mean(config, folders, temporary, rank)
-        record: FoldRecord = {"about": about, "config": settings, "retrieval": records[0]["retrieval"]}
+        record: FoldRecord = {**records[0], "about": about, "config": settings}
         write_record(temporary, record)
         write_metrics(temporary, mean_metrics(folders))
         close_folder(temporary, key)

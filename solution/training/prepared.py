@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from solution.config import ContextView, RankerConfig, Run
+from solution.config import ContextView, RankerConfig, RetrievalConfig, Run
 from solution.errors import UserError
 from solution.exam import Contexts, Exam, context_key, is_question
 from solution.files import content_hash
@@ -78,7 +78,7 @@ def inputs_of(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workd
         "questions": exam_with_folds_hash(questions, prepared.folds),
         "contexts": context_key(keys),
         "config": config.hash(),
-        "retrieval": _one_hash([(name, retrieval.hash()) for name, retrieval in retrievals.items()]),
+        "retrieval": retrievals_hash(retrievals),
         "wording": content_hash(sorted((id_, is_question(exam, row)) for row, id_ in enumerate(questions.ids))),
     }
     if (reranker := rerankers_key(retrievals.values(), workdir.root)) is not None:
@@ -90,11 +90,12 @@ def inputs_of(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workd
     return about
 
 
-def _one_hash(hashes: Sequence[tuple[str, str]]) -> str:
+def retrievals_hash(retrievals: Mapping[str, RetrievalConfig]) -> str:
     """The hash of a ranker's only retrieval; of several, one of them all and their names, which its signals have in
     front."""
+    hashes = [[name, retrieval.hash()] for name, retrieval in retrievals.items()]
     if len(hashes) > 1:
-        return content_hash([list(pair) for pair in hashes])
+        return content_hash(hashes)
     return hashes[0][1] if hashes else "none"
 
 
