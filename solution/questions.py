@@ -195,7 +195,8 @@ def read_questions(
         questions.append((item, question))
     if reader.problems and not (left_out and questions):
         # Messages on a file's form count its lines; a question may take several, and parquet has none.
-        title = f"{path} is not usable (row 1 is the first question, below the header)"
+        below = ", below the header" if table.has_header else ""
+        title = f"{path} is not usable (row 1 is the first question{below})"
         hint = "" if left_out or mended is not None else "\nTo go on without these rows: --skip-bad-rows"
         raise UserError(summary(title, reader.problems) + hint)
     if notes is not None:

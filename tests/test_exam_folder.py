@@ -15,10 +15,11 @@ from solution.errors import UserError
 from solution.formats.items import Reading
 from solution.generation.exam import Wish
 from solution.pipeline.estimate import Estimate, estimate, in_words
-from solution.pipeline.exam import Request, run_exam
+from solution.pipeline.exam import Request, _tell, run_exam
 from solution.pipeline.finished import Finished
 from solution.pipeline.folder import QuestionFile, choose, link_corpus, look_through
 from solution.pipeline.plan import Plan, make_plan, without_vain_pretraining
+from solution.pipeline.run import Clock
 from solution.questions import Questions, read_questions
 from solution.retrieval.corpus import read_corpus
 from solution.retrieval.sources import corpus_fingerprint
@@ -55,7 +56,8 @@ def test_each_file_is_taken_for_what_it_is_and_told(folder: Path) -> None:
     assert sources.exam is not None and sources.exam.path == folder / "quiz.csv"
     assert sources.test is not None and sources.test.path == folder / "midterm.csv"
     assert sources.corpus == {"book/1.md": folder / "book/1.md", "book/2.md": folder / "book/2.md"}
-    assert sources.lines[1].startswith("to answer:   midterm.csv: 1 questions, none with its answer; ")
+    assert sources.lines[1].startswith("to answer:   midterm.csv: 1 question, none with its answer")
+    assert "no column of right answers" not in sources.lines[1]
     assert [sources.lines[0], *sources.lines[2:]] == [
         "questions:   quiz.csv: 2 questions, with answers",
         "corpus:      2 files, the first: book/1.md",
@@ -202,14 +204,22 @@ def test_without_questions_those_of_the_corpus_are_learnt_from(minerals: str, tm
         assert found.rankers[0].pretraining == kept
 
 
-def test_few_questions_and_a_corpus_that_gives_none(tmp_path: Path) -> None:
+def test_few_questions_and_a_corpus_that_gives_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     poor = str(write_documents(tmp_path / "poor.csv", mineral_documents()[:3]))
     plan = planned(random_questions(9), tmp_path, poor)
     assert [ranker.name for ranker in plan.run.rankers] == ["similarity", "longest"] == plan.run.ensemble.rankers
     assert len(plan.train) == 9 and not plan.made and plan.notes[0].startswith("Nothing was trained")
-    with pytest.raises(UserError, match="no question can be made from"):
+    assert not plan.trained and "left out: features." in plan.notes[0]
+    tries = [line for line in capsys.readouterr().err.splitlines() if "making up to 60 questions of" in line]
+    assert len(tries) == len(set(tries)) == 3
+    with pytest.raises(UserError, match="at least 4 are needed .*no question can be made from") as error:
         planned(None, tmp_path, poor)
-    with pytest.raises(UserError, match="3 questions are too few to learn from, and no question can be made"):
+    assert "--options" not in str(error.value) and "Give a larger corpus, a glossary" in str(error.value)
+    _tell(plan, Clock())
+    assert "9 questions to score; 2 folds" in capsys.readouterr().err
+    with pytest.raises(
+        UserError, match="3 questions with answers are too few to learn from, and no question can be made"
+    ):
         planned(random_questions(3), tmp_path, poor)
 
 

@@ -516,6 +516,27 @@ def test_moodle_xml(tmp_path: Path) -> None:
     assert exam.extra["category"] == ["top/Gases"] * 2 and "1 questions of the type essay left out" in notes
 
 
+SHARES = """<quiz><question type="multichoice"><name><text>Q</text></name>
+<questiontext><text>Which?</text></questiontext>
+<answer fraction="50"><text>half</text></answer><answer fraction="{}"><text>whole</text></answer>
+<answer fraction="0"><text>none</text></answer><answer fraction="{}"><text>last</text></answer></question></quiz>"""
+
+
+def test_of_answers_with_shares_of_the_points_that_with_all_is_right(tmp_path: Path) -> None:
+    note = "1 question has one option with 100 % of the points and others with a part of them"
+    exam, notes = read(tmp_path / "bank.xml", SHARES.format("100.00000", "0"))
+    assert exam.answers.tolist() == [1] and note in notes
+    exam, notes = read(tmp_path / "bank.gift", "Which gas? {~%50%half =helium ~%-10%none}")
+    assert exam.answers.tolist() == [1] and note in notes
+    for text, name in ((SHARES.format(100, 100), "bank.xml"), ("Which? {~%50%a =b =c}", "bank.gift")):
+        message = refused(tmp_path / name, text)
+        assert "names several options" in message and "(row 1 is the first question)" in message
+    assert "(row 1 is the first question, below the header)" in refused(
+        tmp_path / "a.csv", "prompt,A,B,answer\nQ?,1,2,Z\n"
+    )
+    assert "100 %" not in read(tmp_path / "bank.gift", "Which? {~a =b}")[1]
+
+
 def test_xml_declares_no_entities(tmp_path: Path) -> None:
     bomb = '<!DOCTYPE quiz [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><quiz>&b;</quiz>'
     assert "declares the XML entity 'a'" in refused(tmp_path / "bank.xml", bomb)

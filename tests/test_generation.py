@@ -257,7 +257,10 @@ def test_a_corpus_without_questions(tmp_path: Path, capsys: pytest.CaptureFixtur
     poor = write_documents(tmp_path / "poor.csv", [Document("1", "", "Nothing."), Document("2", "", "It is so.")])
     with pytest.raises(SystemExit):
         generate(5, tmp_path / "exam.csv", corpus=str(poor), at_most=True, configs=ROOT / "configs")
-    assert "no question can be made" in capsys.readouterr().err and not (tmp_path / "exam.csv").exists()
+    message = capsys.readouterr().err
+    assert (
+        "no question can be made" in message and "fewer --options" in message and not (tmp_path / "exam.csv").exists()
+    )
 
 
 @pytest.mark.parametrize(

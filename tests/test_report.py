@@ -446,6 +446,11 @@ def test_with_one_imported_ranker(tmp_path):
     assert "are not in" in missing["retrieval"] and "no further column" in missing["subjects"]
 
 
+def test_rankers_without_training_steps_lack_no_log(tmp_path):
+    simulate(tmp_path, {"alone": 1.0}, n=60, family="features")
+    assert left_out(tmp_path, None)["learning"] == "no ranker of the ensemble is trained in steps"
+
+
 def test_old_runs_have_their_losses_in_the_metrics(exam, tmp_path):
     folder = tmp_path / "old"
     shutil.copytree(exam[0], folder)

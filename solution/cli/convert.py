@@ -48,4 +48,4 @@ def convert(
         say(f"note: {output}: this form does not hold {drops}")
         if gaps:
             say(f"note: {output}: {gaps} questions have a gap among their options; the letters behind it move up")
-    print(f"{output}: {len(questions)} questions as {to}")
+    print(f"{output}: {len(questions)} question{'s' if len(questions) > 1 else ''} as {to}")

@@ -94,7 +94,7 @@ def _check_count(exam: Questions, count: int, at_most: bool, corpus: str) -> Non
         UserError: none, or fewer without `--at-most`.
     """
     if not len(exam):
-        raise UserError(no_question(corpus))
+        raise UserError(f"{no_question(corpus)}. Give a larger corpus, or fewer --options (3, or 2)")
     if len(exam) < count:
         if not at_most:
             raise UserError(

@@ -14,12 +14,37 @@ from solution.tables import cell_text, shown
 
 UNKNOWN = -1
 TEXT = "text"
+_ALL_POINTS = 99.99  # per cent; Moodle writes thirds as 33.33333
 _NAME = r"(?:(?:the )?(?:correct |right )?(?:option|choice|answer|opt|ans|op|ending|sol)[\s_:.#-]*(?:is\s+)?)?"
 # A letter or a number with what people put around it: (B), B., [B], Option B, Answer: (B), option_2.
 _DRESSED = re.compile(rf"{_NAME}[(\[{{]?\s*([A-Za-z]|\d{{1,2}})\s*[)\]}}.:]*", re.IGNORECASE)
 _LETTER_AND_TEXT = re.compile(rf"{_NAME}[(\[{{]?([A-Za-z])[)\]}}.:]+\s*(.+)", re.IGNORECASE | re.DOTALL)
 _BETWEEN = re.compile(r"\s*(?:[,;/&+|]|\band\b|\s)\s*")
 _NUMBER = re.compile(r"-?\d{1,4}(?:\.0+)?")
+
+
+class Points:
+    """The right options of questions whose options give percentages of the points, as Moodle's do.
+
+    Attributes:
+        partial: the questions so far in which one option gives all points, and another some of them.
+    """
+
+    def __init__(self) -> None:
+        self.partial = 0
+
+    def right(self, points: Sequence[float]) -> list[bool]:
+        """Which options are right: those that give all points, or, where none does, those that give some."""
+        full = [share >= _ALL_POINTS for share in points]
+        some = [share > 0 for share in points]
+        self.partial += sum(full) == 1 and sum(some) > 1
+        return full if any(full) else some
+
+    def notes(self) -> list[str]:
+        if not self.partial:
+            return []
+        one = "1 question has one option" if self.partial == 1 else f"{self.partial} questions have one option"
+        return [f"{one} with 100 % of the points and others with a part of them: that with 100 % is the right one"]
 
 
 class Refused(ValueError):

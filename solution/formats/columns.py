@@ -95,7 +95,8 @@ def items_of(table: Table, reading: Reading, source: str) -> tuple[list[Item], C
         if options.problem:
             item.options, item.names = [], [f"the column {columns.options.names[0]!r} {options.problem}"]
         items.append(item)
-    if columns.answer is None and not reading.needs_id and all(item.answer is None for item in items):
+    tells = reading.expects_answers and not reading.needs_id
+    if columns.answer is None and tells and all(item.answer is None for item in items):
         columns.notes.append("no column of right answers is known (--columns answer=NAME)")
     if truths:
         columns.notes.append(f"{truths} without options are true or false")

@@ -144,9 +144,10 @@ def read_items(path: Path, what: str, reading: Reading) -> tuple[list[Item], Col
             return *items_of(table, reading, str(path)), table
         except UserError:
             # MMLU's own CSV files have no header: their first line is a question.
-            may_be = table.form.startswith(("CSV", "Excel")) and not reading.columns
+            may_be = table.has_header and not reading.columns
             rows = mmlu_rows(headless(table)) if may_be else None
             if rows is None or reading.needs_id:
                 raise
-        table = Table(list(rows[0]), rows, table.form, ["it has no header: question, options, letter of the answer"])
+        note = "it has no header: question, options, letter of the answer"
+        table = Table(list(rows[0]), rows, table.form, [note], is_headless=True)
         return *items_of(table, reading, str(path)), table

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from solution.errors import UserError
 from solution.files import write_text
+from solution.formats.answers import Points
 from solution.formats.html import clean_options, plain_text
 from solution.formats.items import LETTERS, ExamToWrite, Source, Table
 from solution.tables import Row, decode, shown
@@ -36,18 +37,19 @@ def read_gift(data: bytes, source: Source) -> Table:
     rows: list[Row] = []
     left_out: Counter[str] = Counter()
     category = ""
+    points = Points()
     for block in re.split(r"\n[ \t]*(?:\n[ \t]*)+", "\n".join(lines)):
         if block.strip().startswith("$CATEGORY:"):
             line, _, block = block.strip().partition("\n")
             category = _unescaped(line.removeprefix("$CATEGORY:")).strip()
         if not block.strip():
             continue
-        row = _gift_question(block.strip())
+        row = _gift_question(block.strip(), points)
         if isinstance(row, str):
             left_out[row] += 1
         else:
             rows.append(row | ({"category": category} if category else {}))
-    notes = [f"{count} left out: {why}" for why, count in left_out.items()]
+    notes = [f"{count} left out: {why}" for why, count in left_out.items()] + points.notes()
     if not rows:
         raise UserError(f"{source} has no GIFT question with options" + (f" ({', '.join(notes)})" if notes else ""))
     ids = [row["id"] for row in rows]
@@ -59,7 +61,7 @@ def read_gift(data: bytes, source: Source) -> Table:
     return Table(names, rows, "GIFT", notes, is_plain=True)
 
 
-def _gift_question(block: str) -> Row | str:
+def _gift_question(block: str, points: Points) -> Row | str:
     """A row, or why the block is none."""
     title = _TITLE.match(block)
     body = block[title.end() :].strip() if title else block
@@ -71,28 +73,32 @@ def _gift_question(block: str) -> Row | str:
         return "no answers in braces"
     said = inside.partition("#")[0].strip().upper()
     if said in ("T", "TRUE", "F", "FALSE"):
-        right = said[0]
-        options: list[dict[str, object]] = [{"text": w, "correct": right == w[0]} for w in ("True", "False")]
+        truth = said[0]
+        options: list[dict[str, object]] = [{"text": w, "correct": truth == w[0]} for w in ("True", "False")]
     else:
         parts = _ANSWER.split(inside)
         if parts[0].strip() or len(parts) < 5 or "~" not in parts[1::2]:
             return "not multiple choice"
         read = [_gift_option(*pair, markup) for pair in zip(parts[1::2], parts[2::2], strict=True)]
         html = iter(clean_options([text for text, _, is_plain in read if not is_plain]))
-        options = [{"text": text if is_plain else next(html), "correct": is_right} for text, is_right, is_plain in read]
+        right = points.right([share for _, share, _ in read])
+        options = [
+            {"text": text if is_plain else next(html), "correct": is_right}
+            for (text, _, is_plain), is_right in zip(read, right, strict=True)
+        ]
     # A gap in the middle of a sentence is filled in by the answer.
     prompt = f"{before.rstrip()} _____ {after.strip()}" if after.strip() else before
     return {"id": _unescaped(title[1]).strip() if title else "", "prompt": _cleaned(prompt, markup), "options": options}
 
 
-def _gift_option(mark: str, text: str, markup: re.Match[str] | None) -> tuple[str, bool, bool]:
-    """An option's text, whether it is right, and whether it is no HTML."""
+def _gift_option(mark: str, text: str, markup: re.Match[str] | None) -> tuple[str, float, bool]:
+    """An option's text, what percentage of the points it gives, and whether it is no HTML."""
     text = text.partition("#")[0].strip()  # what follows is feedback
     weight = _WEIGHT.match(text)
     text = text[weight.end() :].strip() if weight else text
     inner = _MARKUP.match(text)
     text = _unescaped((text[inner.end() :] if inner else text).strip()).strip()
-    return text, mark == "=" or (weight is not None and float(weight[1]) > 0), _is_plain(inner or markup)
+    return text, float(weight[1]) if weight else 100.0 * (mark == "="), _is_plain(inner or markup)
 
 
 def _is_plain(markup: re.Match[str] | None) -> bool:

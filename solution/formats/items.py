@@ -27,6 +27,7 @@ class Reading:
         keep_html: leave tags and entities as they stand.
         skip_bad_rows: leave out rows that are wrong, and tell them.
         needs_id: refuse a file without ids: they name the answers of a submission.
+        expects_answers: tell that no column of right answers is known.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Reading:
     keep_html: bool = False
     skip_bad_rows: bool = False
     needs_id: bool = False
+    expects_answers: bool = True
 
 
 def columns_named(texts: Sequence[str]) -> dict[str, str]:
@@ -82,6 +84,7 @@ class Table:
         notes: what was dropped or understood, in words.
         index: values of a first column without name, a number a row; None where there is none.
         is_plain: its texts are no HTML, whatever they look like: the form says so.
+        is_headless: the first line of its file is a question, and names no columns.
     """
 
     names: list[str]
@@ -90,6 +93,12 @@ class Table:
     notes: list[str] = field(default_factory=list)
     index: list[Any] | None = None
     is_plain: bool = False
+    is_headless: bool = False
+
+    @property
+    def has_header(self) -> bool:
+        """True where the rows stand below a line of column names."""
+        return self.form.startswith(("CSV", "Excel")) and not self.is_headless
 
 
 @dataclass

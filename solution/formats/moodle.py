@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 
 from solution.errors import UserError
 from solution.files import write_text
+from solution.formats.answers import Points
 from solution.formats.html import clean_options, plain_text
 from solution.formats.items import ExamToWrite, Source, Table
 from solution.formats.xml import parse, text_of, xml_text
@@ -26,16 +27,17 @@ def read_moodle(data: bytes, source: Source) -> Table:
     rows: list[Row] = []
     left_out: Counter[str] = Counter()
     category = ""
+    points = Points()
     for question in quiz.iter("question"):
         kind = question.get("type", "")
         if kind == "category":
             category = _text(question.find("category"))
         elif kind == "truefalse" or kind == "multichoice":
-            rows.append(_row(question, category))
+            rows.append(_row(question, category, points))
         else:
             left_out[kind or "no type"] += 1
     names = list(dict.fromkeys(name for row in rows for name in row))
-    notes = [f"{count} questions of the type {kind} left out" for kind, count in left_out.items()]
+    notes = [f"{count} questions of the type {kind} left out" for kind, count in left_out.items()] + points.notes()
     if not rows:
         raise UserError(f"{source} has no multiple-choice question" + (f" ({', '.join(notes)})" if notes else ""))
     # Questions of an export often share a name, and most have no idnumber.
@@ -46,18 +48,16 @@ def read_moodle(data: bytes, source: Source) -> Table:
     return Table(names, rows, "Moodle XML", notes, is_plain=True)
 
 
-def _row(question: Element, category: str) -> Row:
+def _row(question: Element, category: str, points: Points) -> Row:
     answers = question.findall("answer")
     if question.get("type") == "truefalse":
         texts = [_text(answer).capitalize() for answer in answers]
     else:
         html = iter(clean_options([_raw(answer) for answer in answers if not _is_plain(answer)]))
         texts = [_raw(answer) if _is_plain(answer) else next(html) for answer in answers]
-    # More than one right answer: Moodle gives each a share of the points.
-    options = [
-        {"text": text, "correct": _number(answer.get("fraction", "0")) > 0}
-        for answer, text in zip(answers, texts, strict=True)
-    ]
+    # Of several right answers Moodle gives each a share of the points; beside one with all, shares are consolation.
+    right = points.right([_number(answer.get("fraction", "0")) for answer in answers])
+    options = [{"text": text, "correct": is_right} for text, is_right in zip(texts, right, strict=True)]
     row: Row = {
         "id": text_of(question.find("idnumber")) or _text(question.find("name")),
         "prompt": _text(question.find("questiontext")),

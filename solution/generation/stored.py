@@ -56,7 +56,7 @@ class StoredExam:
             UserError: the corpus cannot be read, or gives no question.
         """
         if not self.is_made:
-            say(f"making up to {self.wish.count} questions from {self.retrieval.corpus}")
+            say(f"making up to {self.wish.count} questions of {self.wish.options} options from {self.retrieval.corpus}")
             rules, encoding = article_rules(self.retrieval), self.retrieval.encoding
             exam = generate_exam(read_corpus(self.retrieval.corpus, rules, encoding=encoding), self.wish)
             if not len(exam):
@@ -67,10 +67,10 @@ class StoredExam:
 
 
 def no_question(corpus: str) -> str:
-    """The message on a corpus that gives no question."""
+    """The message on a corpus that gives no question; what helps depends on the command, which adds it."""
     return (
         f"no question can be made from {corpus}. The wrong options are terms of the same kind as the right one, "
-        "and a small corpus has too few of these: give fewer --options (3, or 2), or a larger corpus. Questions "
+        "and a small corpus has too few of these. Questions "
         'are made from English passages: glossary entries ("term: definition"), sentences that say what their '
         "title is, and terms that several passages are about"
     )

@@ -116,7 +116,9 @@ def _sources(request: Request) -> Sources:
     exam, test = (_named(path, request) for path in (request.questions, request.test))
     corpus = None if request.corpus is None else _place(Path(request.corpus), request.folder)
     known = [file.path for file in (exam, test) if file is not None] + ([corpus] if corpus is not None else [])
-    found = look_through(request.folder, replace(request.reading, columns={}), known, _corpus_encoding(request))
+    found = look_through(
+        request.folder, replace(request.reading, columns={}, expects_answers=False), known, _corpus_encoding(request)
+    )
     spec = None if request.corpus is None else str(corpus) if corpus is not None else request.corpus
     return choose(found, exam, test, spec)
 
@@ -137,7 +139,8 @@ def _named(path: Path | None, request: Request) -> QuestionFile | None:
         return None
     place = _place(path, request.folder) or path
     notes: list[str] = []
-    reading = request.reading if path == request.questions else replace(request.reading, columns={})
+    is_exam = path == request.questions
+    reading = request.reading if is_exam else replace(request.reading, columns={}, expects_answers=False)
     return QuestionFile(place, read_questions(place, None, reading, notes), notes)
 
 
@@ -227,7 +230,8 @@ def _tell(plan: Plan, clock: Clock) -> None:
     asked = f", {len(plan.test.questions)} to answer" if plan.test is not None else ""
     made = " made from the corpus" if plan.made else ""
     names = ", ".join(config.name for config in plan.run.rankers)
-    clock.step(f"{len(plan.train)} questions{made} to learn from{asked}; {ensemble.folds} folds{together}; {names}")
+    what = "learn from" if plan.trained else "score"
+    clock.step(f"{len(plan.train)} questions{made} to {what}{asked}; {ensemble.folds} folds{together}; {names}")
 
 
 def _job(plan: Plan, workdir: Workdir, configs: str) -> Job:
@@ -282,8 +286,11 @@ def _in_plain_words(plan: Plan, job: Job, rows: Sequence[ScoreRow]) -> list[str]
             )
             lines.append(_right(what, row, plan.test.questions))
     what = "the practice questions made from the corpus" if plan.made else "the questions learnt from"
+    what = f"Of {what}, each answered by models that had not seen it"
+    if not plan.trained:
+        what = f"Of the {len(plan.train)} questions with answers, which no ranker was trained on"
     shipped = next(row for row in load_ensemble(job.workdir)["table"] if row["shipped"])
-    return [*lines, _right(f"Of {what}, each answered by models that had not seen it", shipped, plan.train)]
+    return [*lines, _right(what, shipped, plan.train)]
 
 
 def _right(what: str, row: ScoreRow, questions: Questions) -> str:

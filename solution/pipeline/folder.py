@@ -50,7 +50,7 @@ class QuestionFile:
         count, known = len(self.questions), self.answered
         answers = {0: "none with its answer", count: "with answers"}.get(known, f"{known} of them with an answer")
         notes = "".join(f"; {note}" for note in self.notes)
-        return f"{self.path.name}: {count} questions, {answers}{notes}"
+        return f"{self.path.name}: {count} question{'s' if count > 1 else ''}, {answers}{notes}"
 
 
 @dataclass

@@ -25,6 +25,9 @@ from solution.workdir import Workdir
 MIN_QUESTIONS = 40
 """With fewer answered questions nothing is trained on them: each fold would learn from some twenty."""
 _LEAST_OPTIONS = 3
+_LEAST_SCORED = 4
+"""Answered questions; with fewer there are no two folds of two questions, whose OOF scores an ensemble is tuned on."""
+_REMEDY = 'Give a larger corpus, a glossary ("term: definition"), or questions with answers'
 _THREE_FOLDS = 60
 """From so many questions on there are three folds (or more, where the settings say so); below it two."""
 _GROUP_COLUMNS = ("module", "article", "chapter", "section", "lesson", "unit", "topic", "passage", "source", "group")
@@ -43,6 +46,7 @@ class Plan:
         made: they were made from the corpus.
         test: the questions to answer; None: there are none.
         notes: sentences that the head of the report must say.
+        trained: whether `train` is learnt from; False: its questions are only scored.
     """
 
     run: Run
@@ -50,6 +54,7 @@ class Plan:
     made: bool
     test: QuestionFile | None
     notes: list[str]
+    trained: bool = True
 
 
 class NotEnough(UserError):
@@ -74,7 +79,10 @@ def make_plan(
         train = _practice(run, [file.questions for file in (exam, test) if file is not None], wish, workdir)
     except NotEnough as error:
         if exam is None:
-            raise
+            raise UserError(
+                "the folder has no questions with answers, and at least "
+                f"{_LEAST_SCORED} are needed to score the rankers that need no training: {error}. {_REMEDY}"
+            ) from None
         return _untrained(run, exam.questions, test, typed, str(error))
     notes = [
         f"Learnt from {len(train)} practice questions that were made from the corpus by rules, not by a person. The "
@@ -115,7 +123,7 @@ def _practice(run: Run, known: Sequence[Questions], wish: Wish, workdir: Workdir
     if len(made) < MIN_QUESTIONS:
         raise NotEnough(
             f"the corpus {run.retrieval.corpus} gives {len(made)} questions, and to learn from them takes "
-            f"{MIN_QUESTIONS}. Add passages, or a file of questions with answers"
+            f"{MIN_QUESTIONS}"
         )
     if len(made) < wish.count:
         say(f"note: the corpus gives {len(made)} questions of {made.max_options} options, not {wish.count}")
@@ -133,14 +141,16 @@ def _untrained(run: Run, few: Questions, test: QuestionFile | None, typed: Seque
         UserError: no ranker answers without training, or a single question cannot be parted.
     """
     rankers = [config for config in run.rankers if not config.folds_differ]
-    if len(few) < 4 or not any(config.role == "ranker" for config in rankers):
-        raise UserError(f"{len(few)} questions are too few to learn from, and {why}")
+    if len(few) < _LEAST_SCORED or not any(config.role == "ranker" for config in rankers):
+        raise UserError(f"{len(few)} questions with answers are too few to learn from, and {why}. {_REMEDY}")
+    left_out = ", ".join(config.name for config in run.rankers if config.folds_differ)
     say(f"note: {why}")
     notes = [
         f"Nothing was trained: {len(few)} questions with answers are too few (fewer than {MIN_QUESTIONS}), and the "
-        "corpus gives no others. Only rankers that need no training answer."
+        "corpus gives no others. Only rankers that need no training answer"
+        + (f"; left out: {left_out}." if left_out else ".")
     ]
-    return Plan(_fitted(_with_rankers(run, rankers), few, typed), few, False, test, notes)
+    return Plan(_fitted(_with_rankers(run, rankers), few, typed), few, False, test, notes, trained=False)
 
 
 # --- rankers -------------------------------------------------------------------------------

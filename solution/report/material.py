@@ -16,6 +16,7 @@ from solution.ensemble.record import EnsembleRecord, load_ensemble
 from solution.ensemble.tune import nested_answers
 from solution.errors import UserError
 from solution.exam import Contexts, context_key
+from solution.families import FAMILIES
 from solution.files import read_json
 from solution.folds import exam_with_folds_hash
 from solution.learning.log import LOG
@@ -166,12 +167,23 @@ def _read_training(workdir: Workdir, material: Material) -> None:
         curves = {fold: curve for fold in folds if (curve := _curve(workdir, name, fold)) is not None}
         if curves:
             material.curves[name] = curves
-        elif name in material.rankers:
+        elif name in material.rankers and not _has_no_steps(material, name):
             lacking.append(name)
     if not material.curves:
         material.missing["curves"] = (
             f"no {LOG} of {', '.join(lacking)}: they were not trained here, or their weights moved"
+            if lacking
+            else "no ranker of the ensemble is trained in steps"
         )
+
+
+def _has_no_steps(material: Material, name: str) -> bool:
+    """True for a ranker that has no loss to draw: it has no model, or its model answers as it is (`epochs: 0`)."""
+    family = FAMILIES.get(str(material.record["about"][name].get("family")))
+    facts = material.facts[name]
+    return (family is not None and not family.has_model) or (
+        bool(facts) and all(not each.get("loss") for each in facts)
+    )
 
 
 def _curve(workdir: Workdir, name: str, fold: int) -> Curve | None:

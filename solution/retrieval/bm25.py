@@ -299,7 +299,7 @@ def _note_other_letters(words: Iterable[str], config: RetrievalConfig) -> None:
         say(
             f"note: {others / len(letters):.0%} of the words of the corpus {config.corpus} are not in the letters of "
             f"retrieval.language={config.language}, whose stop words and stemmer do nothing for them; set it to the "
-            "corpus's language, or to none where that is not among the languages"
+            "corpus's language, or to none where it is not in the list (docs/corpora.md, Languages)"
         )
 
 
