@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +145,7 @@ def _as_questions(path: Path, reading: Reading) -> tuple[QuestionFile | None, Us
     if not items or endings[-1] == ".txt" and texts < 0.5 * path.stat().st_size:  # prose with a question in it
         return None, None
     notes: list[str] = []
+    reading = replace(reading, expects_answers=False)  # its line says how many have one
     return QuestionFile(path, read_questions(path, None, reading, notes), notes), None
 
 
