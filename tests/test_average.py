@@ -56,11 +56,11 @@ def test_the_mean_adapter_has_the_mean_product() -> None:
 def test_an_adapter_is_brought_to_the_nearest_of_a_lower_rank() -> None:
     mean = mean_adapter([adapter_of(seed) for seed in range(3)])
     names = down_names(mean)
-    same, lost = compressed(mean, dict.fromkeys(names, 6))
+    same, lost = compressed(mean, 6)
     assert lost == pytest.approx(0, abs=1e-6)
     for before, after in zip(products(mean), products(same), strict=True):
         torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
-    lower, lost = compressed(mean, dict.fromkeys(names, 1))
+    lower, lost = compressed(mean, 1)
     assert lower[names[0]].shape == (1, 5) and lower[up_name(names[0])].shape == (4, 1)
     kept, whole = [], []
     for before, after in zip(products(mean), products(lower), strict=True):
@@ -181,6 +181,15 @@ def test_rank_brings_the_mean_down_and_tells_the_loss(averaged: Path, tmp_path: 
     ):
         done = run("train", *arguments, "--ranker", "tiny", cwd=folder)
         assert done.returncode == 2 and message in done.stderr, done.stderr
+
+
+def test_the_mean_alone_is_enough_to_submit_from(averaged: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(averaged, folder)
+    for fold in range(3):
+        shutil.rmtree(Workdir(folder).fold_weights("tiny", fold))
+    found = run("doctor", cwd=folder).stdout
+    assert "the mean of its folds, hashes checked" in found and "not trained yet" not in found, found
 
 
 def test_damaged_folds_are_not_averaged(averaged: Path, tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ from solution.weights import (
     check_folder,
     deployed_folders,
     differing_inputs,
-    full_folders,
     read_record,
     record_path,
     trained_folders,
@@ -239,10 +238,11 @@ def _ranker(workdir: Workdir, run: Run | None, name: str) -> Iterator[Finding]:
     else:
         wanted = [int(path.name.removeprefix("fold_")) for path in sorted((workdir.weights / name).glob("fold_*"))]
     trained = [fold for fold in wanted if workdir.fold_weights(name, fold).is_dir()]
-    yield from _other_weights(workdir, run, config, name, "full")
-    yield from _other_weights(workdir, run, config, name, "average")
+    others: tuple[AnswerWith, ...] = ("full", "average")
+    for kind in others:
+        yield from _other_weights(workdir, run, config, name, kind)
     if not trained:
-        if not full_folders(workdir, name):  # else this is a place to submit from
+        if not any(deployed_folders(workdir, name, kind) for kind in others):  # else this is a place to submit from
             yield Finding("weights and OOF", name, "warning", "not trained yet", again)
         return
     files: dict[str, None] = {}
