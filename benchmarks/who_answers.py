@@ -8,7 +8,8 @@
 Every ranker of the working folder that is trained answers questions that no weights have seen: those of `--questions`,
 or the built-in exam's held-out part (`demo_run/test.csv`). MAP@3 stands with its 95 % bootstrap interval, the paired
 difference to the folds beside it, and the seconds that scoring a question took with all weights that answer (loading
-is left out). `equal weights` is the mean of the rankers' probabilities.
+is left out). A ranker that reads other rankers' scores answers without them here. `equal weights` is the mean of the
+rankers' probabilities.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from solution.config import RankerConfig, RetrievalConfig
+from solution.config import RankerConfig
 from solution.demo.exam import EXAM
 from solution.exam import Exam
 from solution.metrics import bootstrap_interval, credit_at_k
@@ -28,7 +29,7 @@ from solution.questions import Questions, read_questions
 from solution.rankers.base import predict_contexts
 from solution.rankers.families import make_ranker
 from solution.retrieval.contexts.build import build_views
-from solution.weights import FoldRecord, deployed_folders, read_record, trained_folders
+from solution.weights import FoldRecord, deployed_folders, read_record, read_retrievals, trained_folders
 from solution.workdir import Workdir
 
 Answers = dict[str, tuple[np.ndarray, float]]
@@ -58,10 +59,10 @@ def sets_of_weights(workdir: Workdir, ranker: str) -> dict[str, list[Path]]:
 def exams_of(questions: Questions, record: FoldRecord, workdir: Workdir) -> list[Exam]:
     """The questions as the ranker reads them, answers hidden."""
     config = RankerConfig.model_validate(record["config"])
-    contexts = None
-    if record["retrieval"] is not None:
-        retrieval = RetrievalConfig.model_validate(record["retrieval"])
-        contexts = build_views(questions, retrieval, config.contexts, workdir.root)
+    contexts = {
+        name: build_views(questions, retrieval, config.contexts, workdir.root)
+        for name, retrieval in read_retrievals(record).items()
+    }
     return [exam.hidden() for exam in Exam.views(config, questions, contexts)]
 
 
@@ -123,9 +124,10 @@ def main() -> None:
         exams = exams_of(questions, read_record(folders[0], ""), workdir)
         kinds = sets_of_weights(workdir, name)
         by_ranker[name] = {kind: answer(exams, folders, workdir) for kind, folders in kinds.items()}
-        # Trees have no mean: where the other rankers answer with theirs, these folds answer.
-        by_ranker[name].setdefault("average", by_ranker[name]["folds"])
-        told(name, {kind: by_ranker[name][kind] for kind in kinds}, questions.answers)
+        told(name, by_ranker[name], questions.answers)
+    if any("average" in answers for answers in by_ranker.values()):
+        for answers in by_ranker.values():  # trees have no mean: beside the means of the others their folds answer
+            answers.setdefault("average", answers["folds"])
     if len(by_ranker) > 1:
         told("equal weights", blended(by_ranker), questions.answers)
 
