@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from drawn import redraw
+
 DOCS = Path(__file__).resolve().parent
 PAGE, ROWS = DOCS / "experiments.md", DOCS / "experiments.jsonl"
 BEGIN, END = "<!-- drawn by docs/experiments.py -->", "<!-- end of the table -->"
@@ -49,20 +51,9 @@ def _figure(value: float | None, interval: list[float] | None, form: str) -> str
     return f"{value:{form}}" + (f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else "")
 
 
-def main() -> int:
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    drawn = f"{before}{BEGIN}\n{table(rows())}\n{END}{after}"
-    if "--check" in sys.argv[1:]:
-        if drawn != page:
-            print(
-                f"{PAGE.name}: the table is not that of {ROWS.name}; run: python docs/experiments.py", file=sys.stderr
-            )
-        return int(drawn != page)
-    PAGE.write_text(drawn, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        redraw(
+            PAGE, BEGIN, END, table(rows()), f"the table is not that of {ROWS.name}; run: python docs/experiments.py"
+        )
+    )

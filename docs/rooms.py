@@ -9,6 +9,8 @@ import configparser
 import sys
 from pathlib import Path
 
+from drawn import redraw
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- drawn by docs/rooms.py -->", "<!-- end of the picture -->"
@@ -30,18 +32,5 @@ def picture() -> str:
     return "\n".join(["```mermaid", "flowchart TB", *boxes, *arrows, "```"])
 
 
-def main() -> int:
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    drawn = f"{before}{BEGIN}\n{picture()}\n{END}{after}"
-    if "--check" in sys.argv[1:]:
-        if drawn != page:
-            print(f"{PAGE.name}: the picture is not that of setup.cfg; run: python docs/rooms.py", file=sys.stderr)
-        return int(drawn != page)
-    PAGE.write_text(drawn, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(redraw(PAGE, BEGIN, END, picture(), "the picture is not that of setup.cfg; run: python docs/rooms.py"))

@@ -70,6 +70,15 @@ def stored_retrievals(record: FoldRecord) -> dict[str, dict[str, Any]]:
     return {record["config"].get("retrieval", [DEFAULT])[0]: record["retrieval"]}
 
 
+def read_retrievals(record: FoldRecord) -> dict[str, RetrievalConfig]:
+    """`stored_retrievals` as settings; one that the record's version of this program did not know has its default.
+
+    Raises:
+        ValueError, KeyError, TypeError, IndexError: the record is damaged.
+    """
+    return {name: RetrievalConfig.model_validate(values) for name, values in stored_retrievals(record).items()}
+
+
 def trained_folders(workdir: Workdir, ranker: str) -> list[Path]:
     """The folders of a ranker's folds that have a record, in the order of their names."""
     return [path.parent for path in sorted((workdir.weights / ranker).glob(f"fold_*/{_RECORD}"))]
@@ -176,6 +185,15 @@ def check_folder(folder: Path, remedy: str) -> Sequence[str]:
         UserError: the folder or a file is missing or changed.
     """
     return list(read_manifest(folder, _FOLD_WEIGHTS, remedy)["files"])
+
+
+def key_of_checked_folder(folder: Path, remedy: str) -> str:
+    """The key that a ranker's folder was closed with.
+
+    Raises:
+        UserError: see `check_folder`.
+    """
+    return str(read_manifest(folder, _FOLD_WEIGHTS, remedy).get("key"))
 
 
 def key_of_whole_folder(folder: Path, kind: str = _FOLD_WEIGHTS) -> str | None:

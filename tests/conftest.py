@@ -131,6 +131,20 @@ def saved_and_loaded(ranker: Any, exam: Any, folder: Path) -> Any:
     return again
 
 
+def moved_off_start(ranker: Any) -> Any:
+    """The ranker, built, with all that is trained moved off its start, at which it may change nothing."""
+    import torch
+
+    ranker.build()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for module in ranker.modules:
+            for name, parameter in module.named_parameters():
+                if parameter.requires_grad and "lora_A" not in name:
+                    parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return ranker
+
+
 def tiny_config(family: str, model: str, **changes: Any) -> Any:
     """A `RankerConfig` for a tiny model: float32, few tokens, few quick steps. `training` and `lora` are merged."""
     from solution.config import RankerConfig

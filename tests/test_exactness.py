@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config, tiny_exam
+from conftest import moved_off_start, tiny_config, tiny_exam
 
 from solution.exam import ContextPassage, Exam
 from solution.rankers.families import make_ranker
@@ -39,15 +39,9 @@ def ragged_exam(context_words: tuple[int, ...]) -> Exam:
 
 def ranker_of(tiny: Any, model: str, cache: Path, **changes: Any) -> Any:
     """LoRA and head are moved off their start, at which they change nothing."""
-    ranker = make_ranker(tiny_config("seq2seq" if model == "t5" else "causal", tiny(model), **changes), cache)
-    ranker.build()
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for module in ranker.modules:
-            for name, parameter in module.named_parameters():
-                if parameter.requires_grad and "lora_A" not in name:
-                    parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return ranker
+    return moved_off_start(
+        make_ranker(tiny_config("seq2seq" if model == "t5" else "causal", tiny(model), **changes), cache)
+    )
 
 
 def separate_scores(ranker: Any, item: EncodedOptions) -> torch.Tensor:

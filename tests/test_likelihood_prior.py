@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config, tiny_exam
+from conftest import moved_off_start, tiny_config, tiny_exam
 from pydantic import ValidationError
 from tiny_models import llama
 
@@ -42,15 +42,7 @@ def exam_of_all_kinds() -> Exam:
 def ranker_of(tiny: Any, model: str, cache: Path, **changes: Any) -> Any:
     """A built ranker; everything that is trained is moved off its start, at which it may change nothing."""
     family = "seq2seq" if model == "t5" else "causal"
-    ranker = make_ranker(tiny_config(family, tiny(model), **{"max_tokens": 120, **changes}), cache)
-    ranker.build()
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for module in ranker.modules:
-            for name, parameter in module.named_parameters():
-                if parameter.requires_grad and "lora_A" not in name:
-                    parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return ranker
+    return moved_off_start(make_ranker(tiny_config(family, tiny(model), **{"max_tokens": 120, **changes}), cache))
 
 
 def encoded(ranker: Any, exam: Exam) -> list[EncodedOptions]:

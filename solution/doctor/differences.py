@@ -9,7 +9,7 @@ from typing import Any
 from solution.config import RankerConfig, RetrievalConfig, Run
 from solution.errors import UserError
 from solution.training.prepared import retrievals_hash
-from solution.weights import FoldRecord, read_record, stored_retrievals
+from solution.weights import FoldRecord, read_record, read_retrievals
 from solution.workdir import Workdir
 
 
@@ -26,9 +26,7 @@ def settings_difference(record: FoldRecord, config: RankerConfig, run: Run) -> s
 
 def _settings_of(record: FoldRecord) -> dict[str, Any]:
     """A fold's settings; one that its version of this program did not know has its default."""
-    stored = stored_retrievals(record)
-    retrievals = {name: RetrievalConfig.model_validate(values) for name, values in stored.items()}
-    return _with_retrievals(RankerConfig.model_validate(record["config"]), retrievals)
+    return _with_retrievals(RankerConfig.model_validate(record["config"]), read_retrievals(record))
 
 
 def _with_retrievals(config: RankerConfig, retrievals: Mapping[str, RetrievalConfig]) -> dict[str, Any]:

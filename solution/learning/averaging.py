@@ -64,21 +64,21 @@ def widened(settings: LoraSettings, count: int) -> LoraSettings:
     )
 
 
-def compressed(adapter: Mapping[str, torch.Tensor], ranks: Mapping[str, int]) -> tuple[Tensors, float]:
+def compressed(adapter: Mapping[str, torch.Tensor], rank: int) -> tuple[Tensors, float]:
     """The adapter with each product replaced by the nearest of a lower rank (Eckart and Young 1936).
 
     The product itself is never made: its singular values are those of a small matrix between the orthogonal parts
     of the factors.
 
     Args:
-        ranks: name of a product's first factor -> its rank from now on, at most the present one.
+        rank: of every product from now on, at most the present one.
 
     Returns:
         The adapter, and the share of the products' length (Frobenius norm, all together) that is lost, 0 to 1.
     """
     found = dict(adapter)
     lost = whole = 0.0
-    for name, rank in ranks.items():
+    for name in down_names(adapter):
         other = up_name(name)
         down, up = adapter[name].double(), adapter[other].double()  # [K r, in], [out, K r]
         left, right = torch.linalg.qr(up), torch.linalg.qr(down.T)

@@ -57,7 +57,8 @@ class FeaturesRanker:
         train.questions.require_answers("training")
         settings = self.config.signals
         signals = exam_signals(train, self.config)
-        signals = {name: table for name, table in signals.items() if name not in repeated_signals(signals)}
+        for name in repeated_signals(signals):
+            del signals[name]
         without = {name: table for name, table in signals.items() if not _is_score(name)}
         if not without:
             raise UserError(f"{self.config.name}: signals.leave_out leaves no signal to learn from")

@@ -15,8 +15,8 @@ from solution.progress import say
 from solution.suggestions import suggest, typed_settings
 from solution.weights import (
     FoldRecord,
-    check_folder,
     close_folder,
+    key_of_checked_folder,
     key_of_whole_folder,
     mean_metrics,
     own_files,
@@ -58,7 +58,7 @@ def _average(config: RankerConfig, folds: int, workdir: Workdir, rank: int | Non
     for fold, folder in enumerate(folders):
         if not folder.is_dir():
             raise UserError(f"{name}: fold {fold} of {folds} is not trained. Train all folds first: {again}")
-        check_folder(folder, f"Train it again: {again}")
+    keys = [key_of_checked_folder(folder, f"Train it again: {again}") for folder in folders]
     records = [read_record(folder, f"Train it again: {again}") for folder in folders]
     if records[0]["about"].get("config") != config.hash():
         raise UserError(f"{name}: the folds were trained with other settings than those of now. Train again: {again}")
@@ -70,8 +70,7 @@ def _average(config: RankerConfig, folds: int, workdir: Workdir, rank: int | Non
         )
 
     folder = workdir.average_weights(name)
-    retrievals = {"retrievals": records[0]["retrievals"]} if "retrievals" in records[0] else {}
-    key = content_hash("average", about, rank, [key_of_whole_folder(path) for path in folders], *retrievals.values())
+    key = content_hash("average", about, records[0].get("retrievals"), rank, keys)
     if key_of_whole_folder(folder) == key:
         say(f"{name}: its {folds} folds are averaged already, nothing has changed")
         return
@@ -136,13 +135,12 @@ def _write_adapter(
     lora = averaging.widened(config.lora, len(paths))
     told = f", LoRA of rank {lora.r}"
     if rank is not None:
-        names = averaging.down_names(adapter)
         if config.lora.rank_pattern or rank > lora.r:
             raise UserError(
                 f"{config.name}: --rank must be at most {lora.r}, that of the exact mean, and goes with no "
                 "lora.rank_pattern"
             )
-        adapter, lost = averaging.compressed(adapter, dict.fromkeys(names, rank))
+        adapter, lost = averaging.compressed(adapter, rank)
         scale = (rank / lora.r) ** (0.5 if lora.use_rslora else 1)
         alphas = {name: alpha * scale for name, alpha in lora.alpha_pattern.items()}
         lora = lora.model_copy(update={"r": rank, "lora_alpha": lora.lora_alpha * scale, "alpha_pattern": alphas})

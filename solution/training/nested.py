@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from solution import oof
-from solution.config import DEFAULT, RankerConfig, RetrievalConfig, Run
+from solution.config import DEFAULT, RankerConfig, Run
 from solution.device import free_memory
 from solution.errors import UserError
 from solution.files import content_hash
@@ -32,7 +32,7 @@ from solution.training.prepared import Prepared, inputs_of, prepare, require_sam
 from solution.training.pretraining import PretrainingExams, pretrained, start_from
 from solution.training.scores import Scores
 from solution.training.unwatched import trained_share, unwatched_settings
-from solution.weights import read_record, stored_retrievals
+from solution.weights import read_record, read_retrievals
 from solution.workdir import Workdir
 
 
@@ -54,7 +54,7 @@ def _without(name: str, table: np.ndarray, fold: int, run: Run, prepared: Prepar
     config = RankerConfig.model_validate(record["config"])
     if not config.folds_differ:
         return table
-    stored = {each: RetrievalConfig.model_validate(values) for each, values in stored_retrievals(record).items()}
+    stored = read_retrievals(record)
     retrieval = stored.pop(DEFAULT, run.retrieval)
     own_run = run.model_copy(
         update={"rankers": [config], "retrieval": retrieval, "retrievals": {**run.retrievals, **stored}}

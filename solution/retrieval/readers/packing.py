@@ -163,10 +163,7 @@ def _utf8(stream: Any, path: Path) -> Iterator[str]:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
             sample = line + stream.read(1 << 20)
-            raise UserError(
-                f"the corpus is not UTF-8: {path}, line {number}, byte 0x{line[error.start]:02x}. "
-                + encoding_advice(sample, "retrieval.encoding=")
-            ) from None
+            raise not_utf8(f"{path}, line {number}", error, sample) from None
 
 
 def _decoded(stream: Any, path: Path, encoding: str) -> Iterator[str]:
@@ -184,6 +181,18 @@ def _decoded(stream: Any, path: Path, encoding: str) -> Iterator[str]:
         raise UserError(
             f"the corpus {path} is not {encoding}: after line {number} ({error}). Name another retrieval.encoding."
         ) from None
+
+
+def not_utf8(where: str, error: UnicodeDecodeError, sample: bytes) -> UserError:
+    """The error for a text that is not UTF-8.
+
+    Args:
+        sample: some of its bytes, by which encodings that fit are named.
+    """
+    return UserError(
+        f"the corpus is not UTF-8: {where}, byte 0x{error.object[error.start]:02x}. "
+        + encoding_advice(sample, "retrieval.encoding=")
+    )
 
 
 def too_long(where: str) -> UserError:

@@ -22,13 +22,14 @@ from solution.retrieval.readers.packing import (
     HEAD,
     LONGEST_LINE,
     broken,
+    not_utf8,
     open_unpacked,
     text_encoding,
     too_long,
 )
 from solution.retrieval.readers.prose import BLOCK, file_title
 from solution.retrieval.readers.rows import Row
-from solution.tables import encoding_advice, shown
+from solution.tables import shown
 
 _FRAME = frozenset(
     "nav script style noscript template svg canvas iframe object audio video dialog select button textarea datalist "
@@ -293,10 +294,7 @@ def page_sections(stream: BinaryIO, encoding: str, page: PageText, source: str) 
             unread.write(decoder.decode(block).replace("\0", ""))
         except UnicodeDecodeError as error:
             sample = block + stream.read(1 << 20)
-            raise UserError(
-                f"the corpus is not UTF-8: {source}, byte 0x{error.object[error.start]:02x}. "
-                + encoding_advice(sample, "retrieval.encoding=")
-            ) from None
+            raise not_utf8(source, error, sample) from None
         # The parser begins anew at an unclosed tag with each piece: pieces as long as that tag keep the time linear.
         if unread.tell() >= len(page.rawdata):
             page.feed(unread.getvalue())
