@@ -1,0 +1,1 @@
+"""Single questions, answered while somebody waits: the rankers stay loaded between them."""
