@@ -94,10 +94,33 @@ def test_texts_beside_tables_of_passages_are_no_passages(folder: Path) -> None:
     assert any(line.startswith("not used:    book/1.md: a text beside tables") for line in sources.lines)
 
 
+def test_several_files_with_answers_are_one_exam(folder: Path) -> None:
+    """A question that stands twice is taken once, and ids that meet get the file's name."""
+    (folder / "more.csv").write_text(QUIZ.replace("wet", "dry").replace("rain,sand,A", "rain,sand,B"))
+    (folder / "copy.csv").write_text(QUIZ)
+    sources = choose(look_through(folder, Reading()))
+    whole = sources.exam
+    assert whole is not None and whole.name == "copy.csv, more.csv and quiz.csv"
+    prompts = [prompt for file in ("copy.csv", "more.csv") for prompt in read_questions(folder / file).prompts]
+    assert sorted(set(whole.questions.prompts)) == sorted(set(prompts)) and len(set(whole.questions.ids)) == len(
+        whole.questions
+    )
+    assert all(id_.startswith(("copy.csv-", "more.csv-")) for id_ in whole.questions.ids)
+    assert "stand twice taken once" in sources.lines[0] and not any("more.csv: another" in x for x in sources.lines)
+    assert sources.test is not None and sources.test.path.name == "midterm.csv"
+
+
+def test_of_several_files_with_answers_that_named_test_is_scored(folder: Path) -> None:
+    (folder / "midterm.csv").unlink()
+    (folder / "quiz_test.csv").write_text(QUIZ)
+    (folder / "contest.csv").write_text(QUIZ)  # the word alone counts
+    sources = choose(look_through(folder, Reading()))
+    assert sources.exam is not None and sources.exam.name == "contest.csv and quiz.csv"
+    assert sources.test is not None and sources.test.path.name == "quiz_test.csv" and sources.test.answered
+
+
 def test_what_could_be_meant_in_two_ways_is_refused_until_an_option_says_it(folder: Path) -> None:
     (folder / "more.csv").write_text(QUIZ)
-    with pytest.raises(UserError, match=r"2 files hold questions with answers: more.csv, quiz.csv. --questions FILE"):
-        choose(look_through(folder, Reading()))
     named = QuestionFile(folder / "quiz.csv", read_questions(folder / "quiz.csv"), [])
     sources = choose(look_through(folder, Reading(), [named.path]), named)
     assert sources.exam is named and "not used:    more.csv: another file is named" in sources.lines

@@ -239,7 +239,7 @@ def _job(plan: Plan, workdir: Workdir, configs: str) -> Job:
     outputs = Outputs(workdir.submission, root / "ranked.jsonl", root / "probabilities.csv")
     test = None if plan.test is None else plan.test.questions
     scored = (
-        "" if plan.test is None else f"The questions of {plan.test.path.name}, that nothing was trained or tuned on"
+        "" if plan.test is None else f"The questions of {plan.test.name}, that nothing was trained or tuned on"
     )
     return Job(plan.run, workdir, plan.train, test, outputs, scored, configs)
 
@@ -254,7 +254,7 @@ def _write_head(plan: Plan, rows: Sequence[ScoreRow], workdir: Workdir) -> None:
     best = next((row for row in rows if row["shipped"]), None)
     if best is not None and plan.test is not None:
         finished.notes.append(
-            f"On the {len(plan.test.questions)} questions of {plan.test.path.name}, that nothing was trained or tuned "
+            f"On the {len(plan.test.questions)} questions of {plan.test.name}, that nothing was trained or tuned "
             f"on, the answers scored MAP@3 {best['map3']:.3f} [{best['low']:.3f}, {best['high']:.3f}], and "
             f"{best['precision1']:.0%} of the first answers were right."
         )
@@ -282,7 +282,7 @@ def _in_plain_words(plan: Plan, job: Job, rows: Sequence[ScoreRow]) -> list[str]
     for row in rows:
         if row["shipped"] and plan.test is not None:
             what = (
-                f"Of the {len(plan.test.questions)} questions of {plan.test.path.name}, which nothing was learnt from"
+                f"Of the {len(plan.test.questions)} questions of {plan.test.name}, which nothing was learnt from"
             )
             lines.append(_right(what, row, plan.test.questions))
     what = "the practice questions made from the corpus" if plan.made else "the questions learnt from"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from solution.errors import UserError
 from solution.formats.columns import NoQuestionColumns
 from solution.formats.forms import BY_ENDING, read_items
 from solution.formats.items import Reading
+from solution.near_questions import question_key
 from solution.questions import Questions, read_questions
 from solution.retrieval.readers.forms import Kind
 from solution.retrieval.readers.rows import NoTextColumn
@@ -27,19 +30,33 @@ corpus, or named by hand."""
 _ONLY_TABLES_OR_QUESTIONS = (".csv", ".tsv", ".tab", ".parquet", ".xlsx", ".xlsm", ".gift", ".aiken")
 """Endings of files that are refused when no reader can read them. Files of other endings may be of any program."""
 _MOST_LINES = 8
+_TO_ANSWER = re.compile(r"(?<![a-z])test(?![a-z])", re.IGNORECASE)
+"""In the name of a file among others: its questions are answered and scored, and not learnt from."""
 
 
 @dataclass(frozen=True)
 class QuestionFile:
-    """A file that holds questions.
+    """A file that holds questions, or several whose questions were put together.
 
     Attributes:
+        path: the (first) file.
         notes: what was recognised in it, see `read_questions`.
+        more: the other files.
     """
 
     path: Path
     questions: Questions
     notes: list[str]
+    more: tuple[Path, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The names of the files, without their folders."""
+        return " and ".join(filter(None, [", ".join(path.name for path in self.paths[:-1]), self.paths[-1].name]))
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return self.path, *self.more
 
     @property
     def answered(self) -> int:
@@ -50,7 +67,7 @@ class QuestionFile:
         count, known = len(self.questions), self.answered
         answers = {0: "none with its answer", count: "with answers"}.get(known, f"{known} of them with an answer")
         notes = "".join(f"; {note}" for note in self.notes)
-        return f"{self.path.name}: {count} question{'s' if count > 1 else ''}, {answers}{notes}"
+        return f"{self.name}: {count} question{'s' if count > 1 else ''}, {answers}{notes}"
 
 
 @dataclass
@@ -196,14 +213,17 @@ def choose(
     learnt = [file for file in folder.exams if file.answered]
     asked = [file for file in folder.exams if not file.answered]
     if exam is None:
-        exam = _only(learnt, "questions with answers", "--questions FILE names the questions to learn from")
+        named_test = [file for file in learnt if _TO_ANSWER.search(file.path.stem)]
+        if test is None and not asked and 0 < len(named_test) < len(learnt):
+            learnt, asked = [file for file in learnt if file not in named_test], named_test
+        exam = _joined(learnt)
     if test is None:
         test = _only(asked, "questions without answers", "--test FILE names the questions to answer")
     if exam is not None and 0 < exam.answered < len(exam.questions):
         if test is not None:
             raise UserError(
-                f"{exam.path.name} has {len(exam.questions) - exam.answered} questions without an answer, and "
-                f"{test.path.name} is a file of questions to answer. Fill the answers, leave these rows out, or put "
+                f"{exam.name} has {len(exam.questions) - exam.answered} questions without an answer, and "
+                f"{test.name} is a file of questions to answer. Fill the answers, leave these rows out, or put "
                 "them into the other file"
             )
         exam, test = _parted(exam)
@@ -217,8 +237,8 @@ def choose(
         lines.append(f"corpus:      {more}{next(iter(files))}")
     else:
         lines.append(f"corpus:      {corpus}")
-    unused = {file.path.name: "another file is named" for file in folder.exams if file not in (exam, test)}
-    unused = {name: why for name, why in unused.items() if exam is None or name != exam.path.name}
+    used = {path for file in (exam, test) if file is not None for path in file.paths}
+    unused = {file.path.name: "another file is named" for file in folder.exams if file.path not in used}
     lines += [f"not used:    {name}: {why}" for name, why in [*unused.items(), *folder.left_out.items()]][:_MOST_LINES]
     rest = len(unused) + len(folder.left_out) - _MOST_LINES
     return Sources(exam, test, files or str(corpus), lines + ([f"not used:    {rest} more files"] if rest > 0 else []))
@@ -229,6 +249,37 @@ def _only(files: Sequence[QuestionFile], what: str, remedy: str) -> QuestionFile
         names = listed([file.path.name for file in files])
         raise UserError(f"{len(files)} files hold {what}: {names}. {remedy}")
     return files[0] if files else None
+
+
+def _joined(files: Sequence[QuestionFile]) -> QuestionFile | None:
+    """The questions of all files as one exam. A question that stands twice with the same answer is taken once."""
+    if len(files) < 2:
+        return files[0] if files else None
+    counts = Counter(id_ for file in files for id_ in file.questions.ids)
+    columns = list(dict.fromkeys(name for file in files for name in file.questions.extra))
+    ids: list[str] = []
+    rows: list[tuple[Questions, int]] = []
+    seen: set[tuple[object, str | None]] = set()
+    for file in files:
+        of = file.questions
+        for row, (id_, prompt, options) in enumerate(zip(of.ids, of.prompts, of.options, strict=True)):
+            right = options[of.answers[row]] if of.answers[row] >= 0 else None
+            key = question_key(prompt, options), right
+            if key not in seen:
+                seen.add(key)
+                rows.append((of, row))
+                ids.append(id_ if counts[id_] == 1 else f"{file.path.name}-{id_}")
+    whole = Questions(
+        ids,
+        [of.prompts[row] for of, row in rows],
+        [of.options[row] for of, row in rows],
+        np.array([of.answers[row] for of, row in rows], dtype=np.int64),
+        {name: [of.extra[name][row] if name in of.extra else "" for of, row in rows] for name in columns},
+    )
+    twice = sum(len(file.questions) for file in files) - len(rows)
+    notes = [f"{twice} that stand twice taken once"] if twice else []
+    notes += [note for file in files for note in file.notes]
+    return QuestionFile(files[0].path, whole, list(dict.fromkeys(notes)), tuple(file.path for file in files[1:]))
 
 
 def _parted(file: QuestionFile) -> tuple[QuestionFile, QuestionFile]:

@@ -93,7 +93,7 @@ def make_plan(
         notes.append("The folder has no questions with answers.")
     else:
         notes.append(
-            f"The {len(exam.questions)} questions of {exam.path.name} are too few to learn from (fewer than "
+            f"The {len(exam.questions)} questions of {exam.name} are too few to learn from (fewer than "
             f"{MIN_QUESTIONS})" + (". They are answered and scored instead." if test is None else ", and are not used.")
         )
     return Plan(_fitted(run, train, typed), train, True, test or exam, notes)
