@@ -15,7 +15,7 @@ from solution.errors import UserError
 from solution.formats.items import Reading
 from solution.generation.exam import Wish
 from solution.pipeline.estimate import Estimate, estimate, in_words
-from solution.pipeline.exam import Request, _tell, run_exam
+from solution.pipeline.exam import Request, _tell, _with_corpus, run_exam
 from solution.pipeline.finished import Finished
 from solution.pipeline.folder import QuestionFile, choose, link_corpus, look_through
 from solution.pipeline.plan import Plan, make_plan, without_vain_pretraining
@@ -337,3 +337,14 @@ def test_other_files_are_not_written_over(folder: Path, tmp_path: Path) -> None:
         run_exam(request(folder, tmp_path, folder / "quiz.csv"))
     with pytest.raises(UserError, match="answers cannot be written .*--workdir"):
         run_exam(request(folder, tmp_path, folder / "quiz.csv" / "answers"))
+
+
+def test_every_retrieval_of_the_folders_texts_gets_the_corpus_that_is_linked() -> None:
+    further = {"same": RetrievalConfig(corpus="a.pdf", top_k=2), "other": RetrievalConfig(corpus="wiki.jsonl")}
+    run = Run(
+        rankers=[], retrieval=RetrievalConfig(corpus="a.pdf"), ensemble=EnsembleConfig(rankers=["x"]), retrievals=further
+    )
+    moved = _with_corpus(run, "answers/corpus")
+    corpora = {name: retrieval.corpus for name, retrieval in moved.every_retrieval.items()}
+    assert corpora == {"default": "answers/corpus", "same": "answers/corpus", "other": "wiki.jsonl"}
+    assert moved.retrievals["same"].top_k == 2

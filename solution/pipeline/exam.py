@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from solution.config import Run
+from solution.config import RetrievalConfig, Run
 from solution.config_files import load_run
 from solution.ensemble.imported import read_answers
 from solution.ensemble.record import load_ensemble
@@ -196,7 +196,14 @@ def _settings(request: Request, corpus: str) -> tuple[Run, list[str]]:
 
 
 def _with_corpus(run: Run, corpus: str) -> Run:
-    return run.model_copy(update={"retrieval": run.retrieval.model_copy(update={"corpus": corpus})})
+    """The settings with another corpus for the default retrieval, and for the others that search the same one."""
+
+    def moved(retrieval: RetrievalConfig) -> RetrievalConfig:
+        is_same = retrieval.corpus == run.retrieval.corpus
+        return retrieval.model_copy(update={"corpus": corpus}) if is_same else retrieval
+
+    further = {name: moved(retrieval) for name, retrieval in run.retrievals.items()}
+    return run.model_copy(update={"retrieval": moved(run.retrieval), "retrievals": further})
 
 
 def _keep_folds(plan: Plan, workdir: Workdir, typed: Sequence[str]) -> tuple[Plan, bool]:
@@ -238,9 +245,7 @@ def _job(plan: Plan, workdir: Workdir, configs: str) -> Job:
     root = workdir.root
     outputs = Outputs(workdir.submission, root / "ranked.jsonl", root / "probabilities.csv")
     test = None if plan.test is None else plan.test.questions
-    scored = (
-        "" if plan.test is None else f"The questions of {plan.test.name}, that nothing was trained or tuned on"
-    )
+    scored = "" if plan.test is None else f"The questions of {plan.test.name}, that nothing was trained or tuned on"
     return Job(plan.run, workdir, plan.train, test, outputs, scored, configs)
 
 
@@ -281,9 +286,7 @@ def _in_plain_words(plan: Plan, job: Job, rows: Sequence[ScoreRow]) -> list[str]
     lines = []
     for row in rows:
         if row["shipped"] and plan.test is not None:
-            what = (
-                f"Of the {len(plan.test.questions)} questions of {plan.test.name}, which nothing was learnt from"
-            )
+            what = f"Of the {len(plan.test.questions)} questions of {plan.test.name}, which nothing was learnt from"
             lines.append(_right(what, row, plan.test.questions))
     what = "the practice questions made from the corpus" if plan.made else "the questions learnt from"
     what = f"Of {what}, each answered by models that had not seen it"
