@@ -342,7 +342,10 @@ def test_other_files_are_not_written_over(folder: Path, tmp_path: Path) -> None:
 def test_every_retrieval_of_the_folders_texts_gets_the_corpus_that_is_linked() -> None:
     further = {"same": RetrievalConfig(corpus="a.pdf", top_k=2), "other": RetrievalConfig(corpus="wiki.jsonl")}
     run = Run(
-        rankers=[], retrieval=RetrievalConfig(corpus="a.pdf"), ensemble=EnsembleConfig(rankers=["x"]), retrievals=further
+        rankers=[],
+        retrieval=RetrievalConfig(corpus="a.pdf"),
+        ensemble=EnsembleConfig(rankers=["x"]),
+        retrievals=further,
     )
     moved = _with_corpus(run, "answers/corpus")
     corpora = {name: retrieval.corpus for name, retrieval in moved.every_retrieval.items()}
