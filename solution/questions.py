@@ -13,9 +13,9 @@ from solution.errors import UserError
 from solution.files import content_hash
 from solution.formats.answers import UNKNOWN, AnswerColumn, Refused
 from solution.formats.columns import Columns, is_inexact
-from solution.formats.forms import WRITTEN, read_items
+from solution.formats.forms import WRITTEN, read_given_items, read_items
 from solution.formats.html import clean_options, is_html, plain_text
-from solution.formats.items import LETTERS, ExamToWrite, Item, Reading
+from solution.formats.items import LETTERS, ExamToWrite, Item, Reading, Table
 from solution.formats.options import has_letters
 from solution.tables import cell_text, not_a_text, shown, summary
 
@@ -182,6 +182,43 @@ def read_questions(
     items, columns, table = read_items(path, "the question file", reading)
     if not items:
         raise UserError(f"{path} has a header and no question")
+    return _checked(_AsRead(str(path), items, columns, table), mended, reading, notes)
+
+
+def read_given_questions(
+    data: bytes, name: str, notes: list[str] | None = None, with_answers: bool = True
+) -> Questions:
+    """The questions of a text that was pasted, or of a text file that was sent; see `read_given_items`.
+
+    Rows that are wrong are left out, and `notes` tells them.
+
+    Args:
+        with_answers: False: the questions are to be answered, and answers that the text has are not read.
+
+    Raises:
+        UserError: no form is recognised, or no row is usable.
+    """
+    reading = Reading(skip_bad_rows=True, expects_answers=False)
+    items, columns, table = read_given_items(data, name, reading)
+    if not items:
+        raise UserError(f"{name} has no question")
+    if not with_answers:
+        items = [replace(item, answer=None) for item in items]
+    return _checked(_AsRead(name, items, columns, table), None, reading, notes)
+
+
+class _AsRead(NamedTuple):
+    """The questions of a file as they stand in it."""
+
+    name: str
+    items: list[Item]
+    columns: Columns
+    table: Table
+
+
+def _checked(read: _AsRead, mended: list[str] | None, reading: Reading, notes: list[str] | None) -> Questions:
+    """The questions of a file, its rows checked; see `read_questions`."""
+    name, items, columns, table = read
     cleaned = 0 if reading.keep_html or table.is_plain else sum([not item.is_plain and _clean(item) for item in items])
     answers = _answer_column(items, columns.start if reading.answers_from is None else reading.answers_from)
     reader = _RowReader(answers, mended)
@@ -196,7 +233,7 @@ def read_questions(
     if reader.problems and not (left_out and questions):
         # Messages on a file's form count its lines; a question may take several, and parquet has none.
         below = ", below the header" if table.has_header else ""
-        title = f"{path} is not usable (row 1 is the first question{below})"
+        title = f"{name} is not usable (row 1 is the first question{below})"
         hint = "" if left_out or mended is not None else "\nTo go on without these rows: --skip-bad-rows"
         raise UserError(summary(title, reader.problems) + hint)
     if notes is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solution.errors import UserError
-from solution.formats.columns import Columns, items_of
+from solution.formats.columns import Columns, NoQuestionColumns, items_of
 from solution.formats.gift import is_aiken, read_aiken, read_gift, write_aiken, write_gift
 from solution.formats.items import ExamToWrite, Item, Reading, Source, Table
 from solution.formats.moodle import read_moodle, write_moodle
@@ -17,6 +17,7 @@ from solution.formats.qti import read_qti
 from solution.formats.tabular import (
     headless,
     mmlu_rows,
+    names_columns,
     read_arrow,
     read_csv,
     read_excel,
@@ -25,6 +26,7 @@ from solution.formats.tabular import (
     read_parquet,
 )
 from solution.formats.trivia import is_trivia, read_trivia
+from solution.formats.written_out import is_written_out, read_row, read_written_out
 from solution.formats.xml import root_name
 from solution.tables import decode, read_bytes, shown
 
@@ -53,7 +55,7 @@ class Form:
 
 
 def _read_text(data: bytes, source: Source) -> Table:
-    """A text file whose name does not tell its form: Aiken, GIFT or a table."""
+    """A text whose name does not tell its form: Aiken, GIFT, questions with lettered options, or a table."""
     text = decode(data, str(source), source.encoding).replace("\r\n", "\n").replace("\r", "\n")
     if is_aiken(text):
         return read_aiken(data, source)
@@ -61,7 +63,10 @@ def _read_text(data: bytes, source: Source) -> Table:
         return read_json(data, source)
     if is_trivia(text):
         return read_trivia(data, source)
-    return read_gift(data, source) if "{" in text and "=" in text else read_csv(data, source)
+    if "{" in text and "=" in text:
+        return read_gift(data, source)
+    is_list = is_written_out(text) and not names_columns(text)
+    return read_written_out(data, source) if is_list else read_csv(data, source)
 
 
 def _begins_trivia(path: Path) -> bool:
@@ -86,6 +91,8 @@ FORMS = (
     Form("qti", (".zip", ".imscc", ".imscp"), read_qti),
 )
 BY_ENDING = {ending: form for form in FORMS for ending in form.endings}
+TEXT_FORMS = ("csv", "jsonl", "gift", "moodle", "aiken", "text")
+"""The forms whose files are texts: they can be pasted."""
 WRITTEN = {form.name: form for form in FORMS if form.write is not None}
 
 
@@ -140,14 +147,50 @@ def read_items(path: Path, what: str, reading: Reading) -> tuple[list[Item], Col
     """The questions of a file as they stand in it, with the columns that were recognised; see `items_of`."""
     table = read_table(path, what, reading.encoding, reading.skip_bad_rows)
     with _refuses_damage(path, what):
+        return _items_of(table, reading, str(path))
+
+
+def _items_of(table: Table, reading: Reading, source: str) -> tuple[list[Item], Columns, Table]:
+    try:
+        return *items_of(table, reading, source), table
+    except UserError:
+        # MMLU's own CSV files have no header: their first line is a question.
+        may_be = table.has_header and not reading.columns
+        rows = mmlu_rows(headless(table)) if may_be else None
+        if rows is None or reading.needs_id:
+            raise
+    note = "it has no header: question, options, letter of the answer"
+    table = Table(list(rows[0]), rows, table.form, [note], is_headless=True)
+    return *items_of(table, reading, source), table
+
+
+def read_given_items(data: bytes, name: str, reading: Reading) -> tuple[list[Item], Columns, Table]:
+    """The questions of a text that was pasted, or of a text file that was sent; see `items_of`.
+
+    Args:
+        name: the file's; its ending tells the form. Without an ending of a text's form the text itself does, and then
+            it may be a single row without a header, too.
+
+    Raises:
+        UserError: the text is not of its form, or of none.
+    """
+    source = Source(Path(name), "the questions", reading.encoding, reading.skip_bad_rows)
+    form = BY_ENDING.get(Path(name).suffix.lower())
+    with _refuses_damage(Path(name), "the questions"):
+        if form is not None and form.name in TEXT_FORMS and form.name != "text":
+            return _items_of(form.read(data, source), reading, name)
+        text = decode(data, str(source), source.encoding)
+        if root_name(data) in ("quiz", "question", "questestinterop", "assessmentItem"):
+            return _items_of(_read_xml(data, source), reading, name)
         try:
-            return *items_of(table, reading, str(path)), table
-        except UserError:
-            # MMLU's own CSV files have no header: their first line is a question.
-            may_be = table.has_header and not reading.columns
-            rows = mmlu_rows(headless(table)) if may_be else None
-            if rows is None or reading.needs_id:
+            return _items_of(_read_text(data, source), reading, name)
+        except UserError as error:
+            row = read_row(text, source)
+            if row is None and isinstance(error, NoQuestionColumns):
+                raise UserError(
+                    "no question with options is recognised. Write the question, and its options behind letters: "
+                    "A) ... B) ...; or give a text in a form of docs/formats.md"
+                ) from None
+            if row is None:
                 raise
-        note = "it has no header: question, options, letter of the answer"
-        table = Table(list(rows[0]), rows, table.form, [note], is_headless=True)
-        return *items_of(table, reading, str(path)), table
+        return _items_of(row, reading, name)

@@ -96,6 +96,13 @@ def likely_separator(head: str) -> str:
     return max(_SEPARATORS, key=cells)
 
 
+def names_columns(text: str) -> bool:
+    """Whether a text begins with a line of column names, a question's among them."""
+    head = re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0]
+    cells = [key_of(cell) for cell in head.split(likely_separator(head))]
+    return len(cells) > 1 and any(cell in PROMPTS for cell in cells)
+
+
 def headless(table: Table) -> list[list[str]]:
     """The cells of all rows of a CSV file, its first line being a row too."""
     return [list(table.names), *([cell_text(row.get(name)) for name in table.names] for row in table.rows)]
