@@ -367,6 +367,19 @@ def known_folds(questions: Questions, path: Path) -> np.ndarray:
         return np.full(len(questions), -1, dtype=np.int64)
 
 
+def known_options(path: Path) -> frozenset[str]:
+    """The `options_print` of every question in a folds file; none without a whole file."""
+    try:
+        return frozenset(str(print_)[_HALF:] for print_ in read_json(path, "the folds file", "")["print"].values())
+    except (UserError, AttributeError, KeyError, TypeError):
+        return frozenset()
+
+
+def options_print(options: Sequence[str]) -> str:
+    """A short hash of a question's options in any order."""
+    return content_hash(sorted(filter(None, options)))[:_HALF]
+
+
 def question_prints(questions: Questions, group_column: str | None) -> dict[str, str]:
     """A short hash of each question, by its id: first of prompt and group value, then of the options in any order.
 
@@ -374,7 +387,7 @@ def question_prints(questions: Questions, group_column: str | None) -> dict[str,
     """
     values = questions.extra.get(group_column, [None] * len(questions)) if group_column else [None] * len(questions)
     return {
-        id_: content_hash(prompt, cell_text(value))[:_HALF] + content_hash(sorted(filter(None, options)))[:_HALF]
+        id_: content_hash(prompt, cell_text(value))[:_HALF] + options_print(options)
         for id_, prompt, options, value in zip(questions.ids, questions.prompts, questions.options, values, strict=True)
     }
 

@@ -33,6 +33,16 @@ def sentences(text: str) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """Where the `sentences` of a text begin and end: `text[begin:end]` is the sentence."""
+    spans, place = [], 0
+    for sentence in sentences(text):
+        begin = text.index(sentence, place)
+        place = begin + len(sentence)
+        spans.append((begin, place))
+    return spans
+
+
 def ends_a_sentence(text: str) -> bool:
     """Whether a text without blanks behind it ends as a sentence does."""
     return _AT_END.search(text) is not None

@@ -105,7 +105,8 @@ def _finish(folder: Path) -> None:
         top_k=2,
     )
     # New processes: what forks of one process repeat to the byte might hang on what they share (the seed of hashes).
-    for command in (("train", "--all-folds"), ("tune", "tune.choose=equal"), ("submit",)):
+    answering = ("submit", "--probabilities", "probabilities.csv")
+    for command in (("train", "--all-folds"), ("tune", "tune.choose=equal"), answering):
         done = run(*command, cwd=folder, new=True)
         assert done.returncode == 0, done.stderr
     assert len((folder / "submission.csv").read_text().splitlines()) == 10

@@ -23,7 +23,8 @@ from solution.ensemble.blend import Recipe
 from solution.ensemble.cascade import Stage
 from solution.errors import UserError
 from solution.inference import answering, worker
-from solution.inference.answering import Answering, ReadyRanker
+from solution.inference.answering import Answering
+from solution.inference.asking import ReadyRanker
 from solution.inference.engine import Engine
 from solution.inference.journal import AnswerJournal
 from solution.inference.limits import Limits
@@ -310,7 +311,7 @@ def test_a_submission_counts_them(trained, tmp_path, monkeypatch, capsys):
     journal, file = AnswerJournal(tmp_path / "journal"), AnswerFile(answers, lambda blend: None)
     monkeypatch.setattr(model_module, "choose_device", lambda precision: HALF)
     monkeypatch.setattr(answering, "run_job", lambda job, take, *more: worker.answer(json.loads(job), take))
-    Engine(answers, Answering(answers, rankers, journal, file, tmp_path)).run(
+    Engine(answers, Answering(answers, rankers, tmp_path, journal, file)).run(
         [Stage("tiny", Recipe({"tiny": 1.0}))], []
     )
     assert answers.turns["tiny"].state == "finished"

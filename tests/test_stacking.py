@@ -22,7 +22,7 @@ from solution.ensemble.nested import fit_candidate
 from solution.errors import UserError
 from solution.exam import Exam
 from solution.files import write_json
-from solution.inference.answering import ReadyRanker
+from solution.inference.asking import ReadyRanker
 from solution.inference.engine import Engine
 from solution.inference.jobs import Fault, OutOfTime
 from solution.inference.limits import Limits

@@ -29,7 +29,8 @@ from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.exam import ContextPassage, Exam
 from solution.files import MANIFEST, file_hash
-from solution.inference.answering import Answering, ReadyRanker
+from solution.inference.answering import Answering
+from solution.inference.asking import ReadyRanker
 from solution.inference.child import Child, cause_of_death
 from solution.inference.engine import Engine
 from solution.inference.jobs import Fault, OutOfTime, Patience, batch_size, cut, run_job
@@ -142,7 +143,7 @@ def engine_on(
     write: Callable[[np.ndarray], None] = lambda blend: None,
 ) -> Engine:
     journal, file = AnswerJournal(folder / "journal"), AnswerFile(answers, write)
-    return Engine(answers, Answering(answers, rankers, journal, file, folder))
+    return Engine(answers, Answering(answers, rankers, folder, journal, file))
 
 
 def both(**more: Any) -> list[Stage]:

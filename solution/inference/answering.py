@@ -5,94 +5,52 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from solution import __version__
-from solution.errors import UserError
-from solution.exam import Exam
 from solution.files import MANIFEST, content_hash, read_json
+from solution.inference.asking import Asking
 from solution.inference.jobs import Batch, Fault, OutOfTime, Patience, batch_size, cut, job_text, run_job
 from solution.inference.journal import AnswerJournal
-from solution.inference.limits import Limits
 from solution.inference.memory_plan import SAMPLE, MemoryPlan, print_plans, text_sizes
 from solution.inference.outputs import AnswerFile
 from solution.inference.schedule import START_SECONDS
-from solution.inference.trained import TrainedRanker
-from solution.inference.turns import Answers
 from solution.inference.wire import AnswerJob, Event, GivenBackEvent, PartEvent, PlanRequest, PlansEvent, exam_record
 from solution.memory import resident_kib
 from solution.progress import Bar, progress_bar, say
-from solution.rankers.base import predict_part
-from solution.rankers.families import make_ranker
-from solution.rankers.option_inputs import with_scores
 from solution.suggestions import running_arguments
 from solution.weights import TIMINGS
 
 
-@dataclass(frozen=True)
-class ReadyRanker:
-    """A ranker that can be asked.
-
-    Attributes:
-        exams: all questions, answers hidden, with each of the contexts that it reads.
-        fold_seconds: seconds a question of one fold; None: not measured.
-        load_seconds: until its model is there.
-    """
-
-    trained: TrainedRanker
-    exams: list[Exam]
-    fold_seconds: float | None
-    load_seconds: float = 0.0
-
-    @property
-    def has_model(self) -> bool:
-        return self.trained.config.has_model
-
-
 @dataclass
-class Answering:
-    """Has one ranker after the other answer questions; what they say is added to `answers` batch by batch.
+class Answering(Asking):
+    """Has the rankers of a submission answer: those with a model each in a process of its own, batch by batch.
 
     Attributes:
-        rankers: name -> ranker.
         journal: takes each finished batch of a model, and gives back those of an earlier run.
         file: the answer on disk, written anew now and then.
-        cache: where converted models are kept.
         to_plan: names of the rankers with a model that will be asked: the first one's process plans the memory of all.
         planning: the ranker whose memory is being planned now; empty: none.
     """
 
-    answers: Answers
-    rankers: Mapping[str, ReadyRanker]
     journal: AnswerJournal
     file: AnswerFile
-    cache: Path
 
     def __post_init__(self) -> None:
         self.to_plan: list[str] = []
         self.planning = ""
         self._exam_texts: dict[tuple[int, ...], tuple[str, str]] = {}
 
-    @property
-    def _limits(self) -> Limits:
-        return self.answers.timeline.limits
-
-    @property
-    def _width(self) -> int:
-        return self.answers.exists.shape[1]
-
     def plan_for(self, names: Sequence[str]) -> None:
         """Name all the rankers that will be asked."""
         self.to_plan = [name for name in dict.fromkeys(names) if name in self.rankers and self.rankers[name].has_model]
 
-    def sources(self, name: str) -> list[str]:
-        """The rankers whose scores a ranker reads."""
-        named = self.rankers[name].trained.config.signals_from if name in self.rankers else []
-        return [source for source in named if source in self.answers.turns]
+    def store(self, force: bool = False) -> None:
+        """See `AnswerFile.store`."""
+        self.file.store(force)
 
     def answer(self, name: str, rows: np.ndarray) -> None:
         """Have a ranker answer questions; its turn has a reason afterwards when it was not started.
@@ -107,7 +65,7 @@ class Answering:
             OutOfTime: the deadline came.
         """
         if not self.rankers[name].has_model:
-            self._answer_here(name, rows)
+            super().answer(name, rows)
             return
         turn = self.answers.turns[name]
         # An earlier run of the same submission may have answered some.
@@ -124,48 +82,6 @@ class Answering:
             return
         self._announce(name, len(rows), missing, load_seconds)
         self._ask(name, missing)
-
-    def _answer_here(self, name: str, rows: np.ndarray) -> None:
-        """A ranker without a model needs no process. Each of its folds answers, where they differ.
-
-        Raises:
-            OutOfTime: the deadline came between two folds.
-        """
-        ranker, turn = self.rankers[name], self.answers.turns[name]
-        turn.work.load_seconds = 0.0
-        learnt = ranker.trained.config.learns_signals
-        exams, again, tables = self._with_scores(name), bool(turn.answered[rows].any()), []
-        for folder in ranker.trained.asked_folders if learnt else [None]:
-            if self._limits.left() <= 0:
-                raise OutOfTime
-            started = time.monotonic()
-            try:
-                model = make_ranker(ranker.trained.config, self.cache)
-                if folder is not None:
-                    model.load(folder)
-                table = predict_part(model, exams, rows.tolist(), turn.alive[rows], self._width)
-            except Exception as error:  # noqa: BLE001 - as in worker.main
-                reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-                raise Fault(reason) from error
-            tables.append(table)
-            if not again:
-                self.answers.add(name, rows, table)
-            turn.alike |= model.alike
-            turn.work.done += len(rows)
-            turn.work.seconds += time.monotonic() - started
-        if again:
-            self.answers.replace(name, rows, tables)
-        scored = {source: self.answers.scored(source, name) for source in self.sources(name)}
-        without = {source: int((turn.answered & ~known).sum()) for source, known in scored.items()}
-        turn.unscored = {source: count for source, count in without.items() if count}
-
-    def _with_scores(self, name: str) -> list[Exam]:
-        """What a ranker reads, with the scores that other rankers have given until now."""
-        tables = {}
-        for source in self.sources(name):
-            known = self.answers.scored(source, name)[:, None]
-            tables[source] = np.where(known, self.answers.turns[source].table(), np.nan)
-        return with_scores(self.rankers[name].exams, tables, self.answers.turns[name].alive)
 
     # --- batches and the journal ---
 
@@ -378,7 +294,7 @@ class _Listener:
             self._answers.timeline.note(f"{self._name}: overflows in float16")
         work.float32_rows |= set(event["float32_rows"])
         self._bar.advance(len(batch.rows))
-        self._answering.file.store()
+        self._answering.store()
 
     def _take_given_back(self, event: GivenBackEvent) -> None:
         self._turn.work.used_mib = event["used_mib"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from solution.ensemble.cascade import Stage, doubt, living, unsure
 from solution.errors import UserError
-from solution.inference.answering import Answering
+from solution.inference.asking import Asking
 from solution.inference.jobs import Fault, OutOfTime
 from solution.inference.turns import Answers
 
@@ -24,7 +24,7 @@ class Engine:
     """
 
     answers: Answers
-    answering: Answering
+    answering: Asking
 
     def run(self, stages: Sequence[Stage], second_pass: Sequence[Stage] = ()) -> None:
         """Give the rankers their turns, until all had them or the deadline comes.
@@ -49,7 +49,7 @@ class Engine:
                         self._mark_open_questions(stage, before)
                     # In a run on a sample every ranker reads it, however sure the others are.
                     before = stage if self.answers.sample is None else None
-                    self.answering.file.store(force=True)
+                    self.answering.store(force=True)
             for turn in self.answers.turns.values():
                 if turn.state == "waiting":
                     turn.state, turn.reason = "unused", "the cascade does not ask it"
@@ -78,7 +78,7 @@ class Engine:
         self._ask(reader, rows)
         if self.answers.turns[reader].state == "failed":
             return
-        self.answering.file.store(force=True)
+        self.answering.store(force=True)
         for name, missing in unread.items():
             turn = self.answers.turns[name]
             if len(missing):

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from solution.ensemble.cascade import Stage
 from solution.ensemble.costs import Cost, measured_cost, with_sources
 from solution.ensemble.record import (
@@ -18,9 +20,12 @@ from solution.ensemble.record import (
 )
 from solution.files import content_hash
 from solution.inference.journal import AnswerJournal
+from solution.inference.limits import Limits
 from solution.inference.timeline import Timeline
-from solution.inference.turns import Recipes
+from solution.inference.trained import TrainedRanker
+from solution.inference.turns import Answers, Recipes
 from solution.progress import say
+from solution.questions import Questions
 from solution.workdir import Workdir
 
 START_SECONDS = 8.0
@@ -114,6 +119,12 @@ class Schedule:
         """Every ranker on every question."""
         return self.points[-1][1]
 
+    @property
+    def tuned(self) -> list[Stage]:
+        """The cascade that `tune` chose; every ranker on every question where there is none."""
+        cascade = self.ensemble.get("cascade")
+        return self.whole if cascade is None else self.points[cascade["chosen"]][1]
+
     def recipes(self) -> Recipes:
         """The recipe of all rankers, and where there is a cascade those of its first rankers."""
         partial = {}
@@ -121,6 +132,25 @@ class Schedule:
             names = [stage.ranker for stage in self.whole]
             partial = {frozenset(names[: i + 1]): stage.recipe for i, stage in enumerate(self.whole)}
         return Recipes(read_recipe(self.ensemble), partial)
+
+    def answers(
+        self,
+        questions: Questions,
+        trained: Sequence[TrainedRanker],
+        limits: Limits,
+        sample: np.ndarray | None = None,
+    ) -> Answers:
+        """The answers to questions before any ranker has a turn.
+
+        Args:
+            trained: the rankers with usable weights.
+            sample: see `Answers`.
+        """
+        folds = {ranker.name: len(ranker.asked_folders) for ranker in trained}
+        sources = unweighted_sources(self.ensemble)
+        names = [*(stage.ranker for stage in self.whole), *sources]
+        asked_folds = {name: folds.get(name, 1) for name in names}
+        return Answers(questions, self.recipes(), asked_folds, Timeline(limits), sample, sources)
 
     def choose(self, questions: int, journal: AnswerJournal, timeline: Timeline) -> tuple[list[Stage], list[Stage]]:
         """The cascade that is to run, and a second pass for the time that it leaves over (empty for none).

@@ -15,12 +15,13 @@ import numpy as np
 from solution.config import DEFAULT, ContextView, RetrievalConfig
 from solution.config_files import check_settings, parse_overrides, retrieval_owner
 from solution.ensemble.imported import read_answers
-from solution.ensemble.record import EnsembleRecord, unweighted_sources
+from solution.ensemble.record import EnsembleRecord
 from solution.errors import UserError
 from solution.exam import Contexts
 from solution.files import write_json
 from solution.folds import already_parted
-from solution.inference.answering import Answering, ReadyRanker
+from solution.inference.answering import Answering
+from solution.inference.asking import ReadyRanker
 from solution.inference.engine import Engine
 from solution.inference.jobs import Fault, OutOfTime
 from solution.inference.journal import AnswerJournal
@@ -28,7 +29,6 @@ from solution.inference.limits import Limits
 from solution.inference.outputs import AnswerFile, Ended, Outputs, submission_report, write_submission
 from solution.inference.retrieving import Retrieving
 from solution.inference.schedule import Schedule
-from solution.inference.timeline import Timeline
 from solution.inference.trained import TrainedRanker, ranker_exams, read_ensemble, settings_of
 from solution.inference.turns import Answers
 from solution.metrics import bootstrap_interval, credit_at_k
@@ -159,11 +159,7 @@ class _Submission:
     ) -> _Submission:
         """A submission that has done nothing yet."""
         schedule = Schedule.read(workdir, members.ensemble)
-        folds = {ranker.name: len(ranker.asked_folders) for ranker in members.trained}
-        sources = unweighted_sources(members.ensemble)
-        names = [*(stage.ranker for stage in schedule.whole), *sources]
-        asked_folds = {name: folds.get(name, 1) for name in names}
-        answers = Answers(questions, schedule.recipes(), asked_folds, Timeline(limits), sample, sources)
+        answers = schedule.answers(questions, members.trained, limits, sample)
         journal = AnswerJournal(workdir.cache / "submission" / questions.content_hash(with_answers=False))
         return cls(workdir, members, outputs, schedule, answers, journal, Retrieving(workdir, answers))
 
@@ -245,7 +241,7 @@ class _Submission:
         file = AnswerFile(answers, lambda blend: write_submission(submission, answers.questions, blend))
         file.store(force=True)
         cache = self.workdir.cache.resolve()
-        engine = Engine(answers, Answering(answers, rankers, self.journal, file, cache))
+        engine = Engine(answers, Answering(answers, rankers, cache, self.journal, file))
         if answers.sample is None:
             engine.run(*self.schedule.choose(len(answers.questions), self.journal, answers.timeline))
         else:

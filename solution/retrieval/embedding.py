@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -276,6 +277,44 @@ class Embedder:
             lengths += map(len, ids)
         order = sorted(range(len(distinct)), key=lambda place: -lengths[place])
         return [distinct[place] for place in order], [lengths[place] for place in order]
+
+
+class RememberingEmbedder(Embedder):
+    """An embedder that keeps the vectors of the texts that it was asked for last, `most` of them.
+
+    Several signals of a question read the same sentences, and so do questions that come one after the other.
+    """
+
+    most: ClassVar[int] = 20_000
+
+    def __init__(self, spec: str, cache: Path, prefixes: Prefixes = Prefixes()):  # noqa: B008 - it is immutable
+        super().__init__(spec, cache, prefixes)
+        self._kept: OrderedDict[tuple[bool, str], np.ndarray] = OrderedDict()
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        batch_size: int,
+        title: str = "embedding",
+        query: bool = False,
+        bar: Bar | None = None,
+    ) -> np.ndarray:
+        """See `Embedder.encode`."""
+        new = [text for text in dict.fromkeys(texts) if (query, text) not in self._kept]
+        if not texts or len(new) > self.most // 2:
+            return super().encode(texts, batch_size, title, query, bar)
+        if new:
+            vectors = super().encode(new, batch_size, title, query)
+            self._kept.update(zip(((query, text) for text in new), vectors, strict=True))
+        rows = []
+        for text in texts:
+            self._kept.move_to_end((query, text))
+            rows.append(self._kept[query, text])
+        while len(self._kept) > self.most:
+            self._kept.popitem(last=False)
+        if bar is not None:
+            bar.advance(len(texts))
+        return np.stack(rows)
 
 
 def _batches(lengths: Sequence[int], most: int, tokens: int) -> Iterator[tuple[int, int]]:

@@ -118,8 +118,11 @@ class IndexPlace:
         return self.folder.is_dir()
 
 
-def find_embedder(config: RetrievalConfig, workdir: Path) -> Embedder:
+def find_embedder(config: RetrievalConfig, workdir: Path, kind: type[Embedder] = Embedder) -> Embedder:
     """The embedder of these settings, which is not loaded yet.
+
+    Args:
+        kind: its class.
 
     Raises:
         UserError: it cannot be found; where no index is there yet, the message also says what is wrong with the corpus.
@@ -127,7 +130,7 @@ def find_embedder(config: RetrievalConfig, workdir: Path) -> Embedder:
     prefixes = Prefixes.of(config)
     warn_of_unset(config.embedder, prefixes)
     try:
-        return Embedder(config.embedder, workdir / "cache", prefixes)
+        return kind(config.embedder, workdir / "cache", prefixes)
     except UserError as error:
         problems = [str(error)]
     if not DENSE.folders(workdir):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def searched_contexts(searcher: Searcher, reranker: Reranker | None) -> Contexts
     cache = ContextCache(searcher.questions, searcher.config, searcher.indexes.workdir, inputs)
     contexts = cache.read()
     if contexts is None:
-        contexts = _search(searcher, reranker)
+        contexts = search_contexts(searcher, reranker)
         cache.write(contexts)
     contexts.key = cache.key
     return contexts
@@ -147,17 +147,34 @@ def build_views(
     if config.source != "index":
         return dict.fromkeys(views, build_contexts(questions, config, workdir))
     indexes, reranker = Indexes(config, workdir), reranker_of(config, workdir)
+    return each_view(
+        config,
+        views,
+        lambda settings: searched_contexts(Searcher(questions, settings, indexes, hidden), reranker),
+        lambda: signal_contexts(questions, config, indexes, signal_limit),
+    )
+
+
+def each_view(
+    config: RetrievalConfig,
+    views: Iterable[ContextView],
+    search: Callable[[RetrievalConfig], Contexts],
+    signals: Callable[[], Contexts],
+) -> dict[ContextView, Contexts]:
+    """The contexts of each view; those of views that search alike are sought once.
+
+    Args:
+        search: gives the contexts by the settings of a view.
+        signals: gives those of the view `signals`.
+    """
     contexts: dict[ContextView, Contexts] = {}
     for view in dict.fromkeys(views):
         if view == SIGNALS:
-            contexts[view] = signal_contexts(questions, config, indexes, signal_limit)
+            contexts[view] = signals()
             continue
         settings = config.view(view)
         same = next((other for other in contexts if other != SIGNALS and config.view(other) == settings), None)
-        if same is None:
-            contexts[view] = searched_contexts(Searcher(questions, settings, indexes, hidden), reranker)
-        else:
-            contexts[view] = contexts[same]
+        contexts[view] = search(settings) if same is None else contexts[same]
     return contexts
 
 
@@ -190,8 +207,8 @@ def open_views(
     return {view: opened[keys[view]] for view in views}
 
 
-def _search(searcher: Searcher, reranker: Reranker | None) -> Contexts:
-    """The contexts found by searching, with the option scores that the settings name."""
+def search_contexts(searcher: Searcher, reranker: Reranker | None) -> Contexts:
+    """The contexts found by searching, with the option scores that the settings name; nothing is stored."""
     questions, config = searcher.questions, searcher.config
     lists = searcher.all_rankings()
     if reranker is None:

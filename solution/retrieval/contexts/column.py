@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def column_contexts(questions: Questions, config: RetrievalConfig, workdir: Path
     except UserError as error:
         raise UserError(f"{error}; or set retrieval.option_scores=[], and no embedder is needed") from None
     texts = [question[0].text if question else "" for question in contexts.passages]
-    about = {
+    about: dict[str, Any] = {
         "context": sorted(zip(questions.ids, texts, strict=True)),
         "embedder": embedder.fingerprint,
         "tokens": [config.passage_tokens, config.passage_overlap],
@@ -63,6 +64,20 @@ def column_contexts(questions: Questions, config: RetrievalConfig, workdir: Path
         cache.write(scored)
     scored.key = cache.key
     return scored
+
+
+def scored_column(questions: Questions, config: RetrievalConfig, embedder: Embedder | None) -> Contexts:
+    """`column_contexts` made anew by an embedder that is there, or without option scores; nothing is stored.
+
+    Raises:
+        UserError: see `column_contexts`.
+    """
+    _check_column(questions)
+    contexts = own_contexts(questions)
+    if embedder is not None:
+        texts = [question[0].text if question else "" for question in contexts.passages]
+        contexts.option_scores = _option_scores(questions, texts, config, embedder)
+    return contexts
 
 
 def _check_column(questions: Questions) -> None:
