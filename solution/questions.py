@@ -13,11 +13,11 @@ from solution.errors import UserError
 from solution.files import content_hash
 from solution.formats.answers import UNKNOWN, AnswerColumn, Refused
 from solution.formats.columns import Columns, is_inexact
-from solution.formats.forms import WRITTEN, read_given_items, read_items
+from solution.formats.forms import WRITTEN, read_given_items, read_items, table_items
 from solution.formats.html import clean_options, is_html, plain_text
 from solution.formats.items import LETTERS, ExamToWrite, Item, Reading, Table
 from solution.formats.options import has_letters
-from solution.tables import cell_text, not_a_text, shown, summary
+from solution.tables import Row, cell_text, not_a_text, shown, summary
 
 MIN_OPTIONS, MAX_OPTIONS = 2, len(LETTERS)
 SOURCE = "passage"
@@ -183,6 +183,28 @@ def read_questions(
     if not items:
         raise UserError(f"{path} has a header and no question")
     return _checked(_AsRead(str(path), items, columns, table), mended, reading, notes)
+
+
+def table_questions(
+    names: Sequence[str],
+    rows: Sequence[Row],
+    index: list[Any] | None = None,
+    reading: Reading | None = None,
+    notes: list[str] | None = None,
+) -> Questions:
+    """The questions of a table that is in memory; see `read_questions`.
+
+    Args:
+        names: of its columns.
+        rows: its cells by the names of their columns.
+        index: names of the rows, for a table without ids; None: its rows are numbered.
+    """
+    name, reading = "the table", reading or Reading(expects_answers=False)
+    table = Table(list(names), list(rows), "a table", index=index)
+    items, columns, table = table_items(table, reading, name)
+    if not items:
+        raise UserError("the table has no question")
+    return _checked(_AsRead(name, items, columns, table), None, reading, notes)
 
 
 def read_given_questions(

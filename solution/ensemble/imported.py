@@ -19,7 +19,7 @@ from solution.folds import exam_with_folds_hash
 from solution.formats.columns import make_whole
 from solution.formats.forms import read_table
 from solution.questions import LETTERS, Questions
-from solution.tables import cell_text, shown
+from solution.tables import Row, cell_text, shown
 from solution.workdir import Workdir
 
 _SHOWN = 8
@@ -44,9 +44,25 @@ def read_answers(
             (NaN), negative or for an option that the question does not have; a row that does not sum to 1.
     """
     answers = read_table(path, "the file of answers")
-    rows = answers.rows
+    return read_answer_rows(str(path), answers.names, answers.rows, questions, normalize, folds)
+
+
+def read_answer_rows(
+    path: str,
+    names: Sequence[str],
+    rows: Sequence[Row],
+    questions: Questions,
+    normalize: bool = False,
+    folds: np.ndarray | None = None,
+) -> np.ndarray:
+    """`read_answers` of a table that is read already.
+
+    Args:
+        path: its name, for messages.
+        names: of its columns.
+    """
     make_whole(rows, ["id"])  # as the exam's ids are read
-    columns = _option_columns(path, answers.names, questions.max_options)
+    columns = _option_columns(path, names, questions.max_options)
 
     # Each row into its question's place, in float64 and as wide as the letters go; what is wrong is collected.
     table = np.zeros((len(questions), len(LETTERS)))
@@ -81,7 +97,7 @@ def read_answers(
     return table[:, : questions.max_options].astype(np.float32)
 
 
-def _option_columns(path: Path, names: Sequence[str], width: int) -> list[str]:
+def _option_columns(path: str, names: Sequence[str], width: int) -> list[str]:
     """The columns of probabilities, one for each letter; those of the exam's `width` options are there.
 
     Raises:
@@ -116,7 +132,7 @@ class _Comparison:
     strangers: list[str] = field(default_factory=list)
     contradicted: list[str] = field(default_factory=list)
 
-    def all_problems(self, path: Path, questions: Questions) -> list[str]:
+    def all_problems(self, path: str, questions: Questions) -> list[str]:
         """Those of the file as a whole and of its rows, the weightiest first.
 
         Raises:

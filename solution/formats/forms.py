@@ -146,8 +146,17 @@ def _refuses_damage(path: Path, what: str) -> Iterator[None]:
 def read_items(path: Path, what: str, reading: Reading) -> tuple[list[Item], Columns, Table]:
     """The questions of a file as they stand in it, with the columns that were recognised; see `items_of`."""
     table = read_table(path, what, reading.encoding, reading.skip_bad_rows)
-    with _refuses_damage(path, what):
-        return _items_of(table, reading, str(path))
+    return table_items(table, reading, str(path))
+
+
+def table_items(table: Table, reading: Reading, source: str) -> tuple[list[Item], Columns, Table]:
+    """The questions of a table; see `items_of`.
+
+    Args:
+        source: its name, for messages.
+    """
+    with _refuses_damage(Path(source), "the question file"):
+        return _items_of(table, reading, source)
 
 
 def _items_of(table: Table, reading: Reading, source: str) -> tuple[list[Item], Columns, Table]:

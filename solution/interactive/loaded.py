@@ -208,6 +208,9 @@ class LoadedEnsemble:
                 exams = ranker_exams(ranker, answers.questions, result.contexts)
                 ready[ranker.name] = ReadyRanker(ranker, exams, None)
         stages = [stage for stage in self.schedule.tuned if stage.ranker in self.asked]
+        for name, turn in answers.blended_turns.items():
+            if turn.state == "waiting" and name not in self.asked:
+                turn.state, turn.reason = "unused", "it is left out"
         Engine(answers, _PooledAsking(answers, ready, self.pool.cache, self.pool)).run(stages)
         loading = dict(self.pool.load_seconds)
         for name, turn in answers.turns.items():

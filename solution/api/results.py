@@ -1,0 +1,172 @@
+"""What the API returns: plain values that show as tables in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from solution.questions import LETTERS, Questions, kaggle_prediction, ranked_options
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Rows as a DataFrame; its import takes half a second, and only who asks for a table waits for it."""
+    import pandas as pd
+
+    return pd.DataFrame(list(rows), columns=None if columns is None else list(columns))
+
+
+class ShownAsTable:
+    """A result that a notebook shows as the table of its `to_frame`."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """The result as a DataFrame."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        text: str = self.to_frame().to_html(index=False, border=0, float_format="{:.4f}".format, escape=True)
+        return text
+
+
+@dataclass(frozen=True)
+class RankedOption:
+    """An option at its place.
+
+    Attributes:
+        letter: A to Z, as the question has it.
+        probability: the blend's; those of a question sum to 1.
+    """
+
+    letter: str
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Ranking(ShownAsTable):
+    """The options of a question, the best first."""
+
+    options: tuple[RankedOption, ...]
+
+    @classmethod
+    def of(cls, questions: Questions, probabilities: np.ndarray) -> Ranking:
+        """The ranking of an exam of one question; `probabilities`: float [1, width]."""
+        letters = ranked_options(probabilities, questions.exists(probabilities.shape[1]))[0]
+        places = [LETTERS.index(letter) for letter in letters]
+        texts, row = questions.options[0], probabilities[0]
+        return cls(tuple(RankedOption(LETTERS[place], texts[place], float(row[place])) for place in places))
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The letters, the best option's first."""
+        return tuple(option.letter for option in self.options)
+
+    @property
+    def best(self) -> RankedOption:
+        """The first option."""
+        return self.options[0]
+
+    def __iter__(self) -> Iterator[RankedOption]:
+        return iter(self.options)
+
+    def __len__(self) -> int:
+        return len(self.options)
+
+    def __getitem__(self, place: int) -> RankedOption:
+        return self.options[place]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Columns letter, text, probability."""
+        return frame([vars(option) for option in self.options])
+
+
+@dataclass(frozen=True)
+class Scores(ShownAsTable):
+    """How good answers are.
+
+    Attributes:
+        questions: how many were scored.
+        map3: mean average precision at 3; low, high: its 95 % bootstrap interval over questions.
+        accuracy: the share of questions whose first option is right.
+        log_loss: the mean of -ln p(right option); None where only rankings are known.
+        calibration_error: see `metrics.calibration_error`; None likewise.
+        random: MAP@3 of guessing on these questions.
+    """
+
+    questions: int
+    map3: float
+    low: float
+    high: float
+    accuracy: float
+    log_loss: float | None
+    calibration_error: float | None
+    random: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row."""
+        return frame([vars(self)])
+
+
+@dataclass(frozen=True)
+class Tuned(ShownAsTable):
+    """What `tune` chose.
+
+    Attributes:
+        record: the content of `weights/ensemble.json`.
+    """
+
+    record: Mapping[str, Any]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Ranker -> its share of the blend; sum 1."""
+        return dict(self.record["weights"])
+
+    @property
+    def estimate(self) -> tuple[float, float, float]:
+        """The honest estimate of MAP@3, and its 95 % interval."""
+        found = self.record["estimate"]
+        return found["map3"], found["low"], found["high"]
+
+    @property
+    def reason(self) -> str:
+        """Why this blend ships, in one line."""
+        return str(self.record["reason"])
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each ranker and each blend: see `ensemble.rows.ScoreRow`."""
+        return frame(self.record["table"])
+
+
+def predictions(questions: Questions, probabilities: np.ndarray) -> pd.DataFrame:
+    """The answers to an exam: id, prediction ("B A D"), and p_A, p_B, ...; NaN where an option does not exist.
+
+    Args:
+        probabilities: float [n, width].
+    """
+    width = probabilities.shape[1]
+    exists = questions.exists(width)
+    ranked = [kaggle_prediction(letters) for letters in ranked_options(probabilities, exists)]
+    table = frame([], ["id", "prediction"])
+    table["id"], table["prediction"] = questions.ids, ranked
+    for place in range(width):
+        table[f"p_{LETTERS[place]}"] = np.where(exists[:, place], probabilities[:, place], np.nan)
+    return table
+
+
+def exam_frame(questions: Questions) -> pd.DataFrame:
+    """An exam as a table: id, prompt, A, B, ..., answer, and its further columns."""
+    letters = LETTERS[: questions.max_options]
+    rows = []
+    for row, id_ in enumerate(questions.ids):
+        options = dict(zip(letters, questions.options[row], strict=False))
+        answer = int(questions.answers[row])
+        own = {"id": id_, "prompt": questions.prompts[row], **{letter: options.get(letter, "") for letter in letters}}
+        own["answer"] = LETTERS[answer] if answer >= 0 else ""
+        rows.append(own | {name: values[row] for name, values in questions.extra.items() if name not in own})
+    return frame(rows)
