@@ -23,7 +23,35 @@ NAMED = "retrievals"
 """The key of retrieval.yaml under which further retrievals stand, each with the settings that differ from its own."""
 
 
+SHIPPED = Path(__file__).parent / "configs"
+"""The settings that come with the package: in a checkout a link to its configs/."""
+_SHIPPED = {"demo": SHIPPED / "demo", "configs/demo": SHIPPED / "demo", "full": SHIPPED}
+
+
 # --- files ---------------------------------------------------------------------------------
+
+
+def configs_folder(folder: Path) -> Path:
+    """The folder that --configs names: `demo` and `full` are shipped, where there is no folder of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise UserError(f"--configs {folder} is a file; give the folder that it lies in")
+    if not has_configs(folder):
+        raise UserError(
+            f"the configs folder is not there: {folder}. Name one with --configs: a folder of yours, or a shipped one, "
+            "demo (small models, CPU) or full (those for a GPU)"
+        )
+    return _SHIPPED[folder.as_posix()]
+
+
+def has_configs(folder: Path) -> bool:
+    """Whether `configs_folder` finds this one."""
+    return folder.is_dir() or (folder.as_posix() in _SHIPPED and not folder.exists())
 
 
 def load_run(
@@ -36,7 +64,7 @@ def load_run(
     """Read `ensemble.yaml`, `retrieval.yaml` and the rankers' files of a configs folder.
 
     Args:
-        folder: holds the YAML files.
+        folder: holds the YAML files; or `demo` or `full`, see `configs_folder`.
         overrides: `key.path=value` texts; `retrieval.` and `ensemble.` lead to those files, `retrievals.NAME.` to a
             further retrieval, `NAME.` (a ranker of this run) to that ranker, anything else to every ranker.
         ranker, ranker_file: only this one, by name or by file.
@@ -49,10 +77,7 @@ def load_run(
     Raises:
         UserError: every problem of every file at once.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--configs {folder} is a file; give the folder that it lies in")
-    if not folder.is_dir():
-        raise UserError(f"the configs folder is not there: {folder}. Name one with --configs or run in the checkout.")
+    folder = configs_folder(folder)
     reader = _Reader()
     # `tune.` is short for `ensemble.tune.`, so that the verb `tune` takes its own settings by their name.
     typed = parse_overrides(overrides, reader.problems)

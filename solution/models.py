@@ -15,6 +15,7 @@ from typing import Any
 from solution.errors import UserError
 from solution.files import MANIFEST, read_json, read_manifest
 from solution.gguf_models import CONVERTED, convert, converted_folder, hub_file, is_gguf, only_gguf, refuse_split
+from solution.suggestions import program
 
 PYPI = "pypi:"
 MERGED = "merged model"  # a kind of manifest
@@ -262,7 +263,7 @@ def check_model(spec: str, cache: Path, revision: str | None = None) -> None:
     if kind == CONVERTED:
         read_manifest(folder, kind, f"Delete {folder} and run again.")
     elif kind == MERGED:
-        read_manifest(folder, kind, "Write it again with `python -m solution merge`.")
+        read_manifest(folder, kind, f"Write it again with `{program()} merge`.")
 
 
 def stored_quantized(source: str, revision: str | None = None) -> bool:

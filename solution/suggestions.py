@@ -9,10 +9,16 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+COMMAND = "llm-science-exam"
+"""The command that an installation gives."""
+MODULE = "python -m solution"
+_SCRIPT = "train_fold.py"  # of a checkout
 
 # The options' defaults on the command line: a suggestion leaves them out.
 _DEFAULTS = {"workdir": ".", "configs": "configs", "retrieval": "default"}
@@ -35,6 +41,17 @@ _SETTINGS: dict[str, str | tuple[str, ...]] = {
 _OF_EXAM = ("configs", "questions", "corpus", *_READING)
 
 _running: dict[str, Any] = {}  # the arguments of the running command by name; empty: none runs
+_PROGRAM = "program"  # among them: how it was called
+
+
+def is_installed_command() -> bool:
+    """Whether this process was started as the installed command."""
+    return Path(sys.argv[0]).name == COMMAND
+
+
+def program() -> str:
+    """What stands before a verb: the installed command where it runs, else the module."""
+    return str(_running.get(_PROGRAM) or (COMMAND if is_installed_command() else MODULE))
 
 
 @contextmanager
@@ -42,6 +59,7 @@ def running_command(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
     """Keep the arguments of the command `name` until it ends."""
     # The questions to answer are not those to train on.
     others = ("questions", *_READING) if name in ("submit", "doctor") else ()
+    _running[_PROGRAM] = program()
     _running.update({key: value for key, value in arguments.items() if key not in others})
     try:
         yield
@@ -113,7 +131,9 @@ def suggest(verb: str, *more: str) -> str:
         The verb with `more` and with the options of the running command that it takes; those that are its
         defaults are left out. Outside a command line there are none.
     """
-    words = ["python", *(["train_fold.py"] if verb == "train_fold" else ["-m", "solution", verb]), *more]
+    words = [*program().split(), verb.replace("_", "-"), *more]
+    if verb == "train_fold" and program() == MODULE and (Path(__file__).parents[1] / _SCRIPT).exists():
+        words[:4] = ["python", _SCRIPT]
     for name in _OPTIONS[verb]:
         value = _running.get(name)
         option = f"--{name.replace('_', '-')}"

@@ -44,6 +44,7 @@ MODEL_FIXTURES = {"tiny", "smollm2", "finished", "embedder", "built"}
 SLOW = {
     "test_distributed.py",
     "test_faults.py",
+    "test_installed.py",
     "test_passes.py",
     "test_a_big_csv_is_read_line_by_line",
     "test_a_model_whose_settings_name_another_dimension",

@@ -15,6 +15,7 @@ import importlib
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,12 +34,18 @@ _WORKER = ["-P", "-m", "solution.inference.worker"]
 _context = multiprocessing.get_context("forkserver")
 
 
-def run(command: list[str], cwd: Path, environment: dict[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
-    """`subprocess.run` of Python with this command line (a script, or -m and a module), its output captured as text."""
+def run(
+    command: list[str], cwd: Path, environment: dict[str, str], timeout: float, first: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """`subprocess.run` of Python with this command line (a script, or -m and a module), its output captured as text.
+
+    Args:
+        first: Python code that the fork runs before the command, as a new process runs sitecustomize.py.
+    """
     _start(environment)
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = _context.Process(target=_command, args=(command, cwd, environment, out, err))
+        process = _context.Process(target=_command, args=(command, cwd, environment, out, err, first))
         process.start()
         process.join(timeout)
         if process.is_alive():
@@ -47,6 +54,42 @@ def run(command: list[str], cwd: Path, environment: dict[str, str], timeout: flo
             raise subprocess.TimeoutExpired(command, timeout, err.read_bytes())
         assert process.exitcode is not None
         return subprocess.CompletedProcess(command, process.exitcode, out.read_text(), err.read_text())
+
+
+CHECK_SHARES = "import forked; forked.share_in_check()"
+"""`first` of a `bundle --check` whose submission imports the libraries once for all of its rankers; what the kernel
+wrote into its working folder is left in `working`."""
+
+
+def share_in_check() -> None:
+    """Have the submission of `bundle --check` fork its processes, as `run`'s commands do, and keep what it writes."""
+    from solution.kaggle import check
+
+    make, run_notebook = check._environment, check._run_notebook
+
+    def sharing(folder: Path, manifest: dict[str, object]) -> Path:
+        python = make(folder, manifest)
+        (packages,) = folder.glob("lib/python3*/site-packages")
+        (packages / "sitecustomize.py").write_text(
+            f"import sys\nif sys.orig_argv[1:] and sys.orig_argv[1].endswith('submit.py'):\n"
+            f"    sys.path.append({str(Path(__file__).parent)!r})\n    import forked\n    forked.fork_workers()\n"
+        )
+        return python
+
+    def kept(python: Path, bundle: Path, attached: Path, root: Path, folder: Path) -> tuple[list[float], str]:
+        done = run_notebook(python, bundle, attached, root, folder)
+        shutil.copytree(root / "working", "working")
+        return done
+
+    check._environment, check._run_notebook = sharing, kept
+
+
+def fork_workers() -> None:
+    """In a submission's first process, before anything else: import the libraries, and fork the other processes."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # as submit.py does, but read when the libraries are imported
+    for name in LIBRARIES.split():
+        importlib.import_module(name)
+    subprocess.Popen = _Popen  # type: ignore[misc]
 
 
 def _start(environment: dict[str, str]) -> None:
@@ -63,7 +106,7 @@ def _start(environment: dict[str, str]) -> None:
         os.environ.update(before)
 
 
-def _command(command: list[str], cwd: Path, environment: dict[str, str], out: Path, err: Path) -> None:
+def _command(command: list[str], cwd: Path, environment: dict[str, str], out: Path, err: Path, first: str) -> None:
     """In the fork: do what Python does with this command line."""
     for number, path in enumerate((Path(os.devnull), out, err)):
         stream = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -75,6 +118,7 @@ def _command(command: list[str], cwd: Path, environment: dict[str, str], out: Pa
     os.environ.update(environment)
     subprocess.Popen = _Popen  # type: ignore[misc]
     sys.path[:] = [str(ROOT), *(path for path in sys.path if Path(path).name != "tests")]
+    exec(first, {})
     if command[0] == "-m":
         sys.argv = command[1:]
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)

@@ -25,19 +25,28 @@ CONTEXT_ROWS = "".join(line + f",This is about {line.split(',')[2]}.\n" for line
 LONGEST = {"name": "longest", "family": "longest"}
 
 
-def run(*arguments: str, cwd: Path, new: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
-    """A command's exit code and output. It runs in a fork of a process that has the libraries; `new`: in a new one."""
+def run(
+    *arguments: str, cwd: Path, new: bool = False, first: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """A command's exit code and output. It runs in a fork of a process that has the libraries.
+
+    Args:
+        new: in a new process, as always with `variables` of the environment: libraries read them when they start.
+        first: Python code that a fork runs before the command.
+    """
     script = {"train": "train_fold.py", "submit": "submit.py"}.get(arguments[0])
     command = [str(ROOT / script)] if script else ["-m", "solution", arguments[0]]
-    return run_python([*command, *arguments[1:]], cwd, new=new, **variables)
+    return run_python([*command, *arguments[1:]], cwd, new=new, first=first, **variables)
 
 
-def run_python(command: list[str], cwd: Path, new: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_python(
+    command: list[str], cwd: Path, new: bool = False, first: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
     """`run` for a command line of Python itself: a script, or -m and a module."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | variables
     environment.pop("SOLUTION_TRACEBACK", None)
     if not (new or variables):
-        return forked.run(command, cwd, environment, 300)
+        return forked.run(command, cwd, environment, 300, first)
     return subprocess.run(
         [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
     )

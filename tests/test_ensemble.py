@@ -833,9 +833,9 @@ def test_a_gain_of_nothing_has_no_minus():
     assert "+0.0000" in told and "-0.0" not in told
 
 
-def test_importing_the_ensemble_loads_nothing_heavy():
+def test_importing_the_command_line_loads_nothing_heavy():
     code = (
-        "import sys, solution.ensemble.tune, solution.ensemble.table, solution.ensemble.imported;"
+        "import sys, solution.cli.app, solution.ensemble.table;"
         "print([m for m in ('torch', 'optuna', 'scipy', 'pandas', 'sklearn', 'pyarrow') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

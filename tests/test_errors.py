@@ -373,7 +373,7 @@ def test_a_hub_out_of_reach_is_told_in_seconds_with_the_command_that_fetches(pla
 
 def test_the_help_names_every_step_in_whole_sentences(tmp_path: Path) -> None:
     told = run("--help", cwd=tmp_path).stdout
-    assert "train_fold.py" in told and "submit.py" in told
+    assert "train-fold" in told and "submit" in told and "train_fold.py" in told and "submit.py" in told
     assert "..." not in told.partition("Commands:")[2]
 
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 import yaml
 from conftest import tiny_config, tiny_exam
+from forked import CHECK_SHARES
 from hub_decoders import LONG, TWINS, WINDOW
 from hub_models import science_texts
 from pipeline import CONTEXT_ROWS, built_once, run, write_configs
 from test_rankers import items_of, reference
 
 from solution.exam import ContextPassage
-from solution.kaggle.kernel import model_settings, read_bundle, writable_workdir
 from solution.rankers.families import make_ranker
 from solution.tokenization import load_tokenizer
 
@@ -148,27 +148,24 @@ def _build(folder: Path) -> None:
         model = models / values["model"].rpartition("/")[2]
         rankers[name] = small(values, model if model.is_dir() else TWINS[values["model"]](model))
     write_configs(folder / "configs", rankers, folds=2, source="column", top_k=1, option_scores=[])
-    bundle = folder / "bundle"
     for command in (
         ("train", "--all-folds"),
         ("tune", "tune.choose=equal"),
         ("doctor", "--json"),
-        ("bundle", "--output", str(bundle), "--no-wheels"),
+        ("bundle", "--output", "bundle", "--no-wheels"),
     ):
         done = run(*command, cwd=folder)
         assert done.returncode == 0, done.stderr + done.stdout
         (folder / f"{command[0]}.out").write_text(done.stdout)
-    # Answered as a kernel does it: from the bundle, with the models that it holds and no others.
+    # Answered in a kernel: from the bundle, with the models that it holds and no others.
     models.rename(folder / "away")
-    workdir = writable_workdir(bundle, folder / "scratch")
-    places = model_settings(bundle, read_bundle(bundle))
-    done = run("submit", "--workdir", str(workdir.root), "--questions", "test.csv", *places, cwd=folder)
-    assert done.returncode == 0, done.stderr
+    done = run("bundle", "--check", "bundle", "--public-test", "test.csv", cwd=folder, first=CHECK_SHARES)
+    assert done.returncode == 0 and "left out" not in done.stdout, done.stderr + done.stdout
 
 
 def test_every_decoder_config_answers_from_its_bundled_twin(built: Path) -> None:
-    assert len((built / "submission.csv").read_text().splitlines()) == 7
-    report = json.loads((built / "submission.report.json").read_text())
+    assert len((built / "working" / "submission.csv").read_text().splitlines()) == 7
+    report = json.loads((built / "working" / "submission.report.json").read_text())
     answering = [name for name, values in CONFIGS.items() if values.get("role") != "baseline"]
     assert {each["ranker"]: each["state"] for each in report["rankers"]} == dict.fromkeys(answering, "finished")
     assert [each["ranker"] for each in report["rankers"] if each["planned_memory_mib"] is None] == []
@@ -180,11 +177,6 @@ def test_doctor_finds_no_fault(built: Path) -> None:
     assert not [each for each in findings if "not attention" in each["found"]]
     there = {each["subject"] for each in findings if each["area"] == "models"}
     assert {str(built / "models" / values["model"].rpartition("/")[2]) for values in CONFIGS.values()} <= there
-
-
-def test_the_check_of_their_bundle_passes(built: Path) -> None:
-    done = run("bundle", "--check", "bundle", cwd=built)
-    assert done.returncode == 0 and "left out" not in done.stdout, done.stderr + done.stdout
 
 
 def test_the_bundle_holds_what_is_read_and_no_more(built: Path) -> None:

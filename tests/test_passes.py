@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from pipeline import HEADER, ROOT, ROWS, run, tiny_ranker, write_configs
+from pipeline import HEADER, ROWS, run, tiny_ranker, write_configs
 from tiny_models import WORDS, bert
 
-# A sitecustomize.py, so that it also counts in the processes that a command starts. It writes a line for each time that
-# the whole of COUNTED_FILE has been read: "hashed" where `file_hash` did, else "read".
+# Run before a command, whose forks count too. It writes a line for each time that the whole of TARGET has been read:
+# "hashed" where `file_hash` did, else "read".
 COUNTER = """
-import io, os, sys
+import builtins, io, os, sys
 
 plain = io.open
-target, log = os.environ.get("COUNTED_FILE"), os.environ.get("COUNTED_LOG")
+target, log = TARGET, LOG
 
 
 class Counted(io.FileIO):
@@ -50,10 +49,7 @@ def counted_open(file, mode="r", *arguments, **options):
     return io.BufferedReader(Counted(file, reader))
 
 
-if target:
-    import builtins
-
-    builtins.open = io.open = counted_open
+builtins.open = io.open = counted_open
 """
 
 
@@ -63,8 +59,7 @@ class Folder:
     def __init__(self, root: Path):
         self.root = root
         self._corpus, self._log = root / "corpus.csv", root / "passes.log"
-        (root / "counter").mkdir()
-        (root / "counter" / "sitecustomize.py").write_text(COUNTER)
+        self._counter = COUNTER.replace("TARGET", repr(str(self._corpus))).replace("LOG", repr(str(self._log)))
         (root / "questions.csv").write_text(HEADER + ROWS)
         (root / "test.csv").write_text(HEADER + ROWS.replace("Which", "Say which"))
         # More than what is read of a file's head to tell its format.
@@ -91,10 +86,7 @@ class Folder:
     def passes(self, *command: str) -> dict[str, int]:
         """How often a command hashed the corpus, and how often it read the whole of it besides."""
         self._log.write_text("")
-        paths = os.pathsep.join([str(self.root / "counter"), str(ROOT)])
-        done = run(
-            *command, cwd=self.root, PYTHONPATH=paths, COUNTED_FILE=str(self._corpus), COUNTED_LOG=str(self._log)
-        )
+        done = run(*command, cwd=self.root, first=self._counter)
         assert done.returncode == 0, done.stderr
         return dict(Counter(self._log.read_text().split()))
 

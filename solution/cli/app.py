@@ -1,4 +1,4 @@
-"""`python -m solution`: the verbs, in the order in which they are used, and what each is called.
+"""`python -m solution`, installed `llm-science-exam`: the verbs, in the order in which they are used, and their names.
 
 A verb is a function of a module here (about retrieval, the ensemble, Kaggle, ...) and a line at the end of this file.
 """
@@ -13,11 +13,13 @@ from typer.core import TyperGroup
 from solution import __version__
 from solution.cli import convert, demo, doctor, embedder, ensemble, exam, generate, kaggle, merge, retrieval
 from solution.cli.options import APP_SETTINGS
+from solution.cli.submit import submit
+from solution.cli.train_fold import train_fold
+from solution.suggestions import COMMAND, is_installed_command
 
 _HELP = """LLM Science Exam: rank the options of science questions.
 
-Two steps are scripts of their own: python train_fold.py (between folds and tune) and python submit.py (after tune);
-each has --help too.
+train-fold and submit are also the scripts train_fold.py and submit.py of a checkout.
 """
 INDEX_TUNE = "index tune"
 
@@ -55,7 +57,9 @@ def _print_version(value: bool) -> None:
         raise typer.Exit()
 
 
-app = typer.Typer(cls=Verbs, help=_HELP, no_args_is_help=True, **APP_SETTINGS)  # type: ignore[arg-type]
+# A shell completes words of a command, not those behind `python -m`.
+_SETTINGS = APP_SETTINGS | {"add_completion": is_installed_command()}
+app = typer.Typer(cls=Verbs, help=_HELP, no_args_is_help=True, **_SETTINGS)  # type: ignore[arg-type]
 
 
 @app.callback()
@@ -82,9 +86,11 @@ app.command("generate", short_help="Make an exam from the passages of a corpus."
 app.command("tune-embedder", short_help="Train the embedder on generated questions.")(embedder.tune_embedder_verb)
 app.command("contexts")(retrieval.contexts)
 app.command("folds")(ensemble.folds)
+app.command("train-fold", short_help="Train the rankers on one fold, on every fold, or on all.")(train_fold)
 app.command("tune", short_help="Find the ensemble's weights from the OOF files.")(ensemble.tune)
 app.command("report", short_help="Write what tune found as one HTML page.")(ensemble.report)
 app.command("import-oof", short_help="Add another program's out-of-fold probabilities.")(ensemble.import_oof)
+app.command("submit", short_help="Answer questions with the ensemble.")(submit)
 app.command("merge", short_help="Write a trained fold as a stand-alone model.")(merge.merge)
 app.command("bundle", short_help="Make a folder with all that a Kaggle kernel needs.")(kaggle.bundle)
 app.command("doctor", short_help="Tell whether machine and working folder are fit.")(doctor.doctor)
@@ -92,3 +98,8 @@ app.command("demo", short_help="Run the whole pipeline on the built-in exam.")(d
 app.command("exam", short_help="Run the whole pipeline on a folder of your own.")(exam.exam)
 app.add_typer(reranker_app, name="reranker")
 reranker_app.command("train", short_help="Train the reranker of each fold; show its gain.")(retrieval.reranker_train)
+
+
+def main() -> None:
+    """The installed command."""
+    app(prog_name=COMMAND)

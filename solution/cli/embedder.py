@@ -24,6 +24,7 @@ from solution.errors import UserError
 from solution.folds import repeated_questions
 from solution.questions import Questions, read_questions
 from solution.retrieval.embedder_tuning.tune import check_output, tune_embedder
+from solution.suggestions import program
 from solution.workdir import Workdir
 
 _DEFAULT = EmbedderTuning()
@@ -72,7 +73,7 @@ def tune_embedder_verb(
     for name in ("before", "after"):
         figures = ", ".join("{} {:.3f} [{:.3f}, {:.3f}]".format(what, *facts[name][what]) for what in facts[name])
         print(f"{name:7}{figures}")
-    print(f"{output}: name it as retrieval.embedder, and make a new index (python -m solution index)")
+    print(f"{output}: name it as retrieval.embedder, and make a new index ({program()} index)")
 
 
 def _refuse_exam(made: Questions, path: Path, exam: Path, named: bool) -> None:

@@ -27,7 +27,9 @@ OverridesArgument = Annotated[
     typer.Argument(metavar="key.path=value", help="Settings that take the place of those in the files."),
 ]
 WorkdirOption = Annotated[Path, typer.Option(help="Folder whose oof/, weights/ and cache/ are used.")]
-ConfigsOption = Annotated[Path, typer.Option(help="Folder with ensemble.yaml, retrieval.yaml and the rankers' files.")]
+ConfigsOption = Annotated[
+    Path, typer.Option(help="Folder of ensemble.yaml, retrieval.yaml and the rankers; `demo`, `full`: shipped.")
+]
 QuestionsOption = Annotated[
     Path | None, typer.Option(help="The exam, in any form of docs/formats.md. Default: WORKDIR/questions.csv.")
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from solution import oof
 from solution.config import AnswerWith, ContextView, RankerConfig, RetrievalConfig, Run
+from solution.config_files import has_configs
 from solution.device import choose_device
 from solution.doctor.differences import settings_difference, with_lora_of_folds
 from solution.doctor.examined import Examined
@@ -42,7 +43,7 @@ from solution.workdir import Workdir
 
 
 def settings(examined: Examined) -> Iterator[Finding]:
-    if not examined.configs.is_dir() and examined.workdir.ensemble.exists():
+    if not has_configs(examined.configs) and examined.workdir.ensemble.exists():
         yield Finding(
             "settings",
             str(examined.configs),

@@ -22,6 +22,7 @@ from solution.formats.options import (
     parsed,
     without_letters,
 )
+from solution.suggestions import program
 from solution.tables import Row, cell_text, listed, shown
 
 _OWN = ("id", "prompt", "answer", "context", "options", "choices")
@@ -352,7 +353,7 @@ def _id_column(table: Table, columns: Columns, reading: Reading, source: str) ->
     elif reading.needs_id:
         raise UserError(
             f"{source}: column id missing; it has {listed(table.names)}. The answers of a submission need the ids of "
-            "the questions: name their column (--columns id=NAME), or number the rows (python -m solution convert)"
+            f"the questions: name their column (--columns id=NAME), or number the rows ({program()} convert)"
         )
     for key in IDS:
         if (

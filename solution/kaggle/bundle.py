@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import solution
+from solution.config_files import configs_folder, has_configs
 from solution.demo.exam import EXAM
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
@@ -43,6 +44,7 @@ from solution.progress import say
 from solution.questions import Questions, read_questions, write_questions
 from solution.retrieval.places import find_embedder, locate_all
 from solution.retrieval.reranker.trained import Reranker
+from solution.suggestions import program
 from solution.workdir import Workdir
 
 SAMPLE = 20
@@ -256,7 +258,7 @@ def _indexes(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
                     kind_by_folder[place.folder] = place.kind.name
     items = []
     for folder, kind in kind_by_folder.items():
-        read_manifest(folder, kind, "Make it: python -m solution index, with the --configs of its rankers.")
+        read_manifest(folder, kind, f"Make it: {program()} index, with the --configs of its rankers.")
         items += folder_items(folder, f"cache/{folder.name}", link=True)
     return items
 
@@ -269,7 +271,8 @@ def _code(configs: Path) -> list[Item]:
     items += [
         Item(path, path.name) for path in (package.parent / "setup.cfg", package.parent / "LICENSE") if path.is_file()
     ]
-    return items + [Item(path, f"configs/{path.name}") for path in sorted(configs.glob("*.yaml"))]
+    settings = sorted(configs_folder(configs).glob("*.yaml")) if has_configs(configs) else []
+    return items + [Item(path, f"configs/{path.name}") for path in settings]
 
 
 def _sample(workdir: Workdir) -> Questions:

@@ -18,6 +18,7 @@ from typing import Any
 
 from solution.errors import UserError
 from solution.files import MANIFEST, content_hash, read_json, read_manifest
+from solution.suggestions import program
 from solution.workdir import Workdir
 
 BUNDLE = "Kaggle bundle"
@@ -135,7 +136,7 @@ def read_bundle(bundle: Path, verify: bool = True) -> dict[str, Any]:
     Raises:
         UserError: see `files.read_manifest`; or an entry is missing or of another form than a bundle's.
     """
-    remedy = "Make the bundle again: python -m solution bundle, and upload it again."
+    remedy = f"Make the bundle again: {program()} bundle, and upload it again."
     manifest = read_manifest(bundle, BUNDLE, remedy, verify)
     try:
         names = [manifest[key] for key in ("name", "user", "competition")]

@@ -18,6 +18,7 @@ from solution.files import read_manifest
 from solution.learning import adapters, distributed
 from solution.learning.adapters import module_state, put_state
 from solution.models import MERGED, load_pretrained, resolve_model
+from solution.suggestions import program
 from solution.tokenization import load_tokenizer
 
 HEAD = "head.safetensors"
@@ -123,7 +124,7 @@ class RankerModel:
         self.parameter_counts = adapters.trainable_in_float32(self.modules)
 
         if config.merged:
-            read_manifest(Path(source), MERGED, "Name the folder that `python -m solution merge` wrote.", verify=False)
+            read_manifest(Path(source), MERGED, f"Name the folder that `{program()} merge` wrote.", verify=False)
             self._load_small(Path(source))
         self.load_seconds = time.monotonic() - started
 

@@ -17,7 +17,6 @@ from solution.progress import say
 from solution.questions import Questions
 from solution.rankers.base import Ranker, predict_contexts
 from solution.rankers.families import check_models, make_ranker
-from solution.rankers.neural import NeuralRanker
 from solution.rankers.option_inputs import with_scores
 from solution.training.prepared import Prepared, inputs_of, prepare, require_same_inputs
 from solution.training.pretraining import PretrainingExams, pretrained, start_from
@@ -79,9 +78,7 @@ def _train(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir,
     free_memory()
     peak, started = PeakMemory(), time.monotonic()
     ranker = make_ranker(settings, workdir.cache)
-    start_from(ranker, prepared.start)
-    if isinstance(ranker, NeuralRanker):
-        ranker.trained_share = share
+    start_from(ranker, prepared.start, share)
     facts = ranker.fit(exams[0], exams[0].subset([]), checkpoint, logs)
     seconds = _seconds_per_question(ranker, exams)
     if distributed.rank() > 0:

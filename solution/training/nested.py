@@ -26,7 +26,6 @@ from solution.progress import say
 from solution.questions import Questions
 from solution.rankers.base import predict_contexts
 from solution.rankers.families import make_ranker
-from solution.rankers.neural import NeuralRanker
 from solution.suggestions import suggest
 from solution.training.prepared import Prepared, inputs_of, prepare, require_same_inputs
 from solution.training.pretraining import PretrainingExams, pretrained, start_from
@@ -83,9 +82,7 @@ def _train_pair(config: RankerConfig, run: Run, prepared: Prepared, workdir: Wor
     exams = prepared.exams(config, run)
     left_out, checkpoint = np.isin(prepared.folds, pair), workdir.pair_checkpoint(config.name, *pair)
     ranker = make_ranker(settings, workdir.cache)
-    start_from(ranker, prepared.start)
-    if isinstance(ranker, NeuralRanker):
-        ranker.trained_share = share
+    start_from(ranker, prepared.start, share)
     ranker.fit(exams[0].subset(~left_out), exams[0].subset([]), checkpoint)
     for fold, part in parts.items():
         rows = prepared.folds == fold

@@ -22,7 +22,6 @@ from solution.learning.log import LOG, drop_log
 from solution.progress import say
 from solution.questions import SOURCE, Questions, read_questions
 from solution.rankers.families import make_ranker
-from solution.rankers.neural import NeuralRanker
 from solution.retrieval.contexts.build import build_views
 from solution.tables import cell_text
 from solution.training.unwatched import unwatched_settings
@@ -206,8 +205,21 @@ def _train(stage: RankerConfig, exam: Exam, workdir: Workdir, key: str) -> None:
     )
 
 
-def start_from(ranker: object, weights: Pretrained | None) -> None:
-    """Have the training of a fold go on from pretrained weights."""
-    if weights is not None:
-        assert isinstance(ranker, NeuralRanker)
-        ranker.start = weights.folder
+def start_from(ranker: object, weights: Pretrained | None, share: float | None = None) -> None:
+    """Have a training go on from pretrained weights.
+
+    Args:
+        share: see `NeuralRanker.trained_share`; None: as it is.
+    """
+    if weights is None and share is None:
+        return
+    # Imported here: it loads torch, and a command checks its arguments and files first.
+    from solution.rankers.neural import NeuralRanker
+
+    if isinstance(ranker, NeuralRanker):
+        if weights is not None:
+            ranker.start = weights.folder
+        if share is not None:
+            ranker.trained_share = share
+    else:
+        assert weights is None

@@ -18,6 +18,7 @@ from solution.retrieval.dense import as_cosines
 from solution.retrieval.passages import Passage
 from solution.retrieval.search import Indexes, Searcher, fitted
 from solution.sentences import sentences
+from solution.suggestions import program
 from solution.tables import cell_text
 from solution.words import words
 
@@ -52,7 +53,7 @@ def mine(
     if SOURCE not in questions.extra:
         raise UserError(
             f"the questions have no column `{SOURCE}` that names the document each was made from: make them with "
-            "`python -m solution generate`, or add the column"
+            f"`{program()} generate`, or add the column"
         )
     documents = [cell_text(value) for value in questions.extra[SOURCE]]
     dense = indexes.dense
