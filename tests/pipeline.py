@@ -46,9 +46,9 @@ def run_python(
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | variables
     environment.pop("SOLUTION_TRACEBACK", None)
     if not (new or variables):
-        return forked.run(command, cwd, environment, 300, first)
+        return forked.run(command, cwd, environment, 600, first)
     return subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
     )
 
 
