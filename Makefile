@@ -38,7 +38,7 @@ check: lint
 	$(VENV)/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 # The two faiss packages share a folder: the other one leaves before this one is installed.
-$(READY): setup.cfg constraints.txt requirements-demo.txt
+$(READY): setup.cfg constraints.txt requirements-demo.txt tests/requirements.txt
 	@python=; \
 	for candidate in $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python); do \
 	  if "$$candidate" -c '$(RIGHT)' >/dev/null 2>&1; then python="$$candidate"; break; fi; \
@@ -56,7 +56,7 @@ $(READY): setup.cfg constraints.txt requirements-demo.txt
 	@rm -f $(VENV)/.ready-*
 	@$(PIP) uninstall -qq -y faiss-$(OTHER)
 	@$(PIP) install -q -c constraints.txt -e '.[$(EXTRA),dev]'
-	@$(PIP) install -q --no-deps -r requirements-demo.txt
+	@$(PIP) install -q --no-deps -r requirements-demo.txt -r tests/requirements.txt
 	@touch $@
 
 clean:

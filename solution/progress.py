@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,9 +16,24 @@ listener: Callable[[], None] | None = None
 """In a process that works for another one: called at every step."""
 
 
+_hearer: ContextVar[Callable[[str], None] | None] = ContextVar("hearer", default=None)
+
+
 def say(text: str) -> None:
     """One line of news on stderr (stdout is kept for results)."""
     console.print(text, markup=False)
+    if (hearer := _hearer.get()) is not None:
+        hearer(text)
+
+
+@contextmanager
+def heard_by(hearer: Callable[[str], None]) -> Iterator[None]:
+    """Within: each line of news that this thread says is given to `hearer`, too."""
+    token = _hearer.set(hearer)
+    try:
+        yield
+    finally:
+        _hearer.reset(token)
 
 
 class Bar:

@@ -53,14 +53,20 @@ class Browser:
         )
         for fd in theirs:
             os.close(fd)
-        self._rest, self._number, self._session = b"", 0, None
+        self._rest, self._number = b"", 0
+        self._session: str | None = None
+        self._requested: list[str] = []
         self._events: list[dict[str, Any]] = []
 
     def __enter__(self) -> Browser:
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._attach()
+        return self
+
+    def _attach(self, **where: str) -> None:
+        target = self.call("Target.createTarget", url="about:blank", **where)["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.call("Page.enable")
-        return self
+        self.call("Network.enable")
 
     def __exit__(self, *_: object) -> None:
         for fd in (self._write, self._read):
@@ -97,22 +103,74 @@ class Browser:
         line, _, self._rest = self._rest.partition(b"\0")
         return json.loads(line)
 
-    def open(self, page: Path, width: int, height: int, scheme: str) -> None:
-        """Show a file in a window of this size, `light` or `dark`."""
+    def open(self, page: Path | str, width: int, height: int, scheme: str) -> None:
+        """Show a file or an address in a window of this size, `light` or `dark`."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self._events.clear()
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self._load("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
+
+    def reload(self) -> None:
+        """Load the page again."""
+        self._load("Page.reload")
+
+    def _load(self, method: str, **parameters: Any) -> None:
+        self._keep_requests()
+        self.call(method, **parameters)
         while not any(event.get("method") == "Page.loadEventFired" for event in self._events):
             self._events.append(self._receive())
 
+    def _keep_requests(self) -> None:
+        for event in self._events:
+            if event.get("method") == "Network.requestWillBeSent":
+                self._requested.append(event["params"]["request"]["url"])
+        self._events.clear()
+
+    def requested(self) -> list[str]:
+        """The addresses that the tabs have asked for since they were made."""
+        self._keep_requests()
+        return self._requested
+
     def ask(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of a JavaScript expression in the page; of a promise, what it gives."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait(self, expression: str, seconds: float = 10) -> Any:
+        """The value of an expression as soon as it is true."""
+        end = time.monotonic() + seconds
+        while not (value := self.ask(expression)):
+            assert time.monotonic() < end, (expression, self.ask("document.body.innerText"))
+            time.sleep(0.02)
+        return value
+
+    def type(self, text: str) -> None:
+        """Type a text into what has the focus."""
+        self.call("Input.insertText", text=text)
+
+    def press(self, key: str) -> None:
+        """Press a key: Tab, Enter, or a letter."""
+        codes = {"Tab": 9, "Enter": 13, " ": 32}
+        more = {"text": "\r" if key == "Enter" else key} if key != "Tab" else {}
+        code = codes.get(key, ord(key[0].upper()))
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, **more)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+
+    def tab(self) -> str:
+        """Go to a tab of another visitor, who shares no storage with the others; returns the tab that was used."""
+        before, self._session = self._session, None
+        context = self.call("Target.createBrowserContext")["browserContextId"]
+        self._attach(browserContextId=context)
+        assert before is not None
+        return before
+
+    def go_to(self, tab: str) -> str:
+        """Go to a tab; returns the one that was used."""
+        before, self._session = self._session, tab
+        assert before is not None
+        return before
 
     def picture(self, path: Path, **clip: float) -> None:
         """A PNG of the window, or of the part of the page that `clip` names (x, y, width, height)."""

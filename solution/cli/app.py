@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from solution import __version__
-from solution.cli import convert, demo, doctor, embedder, ensemble, exam, generate, kaggle, merge, retrieval
+from solution.cli import convert, demo, doctor, embedder, ensemble, exam, generate, kaggle, merge, retrieval, serve
 from solution.cli.options import APP_SETTINGS
 from solution.cli.submit import submit
 from solution.cli.train_fold import train_fold
@@ -93,6 +93,7 @@ app.command("import-oof", short_help="Add another program's out-of-fold probabil
 app.command("submit", short_help="Answer questions with the ensemble.")(submit)
 app.command("merge", short_help="Write a trained fold as a stand-alone model.")(merge.merge)
 app.command("bundle", short_help="Make a folder with all that a Kaggle kernel needs.")(kaggle.bundle)
+app.command("serve", short_help="Serve a web page: ask questions, and practise.")(serve.serve)
 app.command("doctor", short_help="Tell whether machine and working folder are fit.")(doctor.doctor)
 app.command("demo", short_help="Run the whole pipeline on the built-in exam.")(demo.demo)
 app.command("exam", short_help="Run the whole pipeline on a folder of your own.")(exam.exam)

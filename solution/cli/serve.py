@@ -1,0 +1,69 @@
+"""The verb serve."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from solution.cli.options import HERE, WorkdirOption, read_noted
+from solution.command import command
+from solution.ensemble.record import load_ensemble
+from solution.errors import UserError
+from solution.formats.items import Reading
+from solution.memory import parse_memory
+from solution.workdir import Workdir
+
+
+# More than seven parameters: each is an option of the command line.
+@command
+def serve(
+    workdir: WorkdirOption = HERE,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="How much may be used, as 16GiB: of the GPU, or without one of the machine."),
+    ] = None,
+    rankers: Annotated[str | None, typer.Option(metavar="NAME,...", help="Ask only these rankers.")] = None,
+    exam: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Offer this exam to practise with; may be repeated.")
+    ] = None,
+    generate: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Offer an exam of N questions made from the corpus.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 opens the page to other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Also take requests for this host, as behind a proxy; may be repeated."),
+    ] = None,
+    opens: Annotated[bool, typer.Option("--open/--no-browser", help="Open the page in the browser.")] = False,
+) -> None:
+    """Serve a web page: ask a question and see why, and practise with an exam. See docs/page.md.
+
+    It loads nothing from other hosts, and listens to this machine only unless --host says otherwise.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        # Here: they need the packages of the extra `web`, and the first of these modules loads torch.
+        from solution.web.ensemble import EnsembleEngine, generated_exam
+        from solution.web.exams import PractiseExam
+        from solution.web.limits import Limits
+        from solution.web.serve import Address, run_server
+    except ModuleNotFoundError as error:
+        if (error.name or "solution").startswith("solution"):
+            raise
+        raise UserError(f"the page needs the package {error.name}; run: pip install starlette uvicorn") from None
+    folder = Workdir.existing(workdir)
+    load_ensemble(folder)  # what is wrong with it is told before the server starts
+    chosen = None if rankers is None else [name.strip() for name in rankers.split(",") if name.strip()]
+    amount = None if memory is None else parse_memory(memory)
+    exams = [
+        PractiseExam.of(path.name, read_noted(path, Reading(expects_answers=True)), Limits()) for path in exam or []
+    ]
+    if generate is not None:
+        exams.append(PractiseExam.of("Questions made from the corpus", generated_exam(folder, generate), Limits()))
+    engine = functools.partial(EnsembleEngine, folder, amount, chosen)
+    run_server(engine, exams, Address(host, port, allow_host or []), folder.root.resolve().name, opens)

@@ -1,0 +1,61 @@
+"""The ensemble of a working folder as the page asks it, and exams from its corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from solution.config import RetrievalConfig
+from solution.ensemble.record import load_ensemble
+from solution.errors import UserError
+from solution.generation.exam import Wish
+from solution.generation.stored import StoredExam
+from solution.interactive.answers import Explanation
+from solution.interactive.explaining import Explainer
+from solution.interactive.loaded import LoadedEnsemble
+from solution.progress import heard_by
+from solution.questions import Questions
+from solution.web.engine import About, Tell
+from solution.workdir import Workdir
+
+
+class EnsembleEngine:
+    """An ensemble whose rankers stay loaded as far as the memory allows; see `LoadedEnsemble.open`.
+
+    Raises:
+        UserError: see `LoadedEnsemble.open`.
+    """
+
+    def __init__(self, workdir: Workdir, memory: int | None, rankers: Collection[str] | None, tell: Tell):
+        tell("The rankers are being loaded.")
+        estimate = load_ensemble(workdir)["estimate"]
+        with heard_by(tell):
+            ensemble = LoadedEnsemble.open(workdir.root, memory, rankers)
+            self._explainer = Explainer(ensemble)
+        names = tuple(ranker.name for ranker in ensemble.trained)
+        # The estimate is that of the whole ensemble.
+        map3 = (estimate["map3"], estimate["low"], estimate["high"]) if rankers is None else None
+        self._about = About(names, map3)
+
+    def about(self) -> About:
+        """Names of the rankers, and the honest estimate of all of them."""
+        return self._about
+
+    def explain(self, prompt: str, options: Sequence[str], tell: Tell) -> Explanation:
+        """See `Explainer.explain`."""
+        with heard_by(tell):
+            return self._explainer.explain(prompt, options)
+
+
+def generated_exam(workdir: Workdir, count: int) -> Questions:
+    """An exam of at most `count` questions from the corpus that the ensemble reads, made once.
+
+    Raises:
+        UserError: the ensemble reads no corpus, or no question can be made from it.
+    """
+    record = load_ensemble(workdir).get("retrieval")
+    corpus = RetrievalConfig.model_validate(record) if record else None
+    if corpus is None or corpus.source != "index":
+        raise UserError(
+            "--generate: the ensemble of this working folder reads no corpus; name an exam with --exam FILE"
+        )
+    return StoredExam.of(corpus, Wish(count), workdir.cache).read()

@@ -1,0 +1,112 @@
+"""The server of the page: where it listens, who may come in, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import webbrowser
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import uvicorn
+
+from solution.errors import UserError
+from solution.progress import say
+from solution.web.app import Doors, make_app
+from solution.web.desk import Desk
+from solution.web.engine import MakeEngine
+from solution.web.exams import PractiseExam, Shelf
+from solution.web.guard import is_local
+from solution.web.limits import Limits
+
+SPACE_HOST = "SPACE_HOST"
+"""What a Hugging Face Space calls its own name in its environment."""
+_SPACE_FRAMES = ("https://huggingface.co",)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the server listens.
+
+    Attributes:
+        host: an address or name of this machine; 127.0.0.1: only this machine can open the page.
+        port: 0: any that is free.
+        names: further hosts by which the page may be opened; "*": all.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    names: Sequence[str] = field(default=())
+
+    @property
+    def is_open(self) -> bool:
+        """Other machines can open the page."""
+        return not is_local(self.host)
+
+    def doors(self) -> Doors:
+        """Who may come in."""
+        space = os.environ.get(SPACE_HOST, "")
+        names = [*self.names, self.host, socket.gethostname() if self.is_open else "", *space.split(",")]
+        return Doors([name.strip() for name in names if name.strip()], self.is_open, _SPACE_FRAMES if space else ())
+
+
+def listen(address: Address) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        UserError: the address is not of this machine, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        return socket.create_server((address.host, address.port), family=family)
+    except OSError as error:
+        raise UserError(
+            f"--host {address.host} --port {address.port}: cannot listen there ({error.strerror or error}). "
+            "Give another --port, or --port 0 for any that is free"
+        ) from None
+
+
+def run_server(
+    make_engine: MakeEngine, exams: Sequence[PractiseExam], address: Address, title: str, opens: bool
+) -> None:
+    """Serve the page until the process is interrupted.
+
+    Args:
+        make_engine: loads the ensemble; the page is there before that has ended.
+        exams: that everybody may practise with.
+        title: the ensemble's, for the page.
+        opens: show the page in this machine's browser.
+
+    Raises:
+        UserError: see `listen`.
+    """
+    limits = Limits()
+    with listen(address) as listener:
+        port = listener.getsockname()[1]
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        url = f"http://{'127.0.0.1' if address.host == '0.0.0.0' else host}:{port}/"
+        if address.is_open:
+            say(
+                "note: the page is open to every machine that reaches this one, without a password. Whoever opens it "
+                "can ask questions; no file can be read through it"
+            )
+        desk = Desk(make_engine, limits)
+        app = make_app(desk, Shelf(exams, limits), limits, address.doors(), title)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        print(f"the page: {url} (Ctrl+C ends it)", flush=True)
+        if opens:
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        try:
+            uvicorn.Server(config).run([listener])
+        except KeyboardInterrupt:
+            pass  # the usual end
+        finally:
+            desk.close()
