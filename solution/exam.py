@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Exam:
     """
 
     questions: Questions
-    passages: list[list[ContextPassage]]
+    passages: Sequence[list[ContextPassage]]
     option_scores: dict[str, np.ndarray] = field(default_factory=dict)
     signals: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -79,7 +79,7 @@ class Exam:
         rows = positions(rows)
         return Exam(
             self.questions.subset(rows),
-            [self.passages[row] for row in rows],
+            _chosen(self.passages, rows),
             {kind: table[rows] for kind, table in self.option_scores.items()},
             {name: table[rows] for name, table in self.signals.items()},
         )
@@ -163,7 +163,7 @@ class Contexts:
     """
 
     ids: list[str]
-    passages: list[list[ContextPassage]]
+    passages: Sequence[list[ContextPassage]]
     option_scores: dict[str, np.ndarray] = field(default_factory=dict)
     key: str = "none"
     signals: dict[str, np.ndarray] = field(default_factory=dict)
@@ -174,13 +174,17 @@ class Contexts:
     @functools.cached_property
     def hash(self) -> str:
         """A hash of ids, texts and scores (to 4 decimals) that does not depend on the order of the questions."""
+        return content_hash(sorted(self.row_hashes()))
+
+    def row_hashes(self) -> list[tuple[str, str]]:
+        """The id and a hash of each question's contexts."""
         rows = []
         for row, id_ in enumerate(self.ids):
             passages = [(p.id, p.title, p.text, _rounded(p.score), p.retriever) for p in self.passages[row]]
             scores = {kind: [_rounded(score) for score in table[row]] for kind, table in self.option_scores.items()}
             signals = {name: [_rounded(value) for value in table[row]] for name, table in self.signals.items()}
             rows.append((id_, content_hash(passages, scores, *([signals] if signals else []))))
-        return content_hash(sorted(rows))
+        return rows
 
     def with_signals(self, others: Mapping[str, Contexts]) -> Contexts:
         """These contexts with the signals and option scores of other retrievals as further signals.
@@ -202,11 +206,36 @@ class Contexts:
         chosen = positions(rows)
         return Contexts(
             [self.ids[row] for row in chosen],
-            [self.passages[row] for row in chosen],
+            _chosen(self.passages, chosen),
             {kind: table[np.array(chosen, dtype=np.int64)] for kind, table in self.option_scores.items()},
             self.key,
             {name: table[np.array(chosen, dtype=np.int64)] for name, table in self.signals.items()},
         )
+
+
+class PassagesOnDisk(Protocol):
+    """Passages that are read when they are looked at; see `retrieval.contexts.stored`."""
+
+    @property
+    def identity(self) -> list[Any]: ...
+    def subset(self, rows: Sequence[int]) -> Sequence[list[ContextPassage]]: ...
+
+
+def _on_disk(passages: Sequence[list[ContextPassage]]) -> PassagesOnDisk | None:
+    return cast(PassagesOnDisk, passages) if hasattr(passages, "subset") else None
+
+
+def _chosen(passages: Sequence[list[ContextPassage]], rows: Sequence[int]) -> Sequence[list[ContextPassage]]:
+    on_disk = _on_disk(passages)
+    return [passages[row] for row in rows] if on_disk is None else on_disk.subset(rows)
+
+
+def texts_read(exam: Exam) -> list[Any]:
+    """A JSON value that is another where any text of a passage is another."""
+    on_disk = _on_disk(exam.passages)
+    if on_disk is not None:
+        return on_disk.identity
+    return [[(p.id, p.title, p.text) for p in passages] for passages in exam.passages]
 
 
 def _rounded(score: float) -> float | None:

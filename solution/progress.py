@@ -46,6 +46,14 @@ class Bar:
         self._note = ""
         self._started = self._last_line = time.monotonic()
 
+    def expect(self, steps: int) -> None:
+        """Set the steps that are still to come."""
+        if not self._done:
+            self._started = time.monotonic()
+        self._total = self._done + steps
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, total=self._total)
+
     def advance(self, steps: int = 1, note: str | None = None) -> None:
         """Count `steps` more, with the text that stands behind the count from now on."""
         self._done += steps

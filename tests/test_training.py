@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run, TrainingSettings
 from solution.errors import UserError
-from solution.learning.batches import budget_batches, training_steps
+from solution.learning.batches import budget_batches, epoch_windows
 from solution.learning.gradient import listwise_loss
 from solution.learning.optimizer import learning_rate_factor, make_optimizer
 from solution.learning.stuck import StuckWatch
@@ -65,6 +65,16 @@ def test_budget_batches_pad_little(lengths, share):
     for batch in batches:
         padded, used = len(batch) * lengths[batch[0]], sum(lengths[i] for i in batch)
         assert len(batch) == 1 or padded <= 20 or (padded <= 160 and used >= (1 - share) * padded - 1e-9)
+
+
+def training_steps(lengths, per_step, seed, epoch):
+    """The steps of an epoch, as rows."""
+    windows = epoch_windows(len(lengths), per_step, seed, epoch)
+    return [
+        [window.rows[place] for place in step]
+        for window in windows
+        for step in window.steps([lengths[row] for row in window.rows], per_step)
+    ]
 
 
 @settings(max_examples=60, deadline=None)

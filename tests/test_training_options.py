@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,14 @@ class Toy:
         self.modules: list[nn.Module] = [self.layer]
         self.seen: list[torch.Tensor] = []
 
-    def encode(self, row: int, epoch: int) -> int:
-        return row
+    def encoding_job(self, rows: Sequence[int], epoch: int) -> Sequence[int]:
+        return rows
+
+    def encode_job(self, job: Sequence[int]) -> list[int]:
+        return list(job)
+
+    def for_processes(self) -> None:
+        return None
 
     def length(self, item: int) -> int:
         return 1 + item

@@ -266,7 +266,7 @@ class RankerConfig(Settings):
         "retrieval": True,
         "stream": True,
         "stream_tokens": True,
-        "training": {"checkpoint_seconds", "stuck_patience", "tensorboard"},
+        "training": {"checkpoint_seconds", "encoding_processes", "stuck_patience", "tensorboard"},
     }
 
     def hash(self) -> str:

@@ -107,13 +107,16 @@ class TrainingSettings(Settings):
     r_drop: float | None = Field(None, gt=0)
     """Two passes with other dropout, whose probabilities must agree: their divergence counts so much beside the loss
     (R-Drop, Liang et al. 2021: 0.5 to 5). Doubles the time of a step and its memory; null: one pass."""
+    encoding_processes: int | None = Field(None, ge=0, le=64)
+    """Processes that turn questions into token ids ahead of the device, in training and in scoring; each takes about
+    300 MiB. null: one a core, at most 4, and none for 2,048 questions or fewer."""
     checkpoint_seconds: float = Field(60.0, ge=0)
     stuck_patience: int = Field(60, ge=1)
     """Steps after warm-up in which the mean loss must leave ln(number of options)."""
     tensorboard: bool = False
     """Write event files to WORKDIR/logs/RANKER/fold_K too (needs the package tensorboard)."""
 
-    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"label_smoothing", "r_drop"})
+    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"encoding_processes", "label_smoothing", "r_drop"})
 
     @model_validator(mode="after")
     def _together(self) -> TrainingSettings:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,16 +41,50 @@ def budget_batches(
     return batches
 
 
-def training_steps(lengths: Sequence[int], questions_per_step: int, seed: int, epoch: int) -> list[list[int]]:
-    """The steps of one epoch: every question once, those of a step alike in length, all in random order.
+WHOLE = 4096
+"""Questions of an epoch that is planned as a whole; a longer one is planned by windows."""
+_WINDOW = 1024
+_POOL = 16  # steps of which the questions are sorted together
+
+
+@dataclass(frozen=True)
+class Window:
+    """Questions that are encoded together, before the steps that they make begin.
+
+    Attributes:
+        rows: the questions, in random order.
+        order: of the steps.
+    """
+
+    rows: list[int]
+    order: list[int]
+
+    def steps(self, lengths: Sequence[int], questions_per_step: int) -> list[list[int]]:
+        """The steps as places among `rows`: those of a step alike in length, all in random order.
+
+        Args:
+            lengths: tokens of each of the rows.
+        """
+        rows, pool = self.rows, questions_per_step * _POOL
+        steps: list[list[int]] = []
+        for start in range(0, len(rows), pool):
+            chunk = sorted(range(start, min(start + pool, len(rows))), key=lambda i: (lengths[i], rows[i]))
+            steps += [chunk[i : i + questions_per_step] for i in range(0, len(chunk), questions_per_step)]
+        return [steps[i] for i in self.order]
+
+
+def window_size(count: int, multiple: int = 1) -> int:
+    """The most of `count` questions that are encoded at a time, a multiple of `multiple`: all, where they are few."""
+    return max(count, 1) if count <= WHOLE else max(_WINDOW // multiple, 1) * multiple
+
+
+def epoch_windows(count: int, questions_per_step: int, seed: int, epoch: int) -> list[Window]:
+    """The windows of one epoch: every question once.
 
     A function of its arguments alone, so that a run that was killed continues with the same steps.
     """
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
-    pool = questions_per_step * 16
-    steps: list[list[int]] = []
-    for start in range(0, len(order), pool):
-        chunk = sorted(order[start : start + pool].tolist(), key=lambda i: (lengths[i], i))
-        steps += [chunk[i : i + questions_per_step] for i in range(0, len(chunk), questions_per_step)]
-    return [steps[i] for i in rng.permutation(len(steps))]
+    order = rng.permutation(count)
+    size = window_size(count, questions_per_step * _POOL)
+    parts = [order[start : start + size].tolist() for start in range(0, count, size)]
+    return [Window(rows, rng.permutation(math.ceil(len(rows) / questions_per_step)).tolist()) for rows in parts]

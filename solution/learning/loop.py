@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +21,9 @@ from solution.config import TrainingSettings
 from solution.device import Device
 from solution.errors import UserError
 from solution.learning import distributed
+from solution.learning.ahead import encoded_windows, encoding_processes, pieces
 from solution.learning.average import MovingAverage, put
-from solution.learning.batches import training_steps
+from solution.learning.batches import Window, epoch_windows
 from solution.learning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from solution.learning.gradient import Aim, Batch, accumulate_gradient, gradient_is_finite
 from solution.learning.log import TrainingLog
@@ -235,17 +237,35 @@ class Training:
 
     def remaining_steps(self) -> Iterator[Step]:
         """The steps that are not done yet, epoch by epoch: a resumed run goes on within its epoch."""
-        settings = self.run.training
-        first_epoch, done_in_epoch = divmod(self.progress.step, max(1, self.steps_per_epoch))
-        for epoch in range(first_epoch, settings.epochs):
-            # Encoded anew in each epoch: options are shuffled and contexts dropped in another way.
-            items = [self.scorer.encode(row, epoch) for row in range(len(self.targets.answers))]
-            lengths = [self.scorer.length(item) for item in items]
-            for rows in training_steps(lengths, settings.questions_per_step, self.run.seed, epoch)[done_in_epoch:]:
+        settings, scorer = self.run.training, self.scorer
+        plan, planned = itertools.tee(self._remaining_windows())
+        # Encoded anew in each epoch: options are shuffled and contexts dropped in another way.
+        jobs = ([scorer.encoding_job(rows, epoch) for rows in pieces(window.rows)] for epoch, window, _ in plan)
+        processes = encoding_processes(len(self.targets.answers), settings.encoding_processes)
+        windows = encoded_windows(scorer, scorer.for_processes() if processes else None, jobs, processes)
+        for (epoch, window, done), stored in zip(planned, windows, strict=True):
+            for places in window.steps([one.length for one in stored], settings.questions_per_step)[done:]:
                 if self.progress.step >= self.last_step:
                     return
-                yield Step(epoch, rows, [items[row] for row in rows], [lengths[row] for row in rows])
-            done_in_epoch = 0
+                chosen = [stored[place] for place in places]
+                rows, lengths = [window.rows[place] for place in places], [one.length for one in chosen]
+                yield Step(epoch, rows, [one.item for one in chosen], lengths)
+
+    def _remaining_windows(self) -> Iterator[tuple[int, Window, int]]:
+        """The windows that are not done yet, each with its epoch and the number of its steps that are done."""
+        settings, done = self.run.training, self.progress.step
+        first = 0  # step of the window
+        for epoch in range(settings.epochs):
+            if first + self.steps_per_epoch <= done:
+                first += self.steps_per_epoch
+                continue
+            count = len(self.targets.answers)
+            for window in epoch_windows(count, settings.questions_per_step, self.run.seed, epoch):
+                if first >= self.last_step:
+                    return
+                if first + len(window.order) > done:
+                    yield epoch, window, max(done - first, 0)
+                first += len(window.order)
 
     def update(self, step: Step) -> Update:
         """One optimizer step.

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from solution.learning.ahead import Encoder
+
 
 class Scorer(Protocol):
     """A model that is trained: a ranker, or the reranker's cross-encoder."""
@@ -20,8 +22,14 @@ class Scorer(Protocol):
     def head_names(self) -> tuple[str, ...]:
         """Parts of parameter names that mark new modules."""
 
-    def encode(self, row: int, epoch: int) -> Any:
-        """The token ids of one training question (`epoch` seeds its augmentation)."""
+    def encoding_job(self, rows: Sequence[int], epoch: int) -> Any:
+        """What `encode_job` needs to encode these training questions (`epoch` seeds their augmentation)."""
+
+    def encode_job(self, job: Any) -> list[Any]:
+        """The token ids of the questions of a job."""
+
+    def for_processes(self) -> Encoder | None:
+        """A copy that only encodes, to be sent to other processes; None where encoding takes next to no time."""
 
     def length(self, item: Any) -> int:
         """Padded tokens that an encoded question costs."""

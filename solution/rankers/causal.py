@@ -11,6 +11,7 @@ each option as a sequence of its own, and the prefix once for every option.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,6 +54,8 @@ class OptionPlace(NamedTuple):
 
 
 class CausalRanker(GenerativeRanker):
+    encodes_with = (*GenerativeRanker.encodes_with, "packs")
+
     def _load_base(self, source: str, **options: Any) -> Any:
         from transformers import AutoModelForCausalLM
 
@@ -97,7 +100,7 @@ class CausalRanker(GenerativeRanker):
             states = self.backbone(**inputs).last_hidden_state
         return self._head_scores(one, inputs["input_ids"], states)
 
-    @property
+    @functools.cached_property
     def packs(self) -> bool:
         """True where options are packed behind one prefix; False where each of them is a sequence of its own."""
         return unpacked_reason(self.bare_model) is None

@@ -152,6 +152,8 @@ class ScoreHead(nn.Module):
 class GenerativeRanker(NeuralRanker[EncodedOptions]):
     """A ranker that reads a prompt and scores options by their tokens: decoders and encoder-decoders."""
 
+    encodes_with = (*NeuralRanker.encodes_with, "examples")
+
     def __init__(self, config: RankerConfig, cache: Path):
         super().__init__(config, cache)
         self.examples: list[Example] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,7 @@ class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
     # The pooler is not in DeBERTa-v3's checkpoint: left frozen at its random start it caps what can be learnt.
     new_modules: tuple[str, ...] = NEW
     auto_class = "AutoModelForMultipleChoice"
+    encodes_with = (*NeuralRanker.encodes_with, "_limit")
 
     def _load_base(self, source: str, **options: Any) -> Any:
         import transformers
@@ -62,7 +64,7 @@ class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
         check_head(self.config)
 
     def encode_question(self, exam: Exam, row: int, passages: int, option_order: Sequence[int]) -> EncodedChoices:
-        tokenizer, limit = self.tokenizer, self._limit()  # 4 of the limit are special tokens
+        tokenizer, limit = self.tokenizer, self._limit  # 4 of the limit are special tokens
         cls, sep = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
         text, shown = exam.questions.prompts[row], [exam.questions.options[row][i] for i in option_order]
         options = token_ids(tokenizer, shown)
@@ -85,7 +87,9 @@ class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
             positions=list(option_order),
         )
 
+    @functools.cached_property
     def _limit(self) -> int:
+        """The most tokens of a sequence."""
         # DeBERTa's relative positions have no hard end; BERT's table has.
         if getattr(self.model.config, "relative_attention", False):
             return self.config.max_tokens
@@ -106,7 +110,7 @@ class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
         """
         if self.config.quantization is not None:
             return  # computed in half precision, whose rounding differs from batch to batch
-        _, items = self.items(exam.subset(range(min(len(exam), _CHECKED))))
+        items = self.items(exam.subset(range(min(len(exam), _CHECKED))))
         longest, *others = sorted(items, key=self.length, reverse=True)
         for item in others[-_PAIRS:]:
             with torch.no_grad():  # without autocast: in float32

@@ -14,13 +14,15 @@ import torch
 from solution.config import RankerConfig
 from solution.device import trim_memory
 from solution.errors import UserError
-from solution.exam import Exam, is_question
+from solution.exam import Exam, is_question, texts_read
 from solution.files import MANIFEST, content_hash, read_json
 from solution.learning import adapters, distributed
+from solution.learning.ahead import Encoder, encoded_windows, encoding_processes, pieces
+from solution.learning.batches import window_size
 from solution.learning.loop import RunFiles, RunSettings, Targets, train
 from solution.metrics import map_at_k
 from solution.probabilities import masked_softmax
-from solution.progress import progress_bar, say
+from solution.progress import Bar, progress_bar, say
 from solution.rankers.alike import Alike, Groups, alike_options, by_letters, settle
 from solution.rankers.layout import Encoded, rotations, shuffled, spread
 from solution.rankers.model import RankerModel
@@ -46,6 +48,22 @@ class Item(Generic[E]):
     prior: list[float]
 
 
+@dataclass(frozen=True)
+class EncodingJob:
+    """Questions to encode, and what is read of the exam for that.
+
+    Attributes:
+        priors: retrieval's scores, float [n, max_options]; None without `retrieval_prior`.
+        rows: places of these questions among all that are trained on; None: they are scored.
+        epoch: of the training.
+    """
+
+    exam: Exam
+    priors: np.ndarray | None
+    rows: Sequence[int] | None = None
+    epoch: int = 0
+
+
 class NeuralRanker(RankerModel, Generic[E]):
     """A ranker with a pretrained model.
 
@@ -53,6 +71,8 @@ class NeuralRanker(RankerModel, Generic[E]):
     give `parts`.
     """
 
+    encodes_with: tuple[str, ...] = ("config", "tokenizer")
+    """Attributes that encoding needs: all that other processes get of a ranker."""
     least_batch = "one question at a time"
     memory_advice = "Set a smaller max_tokens, quantization (4-bit weights) or, for a causal ranker, stream: true"
 
@@ -143,7 +163,7 @@ class NeuralRanker(RankerModel, Generic[E]):
             self.config.hash(),
             train_exam.questions.content_hash(),
             [is_question(train_exam, row) for row in range(len(train_exam))],
-            [[(p.id, p.title, p.text) for p in passages] for passages in train_exam.passages],
+            texts_read(train_exam),
             None if self._train_priors is None else np.round(self._train_priors, 4).tolist(),
             train_exam.questions.ids,
             valid_exam.questions.content_hash(),
@@ -202,27 +222,45 @@ class NeuralRanker(RankerModel, Generic[E]):
         prior = [] if priors is None else priors[row, order].tolist()
         return Item(self.encode_question(exam, row, passages, order), prior)
 
-    def encode(self, row: int, epoch: int) -> Item[E]:
-        """One training question, with its augmentation (a function of seed, epoch and row)."""
-        # Options in another order, and now and then no context, so that the ranker relies on neither.
-        exam, settings = self._train_exam, self.config.training
+    def encoding_job(self, rows: Sequence[int], epoch: int) -> EncodingJob:
+        """See `Scorer.encoding_job`."""
+        exam, priors = self._train_exam, self._train_priors
         assert exam is not None
-        rng = np.random.default_rng([self.config.seed, epoch, row, 7])
-        passages = 0 if rng.random() < settings.context_dropout else self.config.passages
-        options = exam.questions.options[row]
-        order = shuffled(options, rng) if settings.option_shuffle else [i for i, option in enumerate(options) if option]
-        return self._item(exam, self._train_priors, row, passages, order)
+        return EncodingJob(exam.subset(rows), _of_rows(priors, rows), rows, epoch)
 
-    def items(self, exam: Exam) -> tuple[list[int], list[Item[E]]]:
-        """Every question to score, once for each rotation of its options, and the exam's row of each."""
-        priors = self._priors(exam)
-        rows: list[int] = []
-        items: list[Item[E]] = []
-        for row, options in enumerate(exam.questions.options):
-            for order in rotations(options, self.config.rotations):
-                rows.append(row)
-                items.append(self._item(exam, priors, row, self.config.passages, order))
-        return rows, items
+    def encode_job(self, job: EncodingJob) -> list[Item[E]]:
+        """A training's questions with their augmentation; others once for each rotation of their options."""
+        if job.rows is None:
+            return self._items(job.exam, job.priors)
+        return [self._augmented(job, place) for place in range(len(job.rows))]
+
+    def _augmented(self, job: EncodingJob, place: int) -> Item[E]:
+        """A training question as an epoch reads it: a function of seed, epoch and row."""
+        # Options in another order, and now and then no context, so that the ranker relies on neither.
+        assert job.rows is not None
+        exam, settings = job.exam, self.config.training
+        rng = np.random.default_rng([self.config.seed, job.epoch, job.rows[place], 7])
+        passages = 0 if rng.random() < settings.context_dropout else self.config.passages
+        options = exam.questions.options[place]
+        order = shuffled(options, rng) if settings.option_shuffle else [i for i, option in enumerate(options) if option]
+        return self._item(exam, job.priors, place, passages, order)
+
+    def for_processes(self) -> Encoder | None:
+        """See `Scorer.for_processes`; a ranker without its model."""
+        copy = object.__new__(type(self))
+        vars(copy).update({name: getattr(self, name) for name in self.encodes_with})
+        return copy
+
+    def items(self, exam: Exam) -> list[Item[E]]:
+        """Every question to score, once for each rotation of its options."""
+        return self._items(exam, self._priors(exam))
+
+    def _items(self, exam: Exam, priors: np.ndarray | None) -> list[Item[E]]:
+        return [
+            self._item(exam, priors, row, self.config.passages, order)
+            for row, options in enumerate(exam.questions.options)
+            for order in rotations(options, self.config.rotations)
+        ]
 
     def use_less_memory(self) -> bool:
         """Take less memory from now on, beside that of a batch; False where there is nothing left to do."""
@@ -230,29 +268,59 @@ class NeuralRanker(RankerModel, Generic[E]):
 
     def predict(self, exam: Exam) -> np.ndarray:
         """See `Ranker.predict`."""
-        from scipy.special import log_softmax
-
         self.build()
         for module in self.modules:
             module.eval()
 
-        # Each question once for each rotation of its options, cut into parts that may share a batch with any other.
-        exists = exam.questions.exists()  # bool [n, max_options]
-        rows, items = self.items(exam)
+        # A large exam is encoded window by window, ahead of the device.
+        count, priors = len(exam), self._priors(exam)
+        size = window_size(count)
+        parts = [range(begin, min(begin + size, count)) for begin in range(0, max(count, 1), size)]
+        jobs = ([EncodingJob(exam.subset(rows), _of_rows(priors, rows)) for rows in pieces(part)] for part in parts)
+        processes = encoding_processes(count, self.config.training.encoding_processes)
+        windows = encoded_windows(self, self.for_processes() if processes else None, jobs, processes)
+
+        tables: list[np.ndarray] = []
+        groups: Groups = {}
+        with progress_bar(0, f"{self.config.name} scoring") as bar:
+            for part, stored in zip(parts, windows, strict=True):
+                window = exam if len(parts) == 1 else exam.subset(part)
+                items = [one.item for one in stored]
+                scores, rows = self._item_scores(window, items, bar, (count - part.start) / max(len(part), 1))
+                tables.append(_averaged(scores, rows, exam.questions.exists()[part.start : part.stop]))
+                encoded = {row: item.encoded for row, item in zip(reversed(rows), reversed(items), strict=True)}
+                groups |= {part[row]: found for row, found in self._read_alike(window, encoded).items()}
+        trim_memory()
+        self.alike = by_letters(exam.questions, groups)
+        return settle(np.concatenate(tables), exam, groups, self.config)
+
+    def _item_scores(
+        self, exam: Exam, items: Sequence[Item[E]], bar: Bar, share: float
+    ) -> tuple[np.ndarray, list[int]]:
+        """Float [items, max_options], the scores of `items(exam)`, and the exam's row of each.
+
+        Args:
+            share: so many times as much as this is still to do, this included.
+        """
+        rows = [
+            row for row, options in enumerate(exam.questions.options) for _ in rotations(options, self.config.rotations)
+        ]
+        # Cut into parts that may share a batch with any other.
         parts = [(number, part) for number, item in enumerate(items) for part in self.parts(item)]
+        exists = exam.questions.exists()  # bool [n, max_options]
         scores = np.zeros((len(items), exists.shape[1]))  # [rotated questions, max_options]
 
         scoring = BatchScoring(self, [part for _, part in parts])
+        bar.expect(round(scoring.total * share))
         # Layers that FSDP gathers in inference mode could not be trained afterwards.
         without_gradients = torch.no_grad() if distributed.shards() else torch.inference_mode()
         started = time.monotonic()
-        with without_gradients, progress_bar(scoring.total, f"{self.config.name} scoring") as bar:
+        with without_gradients:
             for batch, values in scoring.results(bar.advance):  # values: float64 [b, max_options]
                 for i, row in zip(batch, values, strict=True):
                     number, part = parts[i]
                     scores[number, part.encoded.positions] = row[part.encoded.positions]
         self.model_seconds += time.monotonic() - started
-        trim_memory()
 
         # Each process has scored its own part of the questions, and has zeros for the others.
         scores = distributed.sum_tables(scores)
@@ -261,16 +329,7 @@ class NeuralRanker(RankerModel, Generic[E]):
         self.float32_ids |= {exam.questions.ids[row] for row in np.flatnonzero(distributed.sum_tables(repeated))}
         if not np.isfinite(scores[exists[rows]]).all():
             raise UserError(f"the ranker {self.config.name} {not_finite(self.device, 'precision')}")
-
-        # Rotations of a question are averaged as log-probabilities.
-        table = np.zeros(exists.shape)
-        np.add.at(table, rows, log_softmax(np.where(exists[rows], scores, -np.inf), axis=1))
-        probabilities = masked_softmax(table / np.bincount(rows, minlength=len(table))[:, None], exists)
-
-        encoded = {row: item.encoded for row, item in zip(reversed(rows), reversed(items), strict=True)}
-        groups = self._read_alike(exam, encoded)
-        self.alike = by_letters(exam.questions, groups)
-        return settle(probabilities, exam, groups, self.config)
+        return scores, rows
 
     def read_options(self, exam: Exam, row: int, encoded: E) -> list[list[int]]:
         """The token ids by which the ranker knows each option of an encoded question, in the order of `positions`."""
@@ -296,3 +355,23 @@ class NeuralRanker(RankerModel, Generic[E]):
             if found:
                 groups[row] = found
         return groups
+
+
+def _of_rows(table: np.ndarray | None, rows: Sequence[int]) -> np.ndarray | None:
+    return None if table is None else table[list(rows)]
+
+
+def _averaged(scores: np.ndarray, rows: Sequence[int], exists: np.ndarray) -> np.ndarray:
+    """Probabilities, float32 [n, width]: the rotations of a question are averaged as log-probabilities.
+
+    Args:
+        scores: float [rotated questions, at most width].
+        rows: the question of each.
+        exists: bool [n, width].
+    """
+    from scipy.special import log_softmax
+
+    scores = np.pad(scores, ((0, 0), (0, exists.shape[1] - scores.shape[1])))
+    table = np.zeros(exists.shape)
+    np.add.at(table, rows, log_softmax(np.where(exists[rows], scores, -np.inf), axis=1))
+    return masked_softmax(table / np.bincount(rows, minlength=len(table))[:, None], exists)

@@ -122,6 +122,11 @@ class Searcher:
         self.hidden = hidden
         self._vectors: dict[str, np.ndarray] = {}
 
+    def part(self, rows: Sequence[int]) -> Searcher:
+        """A searcher of some of the questions, with the same indexes."""
+        hidden = None if self.hidden is None else [self.hidden[row] for row in rows]
+        return Searcher(self.questions.subset(rows), self.config, self.indexes, hidden)
+
     def about(self) -> dict[str, Any]:
         """All settings and indexes that decide the lists; the questions and the reranker are not among them."""
         config = self.config

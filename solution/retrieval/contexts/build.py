@@ -6,15 +6,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from solution.config import SIGNALS, ContextView, RetrievalConfig
 from solution.errors import UserError
 from solution.exam import ContextPassage, Contexts
+from solution.progress import say
 from solution.questions import Questions
 from solution.retrieval.contexts.cache import ContextCache, is_stored, stored_contexts
 from solution.retrieval.contexts.column import column_contexts
 from solution.retrieval.contexts.option_scores import option_table, sentence_scores
 from solution.retrieval.contexts.signals.build import made_by_step, make_signals, signal_inputs
 from solution.retrieval.contexts.signals.limit import TimeLimit
+from solution.retrieval.contexts.stored import LARGE
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.fusion import Ranking, drop_similar, select
 from solution.retrieval.reranker.candidates import find_candidates
@@ -50,10 +54,29 @@ def searched_contexts(searcher: Searcher, reranker: Reranker | None) -> Contexts
     inputs = context_inputs(searcher, reranker)
     cache = ContextCache(searcher.questions, searcher.config, searcher.indexes.workdir, inputs)
     contexts = cache.read()
-    if contexts is None:
+    if contexts is None and len(searcher.questions) > LARGE:
+        # Part by part, so that their texts are never all in memory.
+        count = len(searcher.questions)
+        parts = (range(begin, min(begin + LARGE, count)) for begin in range(0, count, LARGE))
+        cache.write_parts(_part(searcher, reranker, rows) for rows in parts)
+        contexts = cache.read()
+        if contexts is None:
+            raise UserError(f"the contexts just written to {cache.path} cannot be read: is the disk full?")
+    elif contexts is None:
         contexts = search_contexts(searcher, reranker)
         cache.write(contexts)
     contexts.key = cache.key
+    return contexts
+
+
+def _part(searcher: Searcher, reranker: Reranker | None, rows: range) -> Contexts:
+    """The contexts of some of the questions; the tables of their options are as wide as those of all."""
+    say(f"contexts of questions {rows.start + 1:,} to {rows.stop:,} of {len(searcher.questions):,}")
+    contexts = search_contexts(searcher.part(rows), reranker)
+    width = searcher.questions.max_options
+    for kind, table in contexts.option_scores.items():
+        missing = ((0, 0), (0, width - table.shape[1]))
+        contexts.option_scores[kind] = np.pad(table, missing, constant_values=np.nan)
     return contexts
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ from solution.exam import ContextPassage, Contexts
 from solution.files import SCHEMA, atomic_file, content_hash
 from solution.progress import say
 from solution.questions import Questions
+from solution.retrieval.contexts.stored import (
+    LARGE,
+    StoredPassages,
+    arrow_path,
+    even_batches,
+    is_stored_passages,
+    passages_type,
+    write_passages,
+)
 from solution.statements import VERSION as STATEMENTS
 
 KIND = "contexts"
@@ -59,25 +69,62 @@ def _read(path: Path, key: str, ids: Sequence[str]) -> Contexts | None:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
-        about = json.loads((table.schema.metadata or {})[_METADATA])
-        rows = {row["id"]: row for row in table.to_pylist()}
-        ordered = [rows[id_] for id_ in ids]
-        scores = {
-            kind: np.array([row[f"option_{kind}"] for row in ordered], dtype=np.float32) for kind in about["kinds"]
-        }
-        passages = [[ContextPassage(**p) for p in row["passages"]] for row in ordered]
-        signals = {
-            name: np.array([row[f"signal_{name}"] for row in ordered], dtype=np.float32)
-            for name in about.get("signals", [])
-        }
-        contexts = Contexts(list(ids), passages, scores, key, signals)
-        whole = (about["schema"], about["kind"], about["key"]) == (SCHEMA, KIND, key)
-        if whole and len(table) == len(ids) and about["hash"] == contexts.hash:
+        with pq.ParquetFile(path) as file:
+            about = json.loads(file.metadata.metadata[_METADATA])
+            whole = (about["schema"], about["kind"], about["key"]) == (SCHEMA, KIND, key)
+            if not whole or file.metadata.num_rows != len(ids):
+                return None
+            if len(ids) > LARGE and about.get("signals") is None:
+                return _read_large(path, file, about, ids)
+            contexts = _contexts(file.read(), about)
+        if about["hash"] == contexts.hash:
+            row_of = {id_: row for row, id_ in enumerate(contexts.ids)}
+            contexts = contexts.subset([row_of[id_] for id_ in ids])
+            contexts.key = key
             return contexts
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
         pass
     return None
+
+
+def _read_large(path: Path, file: Any, about: dict[str, Any], ids: Sequence[str]) -> Contexts | None:
+    """Contexts whose passages stay on disk. Their texts are checked once, while they are unpacked."""
+    arrow, found = arrow_path(path), content_hash(about["key"], about["hash"])
+    if not is_stored_passages(arrow, found):
+        write_passages(arrow, _checked(file, about), found)
+    kinds = about["kinds"]
+    table = file.read(columns=["id", *(f"option_{kind}" for kind in kinds)])
+    row_of = {id_: row for row, id_ in enumerate(table.column("id").to_pylist())}
+    rows = np.array([row_of[id_] for id_ in ids], dtype=np.int64)
+    scores = {kind: _table(table, f"option_{kind}")[rows] for kind in kinds}
+    return Contexts(list(ids), StoredPassages(arrow, rows, found), scores, about["key"])
+
+
+def _checked(file: Any, about: dict[str, Any]) -> Iterator[Any]:
+    """The record batches of a file.
+
+    Raises:
+        ValueError: behind the last one, where they are not those that were written.
+    """
+    hashes: list[tuple[str, str]] = []
+    for batch in even_batches(file):
+        hashes += _contexts(batch, about).row_hashes()
+        yield batch
+    if content_hash(sorted(hashes)) != about["hash"]:
+        raise ValueError("other rows than those that were written")
+
+
+def _contexts(table: Any, about: dict[str, Any]) -> Contexts:
+    """The contexts of a table or a record batch, in its order."""
+    passages = [[ContextPassage(**p) for p in question] for question in table.column("passages").to_pylist()]
+    scores = {kind: _table(table, f"option_{kind}") for kind in about["kinds"]}
+    signals = {name: _table(table, f"signal_{name}") for name in about.get("signals", [])}
+    return Contexts(table.column("id").to_pylist(), passages, scores, about["key"], signals)
+
+
+def _table(table: Any, column: str) -> np.ndarray:
+    """A column of lists that are equally long, float32 [n, width]."""
+    return np.array(table.column(column).to_pylist(), dtype=np.float32)
 
 
 class ContextCache:
@@ -118,27 +165,33 @@ class ContextCache:
         return None
 
     def write(self, contexts: Contexts) -> None:
-        import pyarrow as pa
+        self.write_parts([contexts])
+
+    def write_parts(self, parts: Iterable[Contexts]) -> None:
+        """Write contexts of which no more than a part is in memory at a time."""
         import pyarrow.parquet as pq
 
-        texts = [(name, pa.string()) for name in ("id", "title", "text")]
-        passage = pa.struct([*texts, ("score", pa.float64()), ("retriever", pa.string())])
-        scores = contexts.option_scores
-        about = {"schema": SCHEMA, "kind": KIND, "key": self.key, "hash": contexts.hash, "kinds": sorted(scores)}
-        if contexts.signals:
-            about["signals"] = list(contexts.signals)
-        columns = [("id", pa.string()), ("passages", pa.list_(passage))]
-        columns += [(f"option_{kind}", pa.list_(pa.float32())) for kind in sorted(scores)]
-        columns += [(f"signal_{name}", pa.list_(pa.float32())) for name in contexts.signals]
-        schema = pa.schema(columns, metadata={_METADATA: json.dumps(about).encode()})
-        rows = [
-            {
-                "id": id_,
-                "passages": [asdict(passage) for passage in contexts.passages[row]],
-                **{f"option_{kind}": table[row].tolist() for kind, table in scores.items()},
-                **{f"signal_{name}": table[row].tolist() for name, table in contexts.signals.items()},
-            }
-            for row, id_ in enumerate(contexts.ids)
-        ]
-        with atomic_file(self.path) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")
+        with atomic_file(self.path) as temporary, contextlib.ExitStack() as open_files:
+            writer: Any = None
+            hashes: list[tuple[str, str]] = []
+            for part in parts:
+                rows = _table_of(part)
+                if writer is None:
+                    names = {"kinds": sorted(part.option_scores)}
+                    names |= {"signals": list(part.signals)} if part.signals else {}
+                    writer = open_files.enter_context(pq.ParquetWriter(temporary, rows.schema, compression="zstd"))
+                writer.write_table(rows)
+                hashes += part.row_hashes()
+            about = {"schema": SCHEMA, "kind": KIND, "key": self.key, "hash": content_hash(sorted(hashes))}
+            writer.add_key_value_metadata({_METADATA: json.dumps({**about, **names}).encode()})
+
+
+def _table_of(contexts: Contexts) -> Any:
+    """Contexts as they are stored."""
+    import pyarrow as pa
+
+    tables = {f"option_{kind}": contexts.option_scores[kind] for kind in sorted(contexts.option_scores)}
+    tables |= {f"signal_{name}": table for name, table in contexts.signals.items()}
+    columns = [("id", pa.string()), ("passages", passages_type()), *((name, pa.list_(pa.float32())) for name in tables)]
+    arrays = [contexts.ids, [[asdict(passage) for passage in question] for question in contexts.passages]]
+    return pa.table([*arrays, *(table.tolist() for table in tables.values())], schema=pa.schema(columns))

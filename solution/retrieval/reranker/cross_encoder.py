@@ -18,6 +18,7 @@ from torch import nn
 from solution.config import RerankerSettings
 from solution.errors import UserError
 from solution.files import content_hash
+from solution.learning.ahead import Encoder
 from solution.learning.loop import RunFiles, RunSettings, Targets, train
 from solution.progress import progress_bar, say
 from solution.rankers.multiple_choice import EncodedChoices, MultipleChoiceRanker
@@ -111,7 +112,7 @@ class CrossEncoder(MultipleChoiceRanker):
         Of a long question the end is kept, where the options stand.
         """
         begin, middle, end = self._frame
-        room = self._limit() - len(begin) - len(middle) - len(end)
+        room = self._limit - len(begin) - len(middle) - len(end)
         query_room, passage_room = share_room(len(query), len(passage), room)
         first = begin + query[len(query) - query_room :] + middle
         return first + passage[:passage_room] + end, len(first)
@@ -191,6 +192,19 @@ class CrossEncoder(MultipleChoiceRanker):
             self._lists = []
         self.float32_pairs = 0
         return {**facts, "trainable_parameters": trainable, "parameters": total, "computed_on": str(self.device)}
+
+    def encoding_job(self, rows: Sequence[int], epoch: int) -> Any:
+        """See `Scorer.encoding_job`."""
+        return rows, epoch
+
+    def encode_job(self, job: Any) -> list[Any]:
+        """See `Scorer.encode_job`."""
+        rows, epoch = job
+        return [self.encode(row, epoch) for row in rows]
+
+    def for_processes(self) -> Encoder | None:
+        """None: the texts are token ids already."""
+        return None
 
     def encode(self, row: int, epoch: int) -> Pairs:
         """One training question with some of its right and wrong passages, drawn by seed, epoch and row."""
