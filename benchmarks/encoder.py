@@ -74,7 +74,7 @@ def compare_loops(exam: Exam, passages: int, max_tokens: int, at_once: int, budg
     """The notebook loop and ours on the same exam; the median of `rounds` alternating runs."""
     import torch
 
-    from solution.learning.batches import MAX_PADDING, budget_batches, training_steps
+    from solution.learning.batches import MAX_PADDING, budget_batches, epoch_windows
     from solution.rankers.multiple_choice import EncodedChoices, MultipleChoiceRanker
 
     config = RankerConfig(
@@ -124,9 +124,14 @@ def compare_loops(exam: Exam, passages: int, max_tokens: int, at_once: int, budg
     ours = [[flat[i] for i in batch] for batch in budget_batches(flat, budget, max_padding=MAX_PADDING)]
     costs = [ranker.encoded_length(item) for item in items]
     settings = config.training
+    steps = [
+        [window.rows[place] for place in step]
+        for window in epoch_windows(len(costs), settings.questions_per_step, 0, 0)
+        for step in window.steps([costs[row] for row in window.rows], settings.questions_per_step)
+    ]
     training = [
         [length for i in batch for length in lengths[step[i]]]
-        for step in training_steps(costs, settings.questions_per_step, 0, 0)
+        for step in steps
         for batch in budget_batches([costs[row] for row in step], settings.tokens_per_batch)
     ]
     tables: dict[str, np.ndarray] = {}

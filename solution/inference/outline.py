@@ -191,7 +191,7 @@ class Outline:
             rows = sorted(range(len(sizes)), key=lambda row: -sizes[row])[:SAMPLE]  # noqa: B023
             tokens = 0
             for start in range(0, len(rows), 8):
-                items = ranker.items(exam.subset(rows[start : start + 8]))
+                _, items = ranker.items(exam.subset(rows[start : start + 8]))
                 parts = [part for item in items for part in ranker.parts(item)]
                 longest += parts
                 tokens += sum(map(ranker.length, parts))

@@ -110,7 +110,7 @@ class MultipleChoiceRanker(NeuralRanker[EncodedChoices]):
         """
         if self.config.quantization is not None:
             return  # computed in half precision, whose rounding differs from batch to batch
-        items = self.items(exam.subset(range(min(len(exam), _CHECKED))))
+        _, items = self.items(exam.subset(range(min(len(exam), _CHECKED))))
         longest, *others = sorted(items, key=self.length, reverse=True)
         for item in others[-_PAIRS:]:
             with torch.no_grad():  # without autocast: in float32

@@ -251,9 +251,13 @@ class NeuralRanker(RankerModel, Generic[E]):
         vars(copy).update({name: getattr(self, name) for name in self.encodes_with})
         return copy
 
-    def items(self, exam: Exam) -> list[Item[E]]:
-        """Every question to score, once for each rotation of its options."""
-        return self._items(exam, self._priors(exam))
+    def items(self, exam: Exam) -> tuple[list[int], list[Item[E]]]:
+        """Every question to score, once for each rotation of its options, and the exam's row of each."""
+        return self._rotated_rows(exam), self._items(exam, self._priors(exam))
+
+    def _rotated_rows(self, exam: Exam) -> list[int]:
+        every = enumerate(exam.questions.options)
+        return [row for row, options in every for _ in rotations(options, self.config.rotations)]
 
     def _items(self, exam: Exam, priors: np.ndarray | None) -> list[Item[E]]:
         return [
@@ -302,9 +306,7 @@ class NeuralRanker(RankerModel, Generic[E]):
         Args:
             share: so many times as much as this is still to do, this included.
         """
-        rows = [
-            row for row, options in enumerate(exam.questions.options) for _ in rotations(options, self.config.rotations)
-        ]
+        rows = self._rotated_rows(exam)
         # Cut into parts that may share a batch with any other.
         parts = [(number, part) for number, item in enumerate(items) for part in self.parts(item)]
         exists = exam.questions.exists()  # bool [n, max_options]
