@@ -2,6 +2,7 @@
 # make exam DATA=folder    the whole pipeline on a folder of your own: passages and, if there are any, questions
 # make test    all tests
 # make lint    ruff, mypy and the layers of setup.cfg
+# make docs    the pages of docs/ as a site that needs no network: site/index.html
 # make check   lint, and the tests that train and load no model: a minute
 # make clean   remove .venv, demo_run and caches (never oof/ and weights/)
 #
@@ -15,7 +16,7 @@ READY := $(VENV)/.ready-$(EXTRA)
 RIGHT := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: demo exam test lint check clean
+.PHONY: demo exam test lint check docs clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -36,6 +37,14 @@ lint: $(READY)
 
 check: lint
 	$(VENV)/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+
+docs: $(VENV)/.ready-docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --strict
+	@echo "open site/index.html"
+
+$(VENV)/.ready-docs: $(READY)
+	@$(PIP) install -q -c constraints.txt -e '.[docs]'
+	@touch $@
 
 # The two faiss packages share a folder: the other one leaves before this one is installed.
 $(READY): setup.cfg constraints.txt requirements-demo.txt tests/requirements.txt
@@ -60,5 +69,5 @@ $(READY): setup.cfg constraints.txt requirements-demo.txt tests/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo_run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo_run site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -77,12 +77,12 @@ def setting_names(model: type[Settings], prefix: str = "") -> list[str]:
     """The dotted names of all settings."""
     names: list[str] = []
     for name, field in model.model_fields.items():
-        inner = _settings_class(field.annotation)
+        inner = settings_class(field.annotation)
         names += setting_names(inner, f"{prefix}{name}.") if inner else [prefix + name]
     return names
 
 
-def _settings_class(annotation: Any) -> type[Settings] | None:
+def settings_class(annotation: Any) -> type[Settings] | None:
     """The class of nested settings that a field's type holds; None: its value is a single setting."""
     for candidate in (annotation, *getattr(annotation, "__args__", ())):
         if isinstance(candidate, type) and issubclass(candidate, Settings):
