@@ -14,12 +14,14 @@ from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run
 from solution.errors import UserError
 from solution.formats.items import Reading
 from solution.generation.exam import Wish
+from solution.inference.outputs import Outputs
+from solution.pipeline import run as pipeline_run
 from solution.pipeline.estimate import Estimate, estimate, in_words
 from solution.pipeline.exam import Request, _tell, _with_corpus, run_exam
 from solution.pipeline.finished import Finished
 from solution.pipeline.folder import QuestionFile, choose, link_corpus, look_through
 from solution.pipeline.plan import Plan, make_plan, without_vain_pretraining
-from solution.pipeline.run import Clock
+from solution.pipeline.run import Clock, Job
 from solution.questions import Questions, read_questions
 from solution.retrieval.corpus import read_corpus
 from solution.retrieval.sources import corpus_fingerprint
@@ -315,6 +317,30 @@ def test_a_run_and_a_second_one_that_has_nothing_to_do(minerals: str, tmp_path: 
     assert "Of the 2 questions of asked.csv, which nothing was learnt from" in done.stdout
     assert "Of the practice questions made from the corpus" in done.stdout
     assert "course/answers/report/index.html: the report" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("family", "answer_with", "steps"),
+    [
+        ("multiple_choice", "folds", ["folds"]),
+        ("multiple_choice", "average", ["folds", "average"]),
+        ("multiple_choice", "full", ["folds", "full"]),
+        ("features", "average", ["folds"]),  # trees have no mean
+        ("features", "full", ["folds", "full"]),
+    ],
+)
+def test_the_weights_that_answer_are_made_behind_the_folds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, family: str, answer_with: str, steps: list[str]
+) -> None:
+    made: list[str] = []
+    for step, name in (("folds", "train_folds"), ("average", "average_folds"), ("full", "train_full")):
+        monkeypatch.setattr(pipeline_run, name, lambda run, *_, step=step: made.append(f"{step} {run.rankers[0].name}"))
+    model = {} if family == "features" else {"model": "some-model"}
+    config = RankerConfig.model_validate({"name": "x", "family": family, "answer_with": answer_with, **model})
+    run = Run(rankers=[config], retrieval=RetrievalConfig(), ensemble=EnsembleConfig(rankers=["x"]))
+    exam = random_questions(2)
+    pipeline_run._train(config, Job(run, Workdir(tmp_path), exam, None, Outputs(tmp_path / "s.csv"), ""))
+    assert made == [f"{step} x" for step in steps]
 
 
 def request(folder: Path, tmp_path: Path, workdir: Path | None = None) -> Request:

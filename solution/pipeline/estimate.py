@@ -88,7 +88,7 @@ def estimate(run: Run, train: Questions, test: Questions | None, workdir: Workdi
         one = unit * float(train.exists().sum(axis=1).mean()) * config.max_tokens / 200 * _OVERHEAD  # a question
         share = missing[config.name] / len(folds)
         training += one * len(train) * ((len(folds) - 1) * config.training.epochs * _BACKWARD + 1) * share
-        scoring += one * asked * len(folds)
+        scoring += one * asked * (len(folds) if config.answers_with == "folds" else 1)
         if config.pretraining is not None and not workdir.pretrained(config.name).exists():
             first = config.pretraining.generated_count if config.pretraining.is_generated else len(train)
             training += first * (one * config.pretraining.epochs * _BACKWARD + unit * _CONTEXTS)

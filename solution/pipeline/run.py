@@ -34,6 +34,8 @@ from solution.rankers.families import check_models, make_ranker
 from solution.rankers.option_inputs import with_scores
 from solution.report.run import PAGE, write_report
 from solution.retrieval.contexts.build import build_views
+from solution.training.average import average_folds
+from solution.training.full import train_full
 from solution.training.prepared import prepare
 from solution.training.run import train_folds
 from solution.workdir import Workdir
@@ -94,7 +96,7 @@ def run_pipeline(job: Job, clock: Clock) -> list[ScoreRow]:
     prepare(run, train, workdir)
     for config in run.rankers:
         clock.step(f"training {config.name}")
-        train_folds(run.model_copy(update={"rankers": [config]}), train, workdir, range(run.ensemble.folds))
+        _train(config, job)
     clock.step("tuning the weights on the OOF files")
     record = _tuned(job, finished)
     print("\nOut of fold: each question answered by models that had not seen it")
@@ -108,6 +110,16 @@ def run_pipeline(job: Job, clock: Clock) -> list[ScoreRow]:
         print(f"\n{job.scored}")
         print_table(rows)
     return rows
+
+
+def _train(config: RankerConfig, job: Job) -> None:
+    """Train a ranker's folds, and make the weights that answer in their place."""
+    alone = job.run.model_copy(update={"rankers": [config]})
+    train_folds(alone, job.train, job.workdir, range(job.run.ensemble.folds))
+    if config.answers_with == "average":
+        average_folds(alone, job.workdir)
+    elif config.answers_with == "full":
+        train_full(alone, job.train, job.workdir)
 
 
 def _tuned(job: Job, finished: Finished) -> EnsembleRecord:
