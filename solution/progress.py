@@ -22,13 +22,18 @@ _hearer: ContextVar[Callable[[str], None] | None] = ContextVar("hearer", default
 def say(text: str) -> None:
     """One line of news on stderr (stdout is kept for results)."""
     console.print(text, markup=False)
+    news(text)
+
+
+def news(text: str) -> None:
+    """What a command is at, for whoever hears this thread; it is printed nowhere."""
     if (hearer := _hearer.get()) is not None:
         hearer(text)
 
 
 @contextmanager
 def heard_by(hearer: Callable[[str], None]) -> Iterator[None]:
-    """Within: each line of news that this thread says is given to `hearer`, too."""
+    """Within: each line that this thread says, and its `news`, are given to `hearer`, too."""
     token = _hearer.set(hearer)
     try:
         yield

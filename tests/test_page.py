@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 from web_engine import TEXT, FakeEngine
@@ -19,10 +22,12 @@ from solution.errors import UserError
 from solution.questions import Questions
 from solution.web.app import Doors, make_app
 from solution.web.desk import Busy, Desk, UnknownJob
-from solution.web.engine import Tell
+from solution.web.engine import About, Tell
+from solution.web.ensemble import EnsembleEngine
 from solution.web.exams import PractiseExam, Shelf
 from solution.web.limits import Limits
 from solution.web.serve import Address, listen
+from solution.workdir import Workdir
 
 LIMITS = Limits(body=20_000, prompt=200, option=50, questions=5, exams=2, waiting=2, finished=3)
 EXAM = Questions(
@@ -309,6 +314,50 @@ def test_the_page_loads_nothing_from_elsewhere(page: TestClient) -> None:
         assert sent.content == path.read_bytes() and "http" not in sent.text, path
         again = page.get(f"/{path.name}", headers={"If-None-Match": sent.headers["ETag"]})
         assert again.status_code == 304 and not again.content
+
+
+def test_the_command_serves_a_working_folder(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole command but for the network: what it would run there is asked directly."""
+    seen: dict[str, Any] = {}
+
+    def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        seen["address"] = sockets[0].getsockname()[0]
+        with TestClient(server.config.app, base_url=HERE) as page:
+            seen["early"] = page.get("/api/about").json()
+            name = ask(page, "Which planet is it?", ("Planet 1", "Planet 2", "a moon"))
+            seen["answer"] = wait(page, name)["answer"]
+            seen["about"] = page.get("/api/about").json()
+            seen["exams"] = page.get("/api/exams").json()["exams"]
+            server.handle_exit(signal.SIGINT, None)
+            seen["late"] = [
+                page.get(f"/api/questions/{name}", params={"seen": tag}).json()["seen"] for tag in ("", "x")
+            ]
+
+    monkeypatch.chdir(finished)
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    done = CliRunner().invoke(commands, ["serve", "--port", "0", "--exam", "questions.csv"])
+    assert done.exit_code == 0, done.output
+    assert "the page: http://127.0.0.1:" in done.output and seen["address"] == "127.0.0.1"
+    assert sorted(seen["answer"]["order"]) == ["A", "B", "C"] and sum(seen["answer"]["probabilities"]) == pytest.approx(
+        1
+    )
+    assert {ranker["name"] for ranker in seen["answer"]["rankers"]} == {"tiny", "similarity"}
+    assert seen["answer"]["passages"] and seen["early"]["loading"]
+    assert set(seen["about"]["rankers"]) == {"similarity", "tiny"} and len(seen["about"]["map3"]) == 3
+    assert [(exam["title"], exam["count"]) for exam in seen["exams"]] == [("questions.csv", 9)]
+    done = CliRunner().invoke(commands, ["serve", "--generate", "3"])
+    assert done.exit_code == 2 and "no question can be made from corpus.csv" in done.output
+
+
+def test_the_news_of_a_question_are_heard(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+    heard: list[str] = []
+    engine = EnsembleEngine(Workdir.existing(finished), None, ["tiny"], heard.append)
+    assert heard[0] == "the ensemble is being opened" and "tiny is being loaded" in heard
+    assert engine.about() == About(("tiny",), None)
+    heard.clear()
+    engine.explain("Which?", ["Planet 1", "Planet 2"], heard.append)
+    assert heard == ["passages are being searched", "tiny is answering"]
 
 
 def test_the_command_refuses_what_it_cannot_serve(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_two_visitors_wait_for_each_other(site: Site, fresh: Browser) -> None:
     site.engine.gate.clear()
     click(fresh, "Show an example")
     click(fresh, "Rank the options")
-    fresh.wait("document.querySelector('.waiting p')?.textContent === 'large: loading'")
+    fresh.wait("document.querySelector('.waiting p')?.textContent === 'Large: loading'")
     first = fresh.tab()
     fresh.open(site.url, 375, 740, "dark")
     assert fresh.ask("document.getElementById('prompt').value") == ""

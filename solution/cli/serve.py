@@ -15,6 +15,9 @@ from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.formats.items import Reading
 from solution.memory import parse_memory
+from solution.web.ensemble import EnsembleEngine, generated_exam
+from solution.web.exams import PractiseExam
+from solution.web.limits import Limits
 from solution.workdir import Workdir
 
 
@@ -47,10 +50,7 @@ def serve(
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        # Here: they need the packages of the extra `web`, and the first of these modules loads torch.
-        from solution.web.ensemble import EnsembleEngine, generated_exam
-        from solution.web.exams import PractiseExam
-        from solution.web.limits import Limits
+        # Here: it needs the packages of the extra `web`, which may not be installed.
         from solution.web.serve import Address, run_server
     except ModuleNotFoundError as error:
         if (error.name or "solution").startswith("solution"):

@@ -28,6 +28,7 @@ from solution.inference.trained import (
 )
 from solution.inference.turns import Answers
 from solution.interactive.pool import RankerPool
+from solution.progress import news
 from solution.questions import Questions
 from solution.rankers.base import Ranker
 from solution.retrieval.contexts.opened import OpenRetrieval
@@ -44,6 +45,7 @@ class _PooledAsking(Asking):
         return self.pool.model(ranker, folder)
 
     def answer(self, name: str, rows: np.ndarray) -> None:
+        news(f"{name} is answering")
         try:
             super().answer(name, rows)
         finally:
@@ -155,6 +157,7 @@ class LoadedEnsemble:
             for request in self.requests:
                 key = request.config.hash()
                 if key not in self.retrievals:
+                    news("the indexes are being opened")
                     self.retrievals[key] = OpenRetrieval(request.config, self.workdir.root)
             self.pool.plan(self.trained)
             self.pool.load(self.trained)
@@ -192,6 +195,7 @@ class LoadedEnsemble:
         started, answers = time.monotonic(), result.answers
         for request in self.requests:
             key = request.config.hash()
+            news("passages are being searched")
             try:
                 views = self.retrievals[key].views(answers.questions, request.views)
                 result.contexts.setdefault(key, {}).update(views)

@@ -16,7 +16,7 @@ from solution.exam import ContextPassage, Exam
 from solution.inference.memory import available_memory
 from solution.inference.memory_plan import SLACK, MemoryPlan, shown
 from solution.inference.trained import TrainedRanker
-from solution.progress import say
+from solution.progress import news, say
 from solution.questions import Questions
 from solution.rankers.base import Ranker
 from solution.rankers.families import make_ranker
@@ -121,6 +121,7 @@ class RankerPool:
         name, started = ranker.name, time.monotonic()
         new = name not in self._models
         if new:
+            news(f"{name} is being loaded")
             self._models[name] = self._new(ranker)
         if folder is not None and self._folder.get(name) != folder:
             self._folder.pop(name, None)  # weights that are not whole are not taken for loaded

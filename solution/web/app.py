@@ -199,7 +199,7 @@ class _Site:
             except UnknownJob:
                 return _error(404, "This question is no longer known here. Ask it again.", code="unknown")
             tag = content_hash(now["state"], now["place"], now["news"])
-            if tag != request.query_params.get("seen") or time.monotonic() > end:
+            if tag != request.query_params.get("seen") or time.monotonic() > end or self._desk.is_ending:
                 return JSONResponse({**now, "seen": tag})
             await asyncio.sleep(_STEP)
 

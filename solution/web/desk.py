@@ -46,10 +46,14 @@ class Desk:
     Args:
         make_engine: called in that thread, before the first question; it takes news.
         clock: seconds, for tests.
+
+    Attributes:
+        is_ending: the server ends: nobody shall wait for news any longer.
     """
 
     def __init__(self, make_engine: MakeEngine, limits: Limits, clock: Callable[[], float] = time.monotonic):
         self._make_engine, self._limits, self._clock = make_engine, limits, clock
+        self.is_ending = False
         self._engine: Engine | None = None
         self._loading = ""
         self._waiting: OrderedDict[str, _Job] = OrderedDict()

@@ -26,7 +26,7 @@ class EnsembleEngine:
     """
 
     def __init__(self, workdir: Workdir, memory: int | None, rankers: Collection[str] | None, tell: Tell):
-        tell("The rankers are being loaded.")
+        tell("the ensemble is being opened")
         estimate = load_ensemble(workdir)["estimate"]
         with heard_by(tell):
             ensemble = LoadedEnsemble.open(workdir.root, memory, rankers)

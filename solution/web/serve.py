@@ -8,6 +8,7 @@ import threading
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 
 import uvicorn
 
@@ -67,6 +68,18 @@ def listen(address: Address) -> socket.socket:
         ) from None
 
 
+class _Server(uvicorn.Server):
+    """Ends at once on a signal, also while a browser waits for news of a question."""
+
+    def __init__(self, config: uvicorn.Config, desk: Desk):
+        super().__init__(config)
+        self._desk = desk
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._desk.is_ending = True
+        super().handle_exit(sig, frame)
+
+
 def run_server(
     make_engine: MakeEngine, exams: Sequence[PractiseExam], address: Address, title: str, opens: bool
 ) -> None:
@@ -98,6 +111,7 @@ def run_server(
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
@@ -105,7 +119,7 @@ def run_server(
         if opens:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         try:
-            uvicorn.Server(config).run([listener])
+            _Server(config, desk).run([listener])
         except KeyboardInterrupt:
             pass  # the usual end
         finally:

@@ -42,9 +42,10 @@ export async function rank({ question, known, place, target, begun, right, level
 }
 
 function news(now) {
-  if (now.state !== "waiting") return now.news || "Ranking the options";
+  const line = now.news ? now.news[0].toUpperCase() + now.news.slice(1) : "";
+  if (now.state !== "waiting") return line || "Ranking the options";
   const place = now.place === 1 ? "Your question is next." : `${plural(now.place - 1, "question")} before yours.`;
-  return now.news ? `${place} ${now.news}` : place;
+  return line ? `${place} ${line}` : place;
 }
 
 export function shownAnswer(answer, right = null, level = 2) {
