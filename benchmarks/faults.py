@@ -1,6 +1,7 @@
 """Faults: every command is disturbed at random, looked at, started again, and compared with an undisturbed run.
 
     python benchmarks/faults.py --count 200 --seed 0
+    python benchmarks/faults.py --steps submit --devices cpu,cpu
 
 A tiny exam goes through index, train_fold, tune and submit with tiny random models. Each fault begins from a copy of
 what lies on disk before a step and disturbs that step's command, which runs in a process of its own:
@@ -16,6 +17,7 @@ what lies on disk before a step and disturbs that step's command, which runs in 
     hang       a ranker's process stops for good (where submit has --ranker-timeout)
     deadline   the time is too short (where submit has --deadline)
     gpu        a GPU that torch cannot use: one that dies at the first operation, or a driver that is too old for torch
+    half       with --devices: one of a ranker's processes is killed, or stops for good; the answer must be the same
 
 Afterwards there must be the answer of an undisturbed run, a complete lesser one whose report names the ranker that was
 left out, or a clear refusal: exit code 2, one message, no traceback. A submission that is there is complete. The same
@@ -23,6 +25,9 @@ command, started again without the fault, must end with the same bytes as an und
 A ranker that says it goes on with smaller batches may differ by their rounding (probabilities by 0.02).
 Whatever breaks this is a violation: it is told with the number of its case (`--first N --count 1` repeats it), and the
 exit code is 1.
+
+With `--devices` every submission but the undisturbed one gets this option: several devices answer with the bytes of
+one, after faults too.
 
 A command runs in a fork of this process, which has imported the libraries, so that most of its time is work;
 `--fresh` starts a new interpreter for each. `--json` prints one JSON object as the last line.
@@ -106,10 +111,20 @@ def install(hook: dict[str, Any]) -> Callable[[], dict[str, int]]:
         seen["models"] += name.startswith(models)
         if seen[scope] == at:
             sys.setprofile(None)
-            _act(act)
+            if hook.get("once") is None or _first(hook["once"]):
+                _act(act)
 
     sys.setprofile(profile)
     return lambda: seen
+
+
+def _first(place: str) -> bool:
+    """Whether this process is the first that comes here."""
+    try:
+        os.close(os.open(place, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 def _act(act: str) -> None:
@@ -445,6 +460,7 @@ class Case:
         expected: exit codes, beside 0 and 2, that are the fault's own.
         mend: what undoes the fault on disk before the command is started again.
         spoilt: a damaged file; it may stay as it is.
+        whole: the answer must be that of an undisturbed run.
         line: what the command must say.
     """
 
@@ -458,6 +474,7 @@ class Case:
     mend: Callable[[], object] = lambda: None
     spoilt: str | None = None
     line: str = ""
+    whole: bool = False
     wanted: Path | None = None
 
 
@@ -613,6 +630,17 @@ def gpu(draw: random.Random, reference: Reference, case: Case) -> Case:
     return case
 
 
+@kind("submit")
+def half(draw: random.Random, reference: Reference, case: Case) -> Case:
+    shutil.rmtree(case.folder / "cache" / "submission", ignore_errors=True)
+    act, at = draw.choice(["kill", "kill", "stop"]), draw.randint(1, _WORKER_CALLS)
+    case.hook = {"act": act, "at": at, "scope": "models", "worker": str(Path(__file__).parent)}
+    case.hook["once"] = str(case.folder.with_name(f"{case.folder.name}-struck"))
+    case.arguments += ["--ranker-timeout", f"{max(5.0, 0.8 * reference.seconds['submit']):.0f}s"]
+    case.told, case.whole = f"{act} at call {at} of one process of a ranker", True
+    return case
+
+
 def submit_options() -> set[str]:
     """The options of submit.py, by their names in the code."""
     from solution.cli.submit import submit
@@ -714,7 +742,9 @@ def face(case: Case, reference: Reference, runner: Runner, may_mount: bool) -> O
         other = differences(case.folder, wanted, case.spoilt, rounded)
         if case.step == "submit" and not (case.folder / "submission.csv").exists():
             wrong.append("done, and there is no submission")
-        elif other.startswith(("submission.csv (other)", "cache/contexts")) and declared(case.folder):
+        elif (
+            other.startswith(("submission.csv (other)", "cache/contexts")) and declared(case.folder) and not case.whole
+        ):
             ended = "lesser"
         elif other:
             wrong.append(f"done, and not as undisturbed: {other}")
@@ -748,12 +778,14 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
     parser.add_argument("--kinds", nargs="*", choices=list(KINDS), help="default: all that the package can meet")
     parser.add_argument("--steps", nargs="*", choices=list(STEPS), default=list(STEPS), help="whose commands")
+    parser.add_argument("--devices", help="of submit.py, such as cpu,cpu")
     parser.add_argument("--fresh", action="store_true", help="a new interpreter for each command")
     parser.add_argument("--workdir", type=Path, help="a folder to work in; default: a temporary one")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args()
-    kinds = [name for name in options.kinds or available() if name in available()]
-    for name in sorted(set(options.kinds or KINDS) - set(kinds)):
+    there = [name for name in available() if name != "half" or options.devices]
+    kinds = [name for name in options.kinds or there if name in there]
+    for name in sorted(set(options.kinds or KINDS) - set(kinds) - {"half"}):
         print(f"{name}: this version of submit.py has no option for it; left out")
     kinds = [name for name in kinds if set(KINDS[name][1]) & set(options.steps)]
     if not kinds:
@@ -796,6 +828,7 @@ def run_all(options: argparse.Namespace, kinds: list[str], folder: Path) -> bool
             traceback.print_exc()
         os._exit(code)
     reference = undisturbed(folder, runner, options.steps)
+    STEPS["submit"] += ["--devices", options.devices] if options.devices else []
     may_mount = mounts()
     if not may_mount:
         print("nothing may be mounted here: disk limits the size of files, and readonly takes the right to write")

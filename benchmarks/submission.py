@@ -3,6 +3,7 @@
     make demo
     python benchmarks/submission.py --workdir demo_run --questions 4000 --json
     python benchmarks/submission.py --workdir demo_run --questions 4000 --passages 100000 --json -- --deadline 40m
+    OMP_NUM_THREADS=1 python benchmarks/submission.py --workdir demo_run --questions 200 --compare cpu cpu,cpu
 
 The demo's 510 questions are repeated under new ids, each id written into the prompt (so that nothing is embedded or
 retrieved only once), and answered by `submit.py` from a fresh cache over the demo's index. `--passages N` makes an
@@ -10,7 +11,8 @@ index of N documents by the ordinary code: the demo's, each repeated under new t
 real passages a little displaced, so that the embedder reads each text once only. The report that `submit.py` writes
 gives the seconds of each ranker's model and of the embedder; what remains of the wall-clock time is starting
 processes, loading, hashing, searching, tokenizing, batching, blending and writing. `--json` prints one JSON object as
-the last line; arguments behind `--` go to `submit.py`.
+the last line; arguments behind `--` go to `submit.py`. `--compare` answers once for each `--devices` given and exits
+with an error where their answers or probabilities differ in a byte.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from typing import Any
 import numpy as np
 
 from solution.demo.exam import EXAM
+from solution.files import file_hash
 from solution.inference.trained import context_requests, read_ensemble
 from solution.questions import Questions, read_questions, write_questions
 from solution.retrieval.contexts.build import build_views
@@ -157,7 +160,8 @@ def measure(workdir: Path, count: int, documents: int | None, arguments: list[st
         if documents is not None:
             arguments = [*grow_index(place / "work", documents), *arguments]
         command = [sys.executable, str(ROOT / "submit.py"), "--questions", str(place / "questions.csv")]
-        command += ["--workdir", str(place / "work"), "--output", str(place / "submission.csv"), *arguments]
+        command += ["--workdir", str(place / "work"), "--output", str(place / "submission.csv")]
+        command += ["--probabilities", str(place / "probabilities.csv"), *arguments]
         started = time.monotonic()
         process = subprocess.Popen(command)
         memory = TreeMemory(process.pid)
@@ -167,9 +171,12 @@ def measure(workdir: Path, count: int, documents: int | None, arguments: list[st
             raise SystemExit(f"submit.py ended with exit code {code}")
         report = json.loads((place / "submission.report.json").read_text())
         answers = (place / "submission.csv").read_text().splitlines()
+        digests = {path.name: file_hash(path) for path in place.glob("[sp]*.csv") if path.name != "questions.csv"}
     rankers = report["rankers"]
     in_models = report["retrieval_model_seconds"] + sum(ranker["model_seconds"] for ranker in rankers)
     figures: dict[str, Any] = {
+        **{f"sha256_{name}": digest for name, digest in sorted(digests.items())},
+        "devices": ",".join(report["devices"]),
         "questions": count,
         "answered": len(answers) - 1,
         "seconds": round(seconds, 1),
@@ -185,6 +192,20 @@ def measure(workdir: Path, count: int, documents: int | None, arguments: list[st
     for ranker in rankers:
         for name in ("seconds_per_question", "load_seconds", "model_seconds", "seconds", "peak_memory_mib"):
             figures[f"{ranker['ranker']}_{name}"] = ranker[name]
+        for device in ranker["devices"]:
+            figures[f"{ranker['ranker']}_{device['device']}_answers"] = device["answers"]
+    return figures
+
+
+def compare(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Whether runs on other devices wrote the same bytes, and the seconds of each."""
+    hashes = [name for name in runs[0] if name.startswith("sha256_")]
+    same = all(run[name] == runs[0][name] for run in runs for name in hashes)
+    figures: dict[str, Any] = {"same_bytes": same}
+    for run in runs:
+        figures |= {
+            f"{run['devices']}: {name}": value for name, value in run.items() if name not in ("devices", *hashes)
+        }
     return figures
 
 
@@ -193,14 +214,24 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("demo_run"), help="the working folder of `make demo`")
     parser.add_argument("--questions", type=int, default=4000)
     parser.add_argument("--passages", type=int, metavar="N", help="grow the index to N documents; default: the demo's")
+    parser.add_argument("--compare", nargs="*", metavar="DEVICES", help="one run for each --devices, and their bytes")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("arguments", nargs="*", help="for submit.py")
     options = parser.parse_args()
-    figures = measure(options.workdir, options.questions, options.passages, options.arguments)
+    if options.compare:
+        runs = [
+            measure(options.workdir, options.questions, options.passages, ["--devices", devices, *options.arguments])
+            for devices in options.compare
+        ]
+        figures = compare(runs)
+    else:
+        figures = measure(options.workdir, options.questions, options.passages, options.arguments)
     for name, value in figures.items():
         print(f"{name:32} {value}")
     if options.json:
         print(json.dumps(figures))
+    if not figures.get("same_bytes", True):
+        sys.exit("the devices came to different bytes")
 
 
 if __name__ == "__main__":

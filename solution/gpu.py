@@ -49,7 +49,7 @@ def gpu_fault() -> GpuFault | None:
             "Install a build of torch that has code for it: pytorch.org lists which compute capabilities each build "
             "knows",
         )
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1") or not _has_driver():
+    if not may_have_gpus():
         return None
     advice = "Install a newer driver, or a build of torch for the CUDA version that `nvidia-smi` shows"
     if torch.version.cuda is None:
@@ -70,6 +70,37 @@ def _has_driver() -> bool:
 @functools.cache
 def _failure() -> str | None:
     return product_failure("cuda")
+
+
+class VisibleGpu(NamedTuple):
+    """A GPU that this process sees.
+
+    Attributes:
+        number: N of "cuda:N".
+        model: its name and compute capability: two with the same one compute the same bits.
+        failure: why it cannot compute; None: it can.
+    """
+
+    number: int
+    model: str
+    failure: str | None
+
+
+def visible_gpus() -> list[VisibleGpu]:
+    """The GPUs that torch sees, each of them tried."""
+    import torch
+
+    found = []
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        about = torch.cuda.get_device_properties(number)
+        model = f"{about.name} (compute capability {about.major}.{about.minor})"
+        found.append(VisibleGpu(number, model, product_failure(f"cuda:{number}")))
+    return found
+
+
+def may_have_gpus() -> bool:
+    """False where this machine has no NVIDIA driver, or its GPUs are hidden; torch is not loaded."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1") and _has_driver()
 
 
 def product_failure(device: str, dtype: torch.dtype | None = None) -> str | None:

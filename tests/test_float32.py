@@ -7,6 +7,8 @@ float16 on the CPU, as their real sisters do on a GPU without bfloat16.
 from __future__ import annotations
 
 import json
+import queue
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +24,7 @@ from solution.device import Device
 from solution.ensemble.blend import Recipe
 from solution.ensemble.cascade import Stage
 from solution.errors import UserError
-from solution.inference import answering, worker
+from solution.inference import sharing, worker
 from solution.inference.answering import Answering
 from solution.inference.asking import ReadyRanker
 from solution.inference.engine import Engine
@@ -301,6 +303,21 @@ def test_a_fold_counts_them(trained):
     assert sum(each["float32_questions"] for each in metrics) == 2
 
 
+class ChildHere:
+    """A ranker's process as a thread of this one."""
+
+    def __init__(self, job, variables, inbox):
+        self.lines = queue.Queue()
+
+        def work():
+            batches = map(json.loads, iter(self.lines.get, None))
+            worker.answer(json.loads(job), lambda event: inbox.put((self, event)), batches)
+            inbox.put((self, {"event": "done"}))
+
+        self.send, self.finish, self.end = self.lines.put, lambda: self.lines.put(None), lambda: None
+        threading.Thread(target=work, daemon=True).start()
+
+
 def test_a_submission_counts_them(trained, tmp_path, monkeypatch, capsys):
     """Its process runs here, so that it computes in float16 too."""
     config, folders, _ = trained
@@ -310,7 +327,7 @@ def test_a_submission_counts_them(trained, tmp_path, monkeypatch, capsys):
     rankers = {"tiny": ReadyRanker(TrainedRanker("tiny", config, folders), [made.hidden()], 0.0)}
     journal, file = AnswerJournal(tmp_path / "journal"), AnswerFile(answers, lambda blend: None)
     monkeypatch.setattr(model_module, "choose_device", lambda precision: HALF)
-    monkeypatch.setattr(answering, "run_job", lambda job, take, *more: worker.answer(json.loads(job), take))
+    monkeypatch.setattr(sharing, "Child", ChildHere)
     Engine(answers, Answering(answers, rankers, tmp_path, journal, file)).run(
         [Stage("tiny", Recipe({"tiny": 1.0}))], []
     )

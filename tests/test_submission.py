@@ -423,7 +423,7 @@ def test_a_model_that_planning_does_not_survive_is_the_one_left_out(
     before = children.read_text().split()
 
     def kill() -> None:
-        wait(lambda: engine.answering.planning == "other")
+        wait(lambda: engine.answering.asked and engine.answering.asked.planning == "other")
         for pid in set(children.read_text().split()) - set(before):
             os.kill(int(pid), signal.SIGKILL)
 
@@ -706,6 +706,33 @@ def test_a_ranker_whose_process_is_killed_is_left_out(work: Path) -> None:
     assert "WARNING: the ranker tiny is left out: its process was ended by SIGKILL" in told
     complete(work / "submission.csv")
     assert report_of(work)["recipes"] == [{"rankers": ["similarity"], "questions": 72}]
+
+
+def test_two_processes_give_the_bytes_of_one_though_one_of_them_is_killed(work: Path) -> None:
+    """The first of the two, which has planned the memory, as soon as there is a batch; the other one does the rest."""
+    process = started(work, "--devices", "cpu,cpu")
+    below = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    seen: list[str] = []
+
+    def some() -> bool:
+        with contextlib.suppress(OSError):
+            seen.extend(pid for pid in below.read_text().split() if pid not in seen)
+        return len(seen) >= 3 and len(parts(work)) >= 1
+
+    wait_for(some, process)
+    os.kill(int(seen[1]), signal.SIGKILL)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    assert "devices: cpu:0, cpu:1" in told and "tiny: 72 questions, 3 folds, on 2 devices" in told
+    assert "WARNING: tiny: cpu:0 is left out (its process was ended by SIGKILL" in told
+    assert (work / "submission.csv").read_bytes() == (work / "expected.csv").read_bytes()
+    report = report_of(work)
+    tiny = next(ranker for ranker in report["rankers"] if ranker["ranker"] == "tiny")
+    assert report["devices"] == ["cpu:0", "cpu:1"] and tiny["state"] == "finished"
+    first, second = tiny["devices"]
+    assert "SIGKILL" in first["left_out"] and not second["left_out"]
+    assert second["answers"] > 0 and first["answers"] + second["answers"] == 3 * 72
+    assert report["warnings"] == [f"tiny: cpu:0 was left out, and others took its questions: {first['left_out']}"]
 
 
 def test_without_retrieval_the_baseline_stands(work: Path) -> None:

@@ -14,6 +14,7 @@ from solution.command import command
 from solution.errors import UserError
 from solution.files import without_hashing
 from solution.formats.items import Reading
+from solution.inference.devices import parse_devices
 from solution.inference.limits import Limits, parse_duration
 from solution.inference.outputs import Outputs
 from solution.inference.submit import run_submission
@@ -58,8 +59,16 @@ def submit(
     ] = False,
     memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="How much may be used, as 16GiB: of the GPU, or without one of the machine."),
+        typer.Option(metavar="SIZE", help="How much may be used, as 16GiB: of each GPU, else of the machine."),
     ] = None,
+    devices: Annotated[
+        str,
+        typer.Option(
+            metavar="DEVICES",
+            help="Those that share each ranker's questions: auto (all GPUs, else the CPU), cuda:0,cuda:1, a number, or "
+            "cpu,cpu.",
+        ),
+    ] = "auto",
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not compare weights and index with their hashes.")
     ] = False,
@@ -90,6 +99,7 @@ def submit(
         parse_duration(ranker_timeout, "--ranker-timeout"),
         strict,
         None if memory is None else parse_memory(memory),
+        parse_devices(devices),
     )
     place = find_place(workdir, questions, output, overrides or [])
     folder, outputs = place.workdir, Outputs(place.output, ranked, probabilities)

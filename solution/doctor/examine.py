@@ -37,6 +37,7 @@ def examine(
     checks: list[tuple[str, Callable[[Examined], Iterator[Finding]]]] = [
         ("machine", machine.machine),
         ("machine", machine.device_found),
+        ("machine", machine.devices),
         ("machine", machine.four_bit),
         ("packages", machine.packages),
         ("settings", folder.settings),

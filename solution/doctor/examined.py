@@ -11,6 +11,7 @@ from solution.config import RankerConfig, RetrievalConfig, Run
 from solution.config_files import load_run
 from solution.ensemble.record import EnsembleRecord, load_ensemble
 from solution.formats.items import Reading
+from solution.inference.devices import ComputeDevice, devices_seen_here
 from solution.inference.trained import TrainedRanker, imported_rankers, read_rankers
 from solution.kaggle.kernel import find_place, kernel_root
 from solution.questions import Questions, read_questions
@@ -60,6 +61,7 @@ class Examined:
         test_path, test: the questions to answer, and what is wrong with rows that can be ranked all the same.
         ensemble: `weights/ensemble.json`.
         trained: the rankers of the ensemble, their weights checked.
+        devices: those that a submission would use, and why they are not all.
 
     Raises:
         UserError: in a kernel, see `kaggle.kernel.find_place`.
@@ -87,6 +89,7 @@ class Examined:
         self.test: ReadOnce[tuple[Questions, list[str]]] = ReadOnce(self._read_test)
         self.ensemble: ReadOnce[EnsembleRecord] = ReadOnce(lambda: load_ensemble(self.workdir))
         self.trained: ReadOnce[list[TrainedRanker]] = ReadOnce(lambda: self._read_rankers(submit_overrides))
+        self.devices: ReadOnce[tuple[list[ComputeDevice], list[str]]] = ReadOnce(devices_seen_here)
         self._embedders: dict[tuple[str, Prefixes], Embedder] = {}
 
     def _read_test(self) -> tuple[Questions, list[str]]:

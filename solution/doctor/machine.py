@@ -95,6 +95,16 @@ def device_found(examined: Examined) -> Iterator[Finding]:
     )
 
 
+def devices(examined: Examined) -> Iterator[Finding]:
+    """The devices among which `submit.py` would share a ranker's questions."""
+    used, remarks = examined.devices.get()
+    found = f"submit.py uses {', '.join(device.name for device in used)}"
+    if len(used) > 1:
+        found += f": each of the {len(used)} answers a part of a ranker's questions"
+    remedy = "Name those that are to be used: submit.py --devices" if remarks else ""
+    yield Finding("machine", "devices", "warning" if remarks else "ok", "; ".join([found, *remarks]), remedy)
+
+
 def four_bit(examined: Examined) -> Iterator[Finding]:
     users = sorted({config.name for config, _ in examined.pairs if config.quantization is not None})
     state: State = "error" if users else "warning"

@@ -9,6 +9,7 @@ from typing import Any
 from solution.device import choose_device
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, Report
+from solution.inference.devices import DEFAULT_DEVICE, speed_of
 from solution.inference.schedule import ensemble_costs, ensemble_points, expected_seconds
 from solution.inference.trained import TrainedRanker
 from solution.weights import read_metrics
@@ -43,10 +44,14 @@ def submission(examined: Examined, report: Report) -> Iterator[Finding]:
     if any(record["seconds_per_question"] is None and record["share"] for record in report.plan):
         found = f"{count} questions: unknown, since not all rankers were measured here"
     else:
-        report.seconds = expected_seconds(point, stages, count)
+        devices, _ = examined.devices.value or ([DEFAULT_DEVICE], [])
+        speed = speed_of(devices)
+        speeds = {each.name: speed for each in trained if each.config.has_model and not each.config.stream}
+        report.seconds = expected_seconds(point, stages, count, speeds)
+        shared = f"on {speed} devices " if speed > 1 else ""
         found = (
-            f"{count} questions: about {_duration(report.seconds)} to start, load and score, without searching (by "
-            f"{examined.workdir.ensemble} and each fold's metrics.json)"
+            f"{count} questions: about {_duration(report.seconds)} {shared}to start, load and score, without searching "
+            f"(by {examined.workdir.ensemble} and each fold's metrics.json)"
         )
     yield Finding("submission", "time", "ok", found)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,16 +12,21 @@ import numpy as np
 from solution import __version__
 from solution.files import MANIFEST, content_hash, read_json
 from solution.inference.asking import Asking
-from solution.inference.jobs import Batch, Fault, OutOfTime, Patience, batch_size, cut, job_text, run_job
+from solution.inference.devices import DEFAULT_DEVICE, ComputeDevice, speed_of
+from solution.inference.jobs import Batch, Fault, OutOfTime, Patience, batch_size, cut
 from solution.inference.journal import AnswerJournal
-from solution.inference.memory_plan import SAMPLE, MemoryPlan, print_plans, text_sizes
+from solution.inference.memory_plan import SAMPLE, MemoryPlan, text_sizes
 from solution.inference.outputs import AnswerFile
-from solution.inference.schedule import START_SECONDS
-from solution.inference.wire import AnswerJob, Event, GivenBackEvent, PartEvent, PlanRequest, PlansEvent, exam_record
+from solution.inference.processes import AskedRanker
+from solution.inference.schedule import START_SECONDS, shared_seconds
+from solution.inference.sharing import Sharing
+from solution.inference.wire import AnswerJob, PlanRequest, exam_record
 from solution.memory import resident_kib
-from solution.progress import Bar, progress_bar, say
+from solution.progress import progress_bar, say
 from solution.suggestions import running_arguments
 from solution.weights import TIMINGS
+
+_FAILURES = 2  # rankers that a device may fail with: one of them may ask too much of it
 
 
 @dataclass
@@ -32,16 +36,19 @@ class Answering(Asking):
     Attributes:
         journal: takes each finished batch of a model, and gives back those of an earlier run.
         file: the answer on disk, written anew now and then.
+        devices: those that share the questions of a ranker with a model.
         to_plan: names of the rankers with a model that will be asked: the first one's process plans the memory of all.
-        planning: the ranker whose memory is being planned now; empty: none.
+        asked: the ranker that was asked last.
     """
 
     journal: AnswerJournal
     file: AnswerFile
+    devices: Sequence[ComputeDevice] = (DEFAULT_DEVICE,)
 
     def __post_init__(self) -> None:
         self.to_plan: list[str] = []
-        self.planning = ""
+        self.asked: AskedRanker | None = None
+        self._failures: Counter[str] = Counter()
         self._exam_texts: dict[tuple[int, ...], tuple[str, str]] = {}
 
     def plan_for(self, names: Sequence[str]) -> None:
@@ -112,7 +119,7 @@ class Answering(Asking):
         if table is None:
             return False
         try:
-            self.answers.add(name, batch.rows, table)
+            self.answers.add(name, batch.rows, table, batch.fold)
         except Fault:  # no probabilities: the ranker is asked once more
             return False
         turn = self.answers.turns[name]
@@ -147,39 +154,44 @@ class Answering(Asking):
         expected = ""
         if ranker.fold_seconds is not None:
             units = sum(len(batch.rows) for batch in batches)
-            minutes = (units * ranker.fold_seconds + load_seconds + START_SECONDS) / 60
-            expected = f", about {minutes:.1f} min"
-        say(f"{name}: {questions} questions, {ranker.trained.asked_text}{expected}")
+            seconds = shared_seconds(units * ranker.fold_seconds, speed_of(self.devices_of(name)))
+            expected = f", about {(seconds + load_seconds + START_SECONDS) / 60:.1f} min"
+        devices = self.devices_of(name)
+        shared = f", on {len(devices)} devices" if len(devices) > 1 else ""
+        say(f"{name}: {questions} questions, {ranker.trained.asked_text}{shared}{expected}")
 
     # --- the process ---
 
     def _ask(self, name: str, batches: list[Batch]) -> None:
-        """Have a process answer the batches.
-
-        Its first task, where the memory is not planned yet, is to plan that of all rankers. When it does not survive
-        the planning of another ranker's model, that one is marked, and a new process goes on without it.
-        """
+        """Have processes answer the batches, one on each device; the first one ever plans the memory of all rankers."""
         patience = Patience(self._limits.ranker_timeout, "--ranker-timeout: it finished no batch in")
+        devices = self.devices_of(name)
         with progress_bar(sum(len(batch.rows) for batch in batches), name) as bar:
-            while True:
-                self.planning = ""
-                listener = _Listener(self, name, batches, bar)
-                job = job_text(self._job(name, batches), exam=self._exam_text(name)[0])
-                try:
-                    run_job(job, listener.take, self._limits, patience)
-                    return
-                except Fault as error:
-                    if self.planning in ("", name):
-                        raise
-                    self._cannot_be_planned(self.planning, str(error))
+            self.asked = AskedRanker(
+                *(self.answers, name, batches, devices, self.journal, self.file, bar),
+                write_job=lambda: (self._job(name), self._exam_text(name)[0]),
+                cannot_be_planned=self._cannot_be_planned,
+            )
+            sharing = Sharing(self.asked, len(batches), devices, self._limits, patience)
+            sharing.run()
+        self._failures.update(sharing.errors)
 
     def _cannot_be_planned(self, name: str, error: str) -> None:
         batch = self.rankers[name].trained.config.predict_tokens_per_batch
         problem = f"its memory was being planned: {error}"
         self.answers.turns[name].plan = MemoryPlan(name, 0, 0, 0, 0, batch, 0, problem)
 
-    def _job(self, name: str, batches: Sequence[Batch]) -> AnswerJob:
-        """The job without its exam."""
+    def devices_of(self, name: str) -> list[ComputeDevice]:
+        """The devices that share a ranker's questions.
+
+        A model that is read layer by layer is read once for all questions. A device that has failed with two rankers
+        that others could answer is not asked again.
+        """
+        sound = [device for device in self.devices if self._failures[device.name] < _FAILURES] or list(self.devices)
+        return sound[:1] if self.rankers[name].trained.config.stream else sound
+
+    def _job(self, name: str) -> AnswerJob:
+        """The job of one of its processes, without its exam."""
         trained, turn = self.rankers[name].trained, self.answers.turns[name]
         to_plan = [] if turn.plan else [name, *(other for other in self._unplanned() if other != name)]
         return {
@@ -190,9 +202,8 @@ class Answering(Asking):
             "memory": self._limits.memory,
             "held": 1024 * (resident_kib() or 0),
             "folders": [str(folder.resolve()) for folder in trained.asked_folders],
-            "batches": [
-                {"fold": batch.fold, "rows": batch.rows, "alive": turn.alive[batch.rows].tolist()} for batch in batches
-            ],
+            "fold": 0,
+            "on_gpu": False,
             "plan": None if turn.plan is None else vars(turn.plan),
             "to_plan": [self._plan_request(each) for each in to_plan],
         }
@@ -229,76 +240,3 @@ class Answering(Asking):
             text = json.dumps(exam_record(exams))
             self._exam_texts = {key: (text, content_hash(text.encode()))}
         return self._exam_texts[key]
-
-
-class _Listener:
-    """Takes the events of a ranker's process."""
-
-    def __init__(self, answering: Answering, name: str, batches: Sequence[Batch], bar: Bar):
-        self._answering, self._answers = answering, answering.answers
-        self._name, self._batches, self._bar = name, batches, bar
-        self._turn = self._answers.turns[name]
-        self._started = time.monotonic()
-
-    def take(self, event: Event) -> None:
-        """Take an event.
-
-        Raises:
-            Fault: it holds answers that are no probabilities.
-        """
-        if event["event"] == "planning":
-            self._answering.planning = event["ranker"]
-        elif event["event"] == "plans":
-            self._take_plans(event)
-        elif event["event"] == "device":
-            self._turn.work.computed_on = event["computed_on"]
-            if event["problem"] is not None:
-                self._answers.timeline.warn_of_gpu(event["problem"])
-        elif event["event"] == "loaded":
-            self._turn.work.load_seconds = time.monotonic() - self._started
-            self._answers.timeline.note(f"{self._name}: loaded")
-        elif event["event"] == "part":
-            self._take_part(event)
-        elif event["event"] == "given_back":
-            self._take_given_back(event)
-
-    def _take_plans(self, event: PlansEvent) -> None:
-        """Take the memory planned for all rankers and show it."""
-        self._started += event["seconds"]  # that the others' plans took: it does not count as loading
-        self._answering.planning = ""
-        plans = [MemoryPlan(**values) for values in event["plans"]]
-        for plan in plans:
-            self._answers.turns[plan.ranker].plan = plan
-        print_plans([turn.plan for turn in self._answers.turns.values() if turn.plan is not None])
-        for plan in plans:
-            if plan.unknown:
-                say(
-                    f"{plan.ranker}: the memory it will take cannot be told ({plan.unknown}); its batches stay at "
-                    f"{plan.batch} tokens"
-                )
-
-    def _take_part(self, event: PartEvent) -> None:
-        batch, work = self._batches[event["number"]], self._turn.work
-        numbers = np.frombuffer(base64.b64decode(event["table"]), dtype="<f4")
-        table = numbers.reshape(len(batch.rows), self._answers.exists.shape[1])
-        self._answers.add(self._name, batch.rows, table)
-        self._turn.alike |= event["alike"]
-        if event["alike"]:
-            self._answering.journal.write_note(batch.key, event["alike"])
-        self._answering.journal.write(batch.key, table)
-        work.done += len(batch.rows)
-        work.seconds += event["seconds"]
-        work.model_seconds += event["model_seconds"]
-        work.peak_mib = event["peak_mib"]
-        if event["float32_rows"] and not work.float32_rows:
-            self._answers.timeline.note(f"{self._name}: overflows in float16")
-        work.float32_rows |= set(event["float32_rows"])
-        self._bar.advance(len(batch.rows))
-        self._answering.store()
-
-    def _take_given_back(self, event: GivenBackEvent) -> None:
-        self._turn.work.used_mib = event["used_mib"]
-        if event["summary"]:
-            say(event["summary"])
-        if event["kept_mib"]:
-            say(f"WARNING: {self._name} has not given back {event['kept_mib']} MiB of its memory")

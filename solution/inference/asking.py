@@ -112,7 +112,7 @@ class Asking:
                 raise Fault(reason) from error
             tables.append(table)
             if not again:
-                self.answers.add(name, rows, table)
+                self.answers.add(name, rows, table, len(tables) - 1)
             turn.alike |= model.alike
             turn.work.done += len(rows)
             turn.work.seconds += time.monotonic() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -11,6 +12,7 @@ import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -39,35 +41,57 @@ def _path() -> str:
 class Child:
     """A running `solution.inference.worker`; leaving the `with` block ends it, whatever it does.
 
-    It gets its job on stdin and tells what it did in JSON lines on stdout (see `wire`): nothing is pickled, and it
-    needs no file.
+    It gets its job, and then what `send` sends, as lines on stdin and tells what it did in JSON lines on stdout (see
+    `wire`): nothing is pickled, and it needs no file.
 
     Attributes:
         started: `time.monotonic()` of its start.
+
+    Args:
+        variables: of its environment, beside this process's.
+        inbox: takes its events, each with this object; None: `event` gives them.
     """
 
-    def __init__(self, job: bytes):
+    def __init__(
+        self,
+        job: bytes,
+        variables: Mapping[str, str] | None = None,
+        inbox: queue.Queue[tuple[Child, Event]] | None = None,
+    ):
         self.started = time.monotonic()
         self._process = subprocess.Popen(
             # -P: the folder that the command runs in must not put its own modules in front of ours.
             [sys.executable, "-P", "-m", "solution.inference.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**MEMORY, **os.environ, "PYTHONPATH": _path()},
+            env={**MEMORY, **os.environ, **(variables or {}), "PYTHONPATH": _path()},
         )
-        self._events: queue.Queue[Event] = queue.Queue()
-        works = (lambda: self._send(job), self._receive)
+        self._inbox: queue.Queue[tuple[Child, Event]] = queue.Queue() if inbox is None else inbox
+        self._outbox: queue.Queue[bytes | None] = queue.Queue()
+        self.send(job)
+        works = (self._write, self._receive)
         self._threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in self._threads:
             thread.start()
 
-    def _send(self, job: bytes) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(job)
-            self._process.stdin.close()
-        except OSError:  # it ended before it had read its job: its exit code tells
-            pass
+    def send(self, line: bytes) -> None:
+        """Send a line, whether it is read now or later."""
+        self._outbox.put(line + b"\n")
+
+    def finish(self) -> None:
+        """Tell it that no more lines come."""
+        self._outbox.put(None)
+
+    def _write(self) -> None:
+        stream = self._process.stdin
+        assert stream is not None
+        # An error says that it has ended before it had read its job: its exit code tells.
+        with contextlib.suppress(OSError):
+            while (line := self._outbox.get()) is not None:
+                stream.write(line)
+                stream.flush()
+        with contextlib.suppress(OSError):
+            stream.close()
 
     def _receive(self) -> None:
         assert self._process.stdout is not None
@@ -76,14 +100,14 @@ class Child:
                 event = json.loads(line)
             except ValueError:
                 continue  # a line that was cut off when it was killed
-            self._events.put(event)
-        self._events.put({"event": "end", "code": self._process.wait()})
+            self._inbox.put((self, event))
+        self._inbox.put((self, {"event": "end", "code": self._process.wait()}))
 
     def event(self, timeout: float) -> Event | None:
         """The next event, or None when none came for `timeout` seconds; the last one is `EndEvent`."""
         try:
             # A wait without an end could not be left by a signal's exception on every system.
-            return self._events.get(timeout=min(max(timeout, 0.0), 3600.0))
+            return self._inbox.get(timeout=min(max(timeout, 0.0), 3600.0))[1]
         except queue.Empty:
             return None
 
@@ -91,9 +115,14 @@ class Child:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End it, whatever it does."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        self.finish()
         for thread in self._threads:
             thread.join(5)
         if self._process.stdout is not None and not self._threads[1].is_alive():

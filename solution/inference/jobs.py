@@ -12,7 +12,7 @@ import numpy as np
 
 from solution.inference.child import Child, cause_of_death
 from solution.inference.limits import Limits
-from solution.inference.wire import AnswerJob, Event, RetrieveJob
+from solution.inference.wire import AnswerJob, Event, LookJob, RetrieveJob
 
 BATCH_SECONDS = 20.0
 """How long a batch of questions is to take: what a kill or the deadline costs at most."""
@@ -74,7 +74,7 @@ def cut(rows: np.ndarray, size: int) -> list[list[int]]:
     return [part.tolist() for part in np.array_split(rows, pieces)]
 
 
-def job_text(job: AnswerJob | RetrieveJob, **ready: str) -> bytes:
+def job_text(job: AnswerJob | LookJob | RetrieveJob, **ready: str) -> bytes:
     """A job as its process reads it.
 
     Args:

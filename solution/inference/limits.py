@@ -28,6 +28,21 @@ def parse_duration(text: str, what: str) -> float:
     return seconds
 
 
+@dataclass(frozen=True)
+class WantedDevices:
+    """The devices that are to answer, see `devices.parse_devices`; by default every GPU, else one process on the CPU.
+
+    Attributes:
+        count: how many; None: as many as there are.
+        gpus: the numbers of GPUs; empty: any.
+        cpus: processes on the CPU; 0: none where there is a GPU.
+    """
+
+    count: int | None = None
+    gpus: tuple[int, ...] = ()
+    cpus: int = 0
+
+
 @dataclass
 class Limits:
     """The limits of one submission; its time runs from the making of this object on.
@@ -36,13 +51,15 @@ class Limits:
         deadline: seconds after which the answer must be there; None: no limit.
         ranker_timeout: seconds without a finished batch after which a ranker, or the retrieval, is given up.
         strict: whether a ranker that is left out is an error.
-        memory: bytes that may be used, of the GPU or else of the machine; None: what is free.
+        memory: bytes that may be used, of each GPU or else of the machine; None: what is free.
+        devices: those that may be used.
     """
 
     deadline: float | None = None
     ranker_timeout: float = 1800.0
     strict: bool = False
     memory: int | None = None
+    devices: WantedDevices = WantedDevices()
     started: float = field(default_factory=time.monotonic)
 
     def elapsed(self) -> float:

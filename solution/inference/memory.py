@@ -59,10 +59,12 @@ class Watch:
         load_seconds: from the beginning to the first call of `loaded`.
         peak_mib: the highest memory in use, less that at the beginning; None where the system does not tell.
         kept_mib: memory that was not given back.
+        questions: how many were answered.
         summary: at the end the plan and the measurements in a line; empty where nothing was loaded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, questions: int = 0) -> None:
+        self.questions = questions
         self.load_seconds = 0.0
         self.peak_mib: int | None = None
         self.kept_mib = 0
@@ -88,7 +90,7 @@ def watched(name: str, questions: int, plan: MemoryPlan | None = None) -> Iterat
     """Measure and free the memory of a ranker whose last reference goes inside the block; say what was not freed.
 
     Args:
-        questions: how many it answers.
+        questions: how many it answers, where that is known; else the block puts it into `Watch.questions`.
         plan: of its memory, for the summary.
     """
     import torch
@@ -99,7 +101,7 @@ def watched(name: str, questions: int, plan: MemoryPlan | None = None) -> Iterat
         return torch.cuda.memory_allocated() if cuda else 1024 * (resident_kib() or 0)
 
     free_memory()
-    before, watch = in_use(), Watch()
+    before, watch = in_use(), Watch(questions)
     yield watch
     seconds = time.monotonic() - watch._started
     highest = watch.peak.mib()
@@ -116,7 +118,7 @@ def watched(name: str, questions: int, plan: MemoryPlan | None = None) -> Iterat
         )
     if watch.load_seconds and watch.peak_mib is not None:
         planned = f" ({plan.peak // MIB} MiB planned)" if plan and plan.peak else ""
-        each = (seconds - watch.load_seconds) / max(questions, 1)
+        each = (seconds - watch.load_seconds) / max(watch.questions, 1)
         watch.summary = (
             f"{name}: {watch.peak_mib} MiB at the highest{planned}, {watch.load_seconds:.1f} s to load, "
             f"{each:.2f} s a question"

@@ -103,7 +103,7 @@ def plan_ranker(
                     high = middle
         batch = low
     sizes = (outline.weights, outline.adapters, activations, outline.loading)
-    plan = MemoryPlan(config.name, *sizes, batch, available)
+    plan = MemoryPlan(config.name, *sizes, batch, available, host=outline.host)
     return plan if fits(activations) else replace(plan, problem=too_large(config, plan))
 
 
@@ -116,7 +116,7 @@ class Outline:
     """A ranker with all its modules and no weights.
 
     Attributes:
-        weights, adapters, loading: see `MemoryPlan`.
+        weights, adapters, loading, host: see `MemoryPlan`.
         lengths: tokens of the exam's longest parts (see `NeuralRanker.parts`), the longest first.
     """
 
@@ -135,6 +135,7 @@ class Outline:
         self._ranker = empty_ranker(config, cache)
         if config.prompt.few_shot and isinstance(self._ranker, GenerativeRanker):
             self._ranker.load_examples(folder)
+        self.host = 0
         self.weights, self.adapters, self.loading = self._sizes()
         self._parts = self._longest(exams)
         self.lengths = [self._ranker.length(part) for part in self._parts]
@@ -157,9 +158,11 @@ class Outline:
                 sizes[id(buffer)] = (buffer.nbytes, False)
         weights = sum(size for size, adapted in sizes.values() if not adapted)
         adapters = sum(size for size, adapted in sizes.values() if adapted)
+        # On the way to a GPU all weights lie in main memory, but those that the GPU rounds to 4 bits, one by one.
+        self.host = 2 * largest if config.quantization else weights + adapters + largest
         if config.stream:
             weights = self._streamed_weights()
-            largest = 0
+            self.host = largest = 0
         # A fold's file is read whole, and its tensors are copied into the model's.
         copied = (adapters if config.lora is not None else weights) if cpu and config.trains else 0
         return weights, adapters, weights + max(largest, adapters + copied)

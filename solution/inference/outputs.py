@@ -15,7 +15,7 @@ import numpy as np
 from solution.errors import UserError
 from solution.files import SCHEMA, atomic_file
 from solution.inference.retrieving import RetrievalTime
-from solution.inference.turns import Answers, Turn
+from solution.inference.turns import Answers, Turn, Work
 from solution.memory import MIB
 from solution.progress import say
 from solution.questions import LETTERS, Questions, kaggle_prediction, ranked_options
@@ -135,6 +135,7 @@ def submission_report(
         "baseline": answers.baseline_kind,
         "seconds": round(limits.elapsed(), 2),
         "deadline_seconds": limits.deadline,
+        "devices": answers.timeline.devices,
         "gpu_problem": answers.timeline.gpu_problem,
         "public_run": None if answers.sample is None else _public_run(answers, answers.sample),
         "warnings": _shortcomings(answers, lost_folds),
@@ -159,10 +160,12 @@ def _shortcomings(answers: Answers, lost_folds: Mapping[str, Sequence[str]]) -> 
     """What made the answer lesser than it could be, a line for each."""
     problem = answers.timeline.gpu_problem
     lines = [f"the rankers computed on the CPU: {problem}"] if problem else []
+    lines += [f"--devices: {remark}" for remark in answers.timeline.device_remarks]
     failed = {name: turn.reason for name, turn in answers.turns.items() if turn.state == "failed"}
     lines += [f"the ranker {name} was left out: {reason}" for name, reason in failed.items()]
     lines += [f"{name} went on without one of its folds: {why}" for name, lost in lost_folds.items() for why in lost]
-    return [*lines, *answers.shortfalls(), *answers.unscored(), *answers.overflows()]
+    shortfalls = [*answers.shortfalls(), *answers.unscored(), *answers.overflows()]
+    return [*lines, *answers.left_devices(), *shortfalls]
 
 
 def _ranker_record(name: str, turn: Turn, lost_folds: Sequence[str]) -> dict[str, Any]:
@@ -191,6 +194,22 @@ def _ranker_record(name: str, turn: Turn, lost_folds: Sequence[str]) -> dict[str
         "model_memory_mib": work.used_mib,
         "planned_memory_mib": turn.plan.peak // MIB if turn.plan and turn.plan.peak else None,
         "tokens_per_batch": turn.plan and turn.plan.batch,
+        "devices": [_device_record(name, work) for name, work in sorted(turn.devices.items())],
+    }
+
+
+def _device_record(name: str, work: Work) -> dict[str, Any]:
+    """One device's part of a ranker's answers; `answers`: questions times folds."""
+    return {
+        "device": name,
+        "answers": work.done,
+        "computed_on": work.computed_on,
+        "load_seconds": _rounded(work.load_seconds),
+        "seconds": round(work.seconds, 3),
+        "model_seconds": round(work.model_seconds, 3),
+        "peak_memory_mib": work.peak_mib,
+        "model_memory_mib": work.used_mib,
+        "left_out": work.left_out,
     }
 
 

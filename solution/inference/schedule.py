@@ -19,6 +19,7 @@ from solution.ensemble.record import (
     used_rankers,
 )
 from solution.files import content_hash
+from solution.inference.jobs import BATCH_SECONDS
 from solution.inference.journal import AnswerJournal
 from solution.inference.limits import Limits
 from solution.inference.timeline import Timeline
@@ -71,20 +72,47 @@ def ensemble_costs(workdir: Workdir, ensemble: EnsembleRecord) -> dict[str, Cost
     return with_sources({name: measured_cost(workdir, name, about[name]) for name in names}, names, about)
 
 
-def expected_seconds(point: Mapping[str, Any], stages: Sequence[Stage], questions: int) -> float:
-    """Seconds that a point of the cascade takes: its processes' starts, loading, and each question's rankers."""
+def shared_seconds(seconds: float, speed: int, batch: float = BATCH_SECONDS) -> float:
+    """Seconds that a ranker's batches take on several devices: at the end one of these may be at work alone.
+
+    Args:
+        seconds: on one device.
+        speed: how many times as fast the devices are together.
+        batch: seconds of the longest batch.
+    """
+    return seconds / speed + (1 - 1 / speed) * min(seconds, batch)
+
+
+def expected_seconds(
+    point: Mapping[str, Any], stages: Sequence[Stage], questions: int, speeds: Mapping[str, int] | None = None
+) -> float:
+    """Seconds that a point of the cascade takes: its processes' starts, loading, and each question's rankers.
+
+    Args:
+        speeds: how many times as fast as one device those are that share a ranker's questions; None: there is one.
+    """
     starts = sum(START_SECONDS for stage in stages if stage.load_seconds > 0)
-    return starts + point["load_seconds"] + questions * point["seconds_per_question"]
+    rates = {stage.ranker: stage.share * stage.seconds_per_question for stage in stages}
+    # The point's own rate knows which options are dropped besides.
+    scale = questions * point["seconds_per_question"] / (sum(rates.values()) or 1.0)
+    scoring = [shared_seconds(scale * rate, (speeds or {}).get(name, 1)) for name, rate in rates.items()]
+    return starts + point["load_seconds"] + (sum(scoring) or questions * point["seconds_per_question"])
 
 
-def fitting(points: Sequence[tuple[Mapping[str, Any], Sequence[Stage]]], questions: int, left: float) -> int:
+def fitting(
+    points: Sequence[tuple[Mapping[str, Any], Sequence[Stage]]],
+    questions: int,
+    left: float,
+    speeds: Mapping[str, int] | None = None,
+) -> int:
     """The index of the point of the cascade's frontier that is to run: the last one, or else the best that fits.
 
     Args:
         points: as JSON holds them, and their stages; cheapest first.
         left: seconds.
+        speeds: see `expected_seconds`.
     """
-    fits = [i for i, (point, stages) in enumerate(points) if expected_seconds(point, stages, questions) <= left]
+    fits = [i for i, (point, stages) in enumerate(points) if expected_seconds(point, stages, questions, speeds) <= left]
     if len(points) - 1 in fits:
         return len(points) - 1
     return max(fits, key=lambda i: (points[i][0]["map3"], -i), default=0)
@@ -152,11 +180,16 @@ class Schedule:
         asked_folds = {name: folds.get(name, 1) for name in names}
         return Answers(questions, self.recipes(), asked_folds, Timeline(limits), sample, sources)
 
-    def choose(self, questions: int, journal: AnswerJournal, timeline: Timeline) -> tuple[list[Stage], list[Stage]]:
+    def choose(
+        self, questions: int, journal: AnswerJournal, timeline: Timeline, speeds: Mapping[str, int] | None = None
+    ) -> tuple[list[Stage], list[Stage]]:
         """The cascade that is to run, and a second pass for the time that it leaves over (empty for none).
 
         It is the one that `tune` chose, or with a deadline the best one that fits the time. What is chosen is kept in
         the journal: a run that goes on after a kill has less time left, and must not ask other questions.
+
+        Args:
+            speeds: see `expected_seconds`.
         """
         cascade = self.ensemble.get("cascade")
         if cascade is None:
@@ -167,7 +200,7 @@ class Schedule:
             key = content_hash("cascade", self.ensemble, limits.deadline)
             taken = journal.note(key)
             if not isinstance(taken, int) or not 0 <= taken <= chosen:
-                taken = fitting(self.points[: chosen + 1], questions, limits.left())
+                taken = fitting(self.points[: chosen + 1], questions, limits.left(), speeds)
                 journal.write_note(key, taken)
             timeline.note(f"cascade: {self.points[taken][0]['note']}")
         if taken < len(self.points) - 1:

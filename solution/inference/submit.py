@@ -22,6 +22,7 @@ from solution.files import write_json
 from solution.folds import already_parted
 from solution.inference.answering import Answering
 from solution.inference.asking import ReadyRanker
+from solution.inference.devices import DEFAULT_DEVICE, ComputeDevice, find_devices, speed_of
 from solution.inference.engine import Engine
 from solution.inference.jobs import Fault, OutOfTime
 from solution.inference.journal import AnswerJournal
@@ -137,6 +138,7 @@ class _Submission:
         answers: all that is known of the answers so far.
         journal: what an earlier run of the same submission has answered.
         retrieving: makes the contexts.
+        devices: those that share a ranker's questions.
     """
 
     workdir: Workdir
@@ -146,6 +148,7 @@ class _Submission:
     answers: Answers
     journal: AnswerJournal
     retrieving: Retrieving
+    devices: Sequence[ComputeDevice] = (DEFAULT_DEVICE,)
 
     @classmethod
     def prepare(
@@ -167,6 +170,7 @@ class _Submission:
         """Answer until everything is answered, the deadline comes or a signal."""
         try:
             self._begin()
+            self._find_devices()
             contexts = self.retrieving.contexts_of(self.members.trained)
             rankers = self._ready_rankers(contexts)
             self._improve_baseline(rankers)
@@ -199,6 +203,18 @@ class _Submission:
             for reason in ranker.lost:
                 say(f"WARNING: {ranker.name} goes on without one of its folds: {reason}")
                 timeline.note(f"{ranker.name} without a fold: {reason}")
+
+    def _find_devices(self) -> None:
+        """Look on which devices the rankers with a model can answer."""
+        timeline = self.answers.timeline
+        if not any(ranker.config.has_model for ranker in self.members.trained):
+            return
+        # Where the deadline comes meanwhile, the rankers' turns say so.
+        with contextlib.suppress(OutOfTime):
+            self.devices, timeline.device_remarks = find_devices(timeline.limits)
+        timeline.devices = [device.name for device in self.devices]
+        if len(self.devices) > 1:
+            timeline.note(f"devices: {', '.join(timeline.devices)}")
 
     def _ready_rankers(self, contexts: Mapping[str, Mapping[ContextView, Contexts]]) -> dict[str, ReadyRanker]:
         """The rankers that can be asked, with all that they read."""
@@ -241,9 +257,11 @@ class _Submission:
         file = AnswerFile(answers, lambda blend: write_submission(submission, answers.questions, blend))
         file.store(force=True)
         cache = self.workdir.cache.resolve()
-        engine = Engine(answers, Answering(answers, rankers, cache, self.journal, file))
+        answering = Answering(answers, rankers, cache, self.journal, file, self.devices)
+        engine = Engine(answers, answering)
         if answers.sample is None:
-            engine.run(*self.schedule.choose(len(answers.questions), self.journal, answers.timeline))
+            speeds = {name: speed_of(answering.devices_of(name)) for name, each in rankers.items() if each.has_model}
+            engine.run(*self.schedule.choose(len(answers.questions), self.journal, answers.timeline, speeds))
         else:
             engine.run(self.schedule.whole)
 

@@ -16,11 +16,15 @@ class Timeline:
         limits: of the submission; they know when it began.
         notes: (seconds since then, text).
         gpu_problem: why a ranker did not compute on the GPU that the machine seems to have.
+        devices: the names of those that share the questions of a ranker.
+        device_remarks: why they are not all that were wanted.
     """
 
     limits: Limits
     notes: list[tuple[float, str]] = field(default_factory=list)
     gpu_problem: str | None = None
+    devices: list[str] = field(default_factory=list)
+    device_remarks: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
         self.notes.append((round(self.limits.elapsed(), 2), text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from solution.ensemble.cascade import refine
 from solution.inference.jobs import Fault
 from solution.inference.memory_plan import MemoryPlan
 from solution.inference.timeline import Timeline
+from solution.inference.wire import PartEvent
 from solution.probabilities import masked_softmax
 from solution.progress import say
 from solution.questions import Questions
@@ -21,6 +22,9 @@ from solution.rankers.alike import Alike
 from solution.rankers.untrained import longest_options
 
 State = Literal["waiting", "finished", "partial", "failed", "skipped", "unused", "imported"]
+
+
+T = TypeVar("T", int, float)
 
 
 @dataclass
@@ -33,6 +37,7 @@ class Work:
         peak_mib, used_mib: MiB at the highest, with the libraries of its process and without them.
         computed_on: device and number format, such as "cuda in float16".
         float32_rows: positions of the questions that overflowed in float16, and were scored again in float32.
+        left_out: why a device was left out before everything was answered; empty: it was not.
     """
 
     done: int = 0
@@ -43,6 +48,20 @@ class Work:
     used_mib: int | None = None
     computed_on: str | None = None
     float32_rows: set[int] = field(default_factory=set)
+    left_out: str = ""
+
+    def add_part(self, event: PartEvent, questions: int) -> None:
+        """Count an answered batch of so many questions."""
+        self.done += questions
+        self.seconds += event["seconds"]
+        self.model_seconds += event["model_seconds"]
+        self.peak_mib = max_known(self.peak_mib, event["peak_mib"])
+        self.float32_rows |= set(event["float32_rows"])
+
+
+def max_known(one: T | None, other: T | None) -> T | None:
+    """The larger of two figures, where they are known."""
+    return max((value for value in (one, other) if value is not None), default=None)  # type: ignore[type-var]
 
 
 @dataclass
@@ -50,8 +69,8 @@ class Turn:
     """What became of one ranker.
 
     Attributes:
-        total: float64 [n, width], the sum over the folds that answered.
-        folds: int [n], how many did.
+        by_fold: fold -> float64 [n, width], what it has answered; 0 elsewhere.
+        folds: int [n], how many folds have answered.
         alive: bool [n, width], the options that it was shown.
         planned: bool [n], the questions that it was to read.
         asked_folds: how many folds answer each question when its turn is over.
@@ -59,11 +78,11 @@ class Turn:
         from_journal: questions times folds that an earlier run had answered.
         plan: of its memory.
         alike: the options that it could not tell apart.
+        work, devices: what its answers took, in all and on each device.
         blended: whether its answers are blended; else only another ranker reads them.
         unscored: ranker whose scores it reads -> the number of questions that it has answered without these.
     """
 
-    total: np.ndarray
     folds: np.ndarray
     alive: np.ndarray
     planned: np.ndarray
@@ -74,6 +93,8 @@ class Turn:
     plan: MemoryPlan | None = None
     alike: Alike = field(default_factory=dict)
     work: Work = field(default_factory=Work)
+    devices: dict[str, Work] = field(default_factory=dict)
+    by_fold: dict[int, np.ndarray] = field(default_factory=dict)
     blended: bool = True
     unscored: dict[str, int] = field(default_factory=dict)
 
@@ -82,16 +103,31 @@ class Turn:
         """The turn of a ranker that has answered nothing yet; `exists`: bool [n, width]."""
         n = len(exists)
         folds, planned = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
-        return cls(np.zeros(exists.shape), folds, exists.copy(), planned, asked_folds, blended=blended)
+        return cls(folds, exists.copy(), planned, asked_folds, blended=blended)
 
     @property
     def answered(self) -> np.ndarray:
         """Bool [n]."""
         return self.folds > 0
 
+    @property
+    def total(self) -> np.ndarray:
+        """The sum over the folds that answered, float64 [n, width].
+
+        Always in the order of the folds: in another one the last bit may differ, and devices answer in any order.
+        """
+        total = np.zeros(self.alive.shape)
+        for fold in sorted(self.by_fold):
+            total += self.by_fold[fold]
+        return total
+
     def table(self) -> np.ndarray:
         """The mean over the folds, float32 [n, width]; 0 where nothing was answered."""
         return (self.total / np.maximum(self.folds, 1)[:, None]).astype(np.float32)
+
+    def of_fold(self, fold: int) -> np.ndarray:
+        """`by_fold` of a fold, to be added to."""
+        return self.by_fold.setdefault(fold, np.zeros(self.alive.shape))
 
     def end(self, reason: str) -> None:
         """End the turn before everything is answered."""
@@ -158,10 +194,11 @@ class Answers:
 
     # --- taking answers ---
 
-    def add(self, name: str, rows: Sequence[int] | np.ndarray, table: np.ndarray) -> None:
+    def add(self, name: str, rows: Sequence[int] | np.ndarray, table: np.ndarray, fold: int = 0) -> None:
         """Add what one fold of a ranker says of the questions at these positions.
 
         Args:
+            fold: its number among those that are asked.
             table: float [rows, width]; only the options that the ranker was shown count.
 
         Raises:
@@ -174,7 +211,7 @@ class Answers:
         if wrong.any():
             id_ = self.questions.ids[int(np.asarray(rows)[np.argmax(wrong)])]
             raise Fault(f"it gave NaN or what does not sum to 1 for {wrong.sum()} questions (first: id {id_})")
-        turn.total[rows] += inside
+        turn.of_fold(fold)[rows] += inside
         turn.folds[rows] += 1
 
     def replace(self, name: str, rows: np.ndarray, tables: Sequence[np.ndarray]) -> None:
@@ -184,13 +221,15 @@ class Answers:
             Fault: see `add`; what they said before counts.
         """
         turn = self.turns[name]
-        before = turn.total[rows], turn.folds[rows]
-        turn.total[rows], turn.folds[rows] = 0.0, 0
+        before = {fold: table.copy() for fold, table in turn.by_fold.items()}, turn.folds.copy()
+        for known in turn.by_fold.values():
+            known[rows] = 0.0
+        turn.folds[rows] = 0
         try:
-            for table in tables:
-                self.add(name, rows, table)
+            for fold, table in enumerate(tables):
+                self.add(name, rows, table, fold)
         except Fault:
-            turn.total[rows], turn.folds[rows] = before
+            turn.by_fold, turn.folds = before
             raise
 
     def scored(self, source: str, reader: str) -> np.ndarray:
@@ -203,7 +242,7 @@ class Answers:
         for name, table in tables.items():
             if name in self.turns:
                 turn = self.turns[name]
-                turn.total += table
+                turn.of_fold(0)[:] = table
                 turn.folds += 1
                 turn.planned[:] = True
                 turn.state = "imported"
@@ -254,6 +293,15 @@ class Answers:
     def public_run(self) -> str:
         """What a run on a sample has proven, in words."""
         return f"public run: {self.answered_by_all()} of {len(self.questions)} questions answered by all rankers"
+
+    def left_devices(self) -> list[str]:
+        """A line for each device that was left out while a ranker answered."""
+        return [
+            f"{name}: {device} was left out, and others took its questions: {work.left_out}"
+            for name, turn in self.turns.items()
+            for device, work in turn.devices.items()
+            if work.left_out
+        ]
 
     def overflows(self) -> list[str]:
         """A line for each ranker some of whose scores overflowed in float16."""

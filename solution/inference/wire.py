@@ -111,9 +111,20 @@ class RetrieveJob(TypedDict):
     signal_seconds: float | None
 
 
-class BatchRecord(TypedDict):
-    """Positions in the exam, and for each the options that are shown."""
+class LookJob(TypedDict):
+    """Look which GPUs there are."""
 
+    kind: Literal["look"]
+    command: dict[str, Any]
+
+
+class BatchRecord(TypedDict):
+    """A batch to answer: a line that follows an `AnswerJob`.
+
+    `number`: comes back with the answer; `rows`: positions in the exam; `alive`: for each the options that are shown.
+    """
+
+    number: int
     fold: int
     rows: list[int]
     alive: list[list[bool]]
@@ -129,10 +140,11 @@ class PlanRequest(TypedDict):
 
 
 class AnswerJob(TypedDict):
-    """Answer batches of an exam with a ranker's folds.
+    """Answer batches of an exam with a ranker's folds; they come as lines, until stdin ends.
 
-    `memory`: bytes that may be used, None: what is free; `held`: of these the submission holds itself; `plan`: of the
-    ranker's memory, None: it is made first, with those of all of `to_plan`.
+    `memory`: bytes that may be used, None: what is free; `held`: of these the submission holds itself; `fold`: is
+    loaded before the first batch comes; `on_gpu`: the CPU must not take a GPU's place, since other GPUs are at work;
+    `plan`: of the ranker's memory, None: it is made first, with those of all of `to_plan`.
     """
 
     kind: Literal["answer"]
@@ -142,7 +154,8 @@ class AnswerJob(TypedDict):
     memory: int | None
     held: int
     folders: list[str]
-    batches: list[BatchRecord]
+    fold: int
+    on_gpu: bool
     plan: dict[str, Any] | None
     to_plan: list[PlanRequest]
     exam: NotRequired[ExamRecord]
@@ -171,6 +184,13 @@ class RetrievedEvent(TypedDict):
     corpus_hashes: list[FileHash]
 
 
+class GpusEvent(TypedDict):
+    """The fields of each GPU that is visible, see `gpu.VisibleGpu`."""
+
+    event: Literal["gpus"]
+    gpus: list[tuple[int, str, str | None]]
+
+
 class PlanningEvent(TypedDict):
     """The memory of this ranker is being planned."""
 
@@ -195,7 +215,7 @@ class DeviceEvent(TypedDict):
 
 
 class LoadedEvent(TypedDict):
-    """The first fold is loaded."""
+    """The first fold is loaded: batches may come."""
 
     event: Literal["loaded"]
 
@@ -203,7 +223,7 @@ class LoadedEvent(TypedDict):
 class PartEvent(TypedDict):
     """A batch is answered.
 
-    `number`: which of the job's; `table`: little-endian float32 [rows, width] in base 64; `float32_rows`: the positions
+    `number`: the batch's; `table`: little-endian float32 [rows, width] in base 64; `float32_rows`: the positions
     of the questions that overflowed in float16, and were scored again in float32; `alike`: the options that the ranker
     could not tell apart.
     """
@@ -248,6 +268,7 @@ class EndEvent(TypedDict):
 Event = (
     BeatEvent
     | RetrievedEvent
+    | GpusEvent
     | PlanningEvent
     | PlansEvent
     | DeviceEvent

@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,19 @@ from solution.config import RankerConfig, RetrievalConfig
 from solution.errors import UserError
 from solution.exam import Exam
 from solution.files import without_hashing
-from solution.gpu import gpu_problem, gpu_works
+from solution.gpu import gpu_problem, gpu_works, visible_gpus
 from solution.inference.memory import Watch, available_memory, hold_gpu_to, watched
-from solution.inference.memory_plan import MemoryPlan
-from solution.inference.wire import AnswerJob, Event, RetrieveJob, read_exam_record, read_questions_record
+from solution.inference.memory_plan import SLACK, MemoryPlan, shown
+from solution.inference.wire import (
+    AnswerJob,
+    BatchRecord,
+    Event,
+    LookJob,
+    RetrieveJob,
+    read_exam_record,
+    read_questions_record,
+)
+from solution.memory import main_memory
 from solution.rankers.base import Ranker, predict_part
 from solution.rankers.families import make_ranker
 from solution.retrieval.contexts.build import build_views
@@ -39,6 +49,7 @@ from solution.suggestions import running_command
 
 Tell = Callable[[Event], None]
 _BEAT_SECONDS = 1.0
+_ROOM_SECONDS = 10.0  # a driver may take so long to free the memory of the process before
 
 
 def plan_all(job: AnswerJob, tell: Tell) -> list[MemoryPlan]:
@@ -47,21 +58,24 @@ def plan_all(job: AnswerJob, tell: Tell) -> list[MemoryPlan]:
     from solution.inference.outline import plan_memory
 
     available = available_memory(job["memory"], job["held"])
+    machine = main_memory() if gpu_works() else None
+    host_available = 0 if machine is None else machine.available
     plans: list[MemoryPlan] = []
     own_done = time.monotonic()
     for request in job["to_plan"]:
         config = RankerConfig.model_validate(request["config"])
         tell({"event": "planning", "ranker": config.name})
         folders, exams = list(map(Path, request["folders"])), read_exam_record(request["exam"])
-        plans.append(plan_memory(config, exams, folders, Path(job["cache"]), available, request["questions"]))
+        plan = plan_memory(config, exams, folders, Path(job["cache"]), available, request["questions"])
+        plans.append(replace(plan, host_available=host_available))
         if len(plans) == 1:
             own_done = time.monotonic()
     tell({"event": "plans", "plans": [vars(plan) for plan in plans], "seconds": time.monotonic() - own_done})
     return plans
 
 
-def answer(job: AnswerJob, tell: Tell) -> None:
-    """Load a ranker once, within its planned memory, and answer the job's batches in their order.
+def answer(job: AnswerJob, tell: Tell, batches: Iterator[BatchRecord]) -> None:
+    """Load a ranker once, within its planned memory, and answer batches as they come.
 
     The first ranker's process plans for all: what it has imported need not be imported in another one.
     """
@@ -74,14 +88,15 @@ def answer(job: AnswerJob, tell: Tell) -> None:
     plan = MemoryPlan(**job["plan"]) if job["plan"] else plan_all(job, tell)[0]
     if plan.problem:
         raise UserError(plan.problem)
+    if job["on_gpu"]:
+        _check_gpu(job, plan)
     if job["plan"] and not gpu_works():
         with contextlib.suppress(Exception):  # what is wrong is told when it is loaded
             empty_ranker(config, cache)  # as planning does: the libraries are not to be measured as the model's
     hold_gpu_to(job["memory"])
-    asked = {row for batch in job["batches"] for row in batch["rows"]}
-    with watched(config.name, len(asked), plan) as watch:
+    with watched(config.name, 0, plan) as watch:
         # The model's last reference goes when this returns, before its memory is looked at.
-        _answer_batches(job, make_ranker(plan.apply(config), cache), exams, watch, tell)
+        watch.questions = _answer_batches(job, make_ranker(plan.apply(config), cache), exams, watch, tell, batches)
     tell(
         {
             "event": "given_back",
@@ -92,26 +107,45 @@ def answer(job: AnswerJob, tell: Tell) -> None:
     )
 
 
-def _answer_batches(job: AnswerJob, model: Ranker, exams: Sequence[Exam], watch: Watch, tell: Tell) -> None:
-    """Answer the job's batches; each fold is loaded when its first batch comes."""
+def _check_gpu(job: AnswerJob, plan: MemoryPlan) -> None:
+    """Raise `UserError` where this process's GPU cannot take part: it does not compute, or has too little room."""
+    if not gpu_works():
+        raise UserError(gpu_problem() or "torch sees no GPU")
+    needed, until = plan.peak * SLACK, time.monotonic() + _ROOM_SECONDS
+    while job["plan"] and (free := available_memory(job["memory"], job["held"])) < needed:
+        if time.monotonic() > until:
+            raise UserError(f"it has room for {shown(max(free, 0))}, and {shown(needed)} are needed")
+        time.sleep(0.5)
+
+
+def _answer_batches(
+    job: AnswerJob,
+    model: Ranker,
+    exams: Sequence[Exam],
+    watch: Watch,
+    tell: Tell,
+    batches: Iterator[BatchRecord],
+) -> int:
+    """Answer batches; each fold is loaded when its first batch comes, the job's own before. Returns the number of
+    questions."""
     folders, width = list(map(Path, job["folders"])), exams[0].questions.max_options
-    fold: int | None = None
-    for number, batch in enumerate(job["batches"]):
+    fold, asked = job["fold"], set[int]()
+    model.load(folders[fold])
+    watch.loaded(model)
+    tell({"event": "device", "computed_on": str(getattr(model, "device", "cpu")), "problem": gpu_problem()})
+    tell({"event": "loaded"})
+    for batch in batches:
         if batch["fold"] != fold:
-            model.load(folders[batch["fold"]])
-            watch.loaded(model)
-            if fold is None:
-                computed_on = str(getattr(model, "device", "cpu"))
-                tell({"event": "device", "computed_on": computed_on, "problem": gpu_problem()})
-                tell({"event": "loaded"})
             fold = batch["fold"]
+            model.load(folders[fold])
+        asked |= set(batch["rows"])
         started, in_model = time.monotonic(), getattr(model, "model_seconds", 0.0)
         alive = np.array(batch["alive"], dtype=bool)  # [rows, width]
         table = predict_part(model, exams, batch["rows"], alive, width)
         tell(
             {
                 "event": "part",
-                "number": number,
+                "number": batch["number"],
                 "table": base64.b64encode(np.ascontiguousarray(table, dtype="<f4").tobytes()).decode(),
                 "seconds": time.monotonic() - started,
                 "model_seconds": getattr(model, "model_seconds", 0.0) - in_model,
@@ -120,6 +154,7 @@ def _answer_batches(job: AnswerJob, model: Ranker, exams: Sequence[Exam], watch:
                 "float32_rows": _overflown(model, exams[0], batch["rows"]),
             }
         )
+    return len(asked)
 
 
 def _overflown(model: Ranker, exam: Exam, rows: Sequence[int]) -> list[int]:
@@ -148,7 +183,21 @@ def retrieve(job: RetrieveJob, tell: Tell) -> None:
     )
 
 
-_WORK: dict[str, Callable[[Any, Tell], None]] = {"answer": answer, "retrieve": retrieve}
+def look(job: LookJob, tell: Tell) -> None:
+    """Tell which GPUs there are: in a process that ends, since looking takes memory of each of them."""
+    tell({"event": "gpus", "gpus": [(gpu.number, gpu.model, gpu.failure) for gpu in visible_gpus()]})
+
+
+def _sent_batches() -> Iterator[BatchRecord]:
+    """The lines that follow the job."""
+    yield from map(json.loads, iter(sys.stdin.buffer.readline, b""))
+
+
+_WORK: dict[str, Callable[[Any, Tell], None]] = {
+    "answer": lambda job, tell: answer(job, tell, _sent_batches()),
+    "retrieve": retrieve,
+    "look": look,
+}
 
 
 def main() -> None:
@@ -176,7 +225,7 @@ def main() -> None:
 
     progress.listener = beat
     try:
-        job: AnswerJob | RetrieveJob = json.load(sys.stdin.buffer)
+        job: AnswerJob | RetrieveJob | LookJob = json.loads(sys.stdin.buffer.readline())
     except ValueError:  # the parent was ended while it was starting this process
         sys.exit(1)
     progress.console.quiet = job["kind"] == "answer"  # the parent shows one bar for all batches
