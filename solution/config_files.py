@@ -170,9 +170,10 @@ def _listed_rankers(changes: Overrides, ensemble_raw: dict[str, Any] | None) -> 
 
 
 def _sources_first(rankers: Sequence[RankerConfig]) -> list[RankerConfig]:
-    """The rankers in their order, those that `signals_from` of another one names before that one."""
+    """The rankers in their order, those whose scores another one learns from before that one."""
     by_name = {config.name: config for config in rankers}
-    names = [name for config in rankers for name in (*config.signals_from, config.name) if name in by_name]
+    named = [name for config in rankers for name in (*config.signals_from, *config.teachers, config.name)]
+    names = [name for name in named if name in by_name]
     return [by_name[name] for name in dict.fromkeys(names)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
@@ -27,6 +27,20 @@ class UserError(Exception):
         listed = problems[:most]
         more = [f"... and {len(problems) - len(listed)} more"] if len(problems) > len(listed) else []
         return cls(f"{title} ({len(problems)} problems):\n" + "\n".join(f"  - {p}" for p in listed + more), problems)
+
+
+def check_together(title: str, *checks: Callable[[], object]) -> None:
+    """Run all checks, each of which may raise `UserError`, and raise one error with the problems of all."""
+    errors = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise UserError.join([problem for error in errors for problem in error.problems], title)
 
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, overload
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from solution.config import SIGNALS, ContextView, RankerConfig
 from solution.errors import UserError
 from solution.files import content_hash
 from solution.option_rules import OptionRules
-from solution.questions import Questions, positions
+from solution.questions import Questions, joined, positions
 from solution.tables import cell_text
 from solution.words import in_word
 
@@ -30,6 +30,48 @@ SIGNAL_STEPS = (
 first. Where time is short the last ones are missing (NaN)."""
 
 
+@dataclass(frozen=True)
+class Supervision:
+    """What a training is told of its questions beside their answers.
+
+    Attributes:
+        weights: float64 [n], how much each question counts in the loss; 1: as a question of the exam.
+        is_extra: bool [n], true for questions that are only trained on (`training.extra`).
+        teacher: float32 [n, width], a teacher's probabilities of the options (`training.soft_labels`), NaN in the rows
+            of questions of which it has none.
+    """
+
+    weights: np.ndarray
+    is_extra: np.ndarray
+    teacher: np.ndarray
+
+    @classmethod
+    def of(
+        cls, n: int, weights: np.ndarray | None = None, is_extra: bool = False, teacher: np.ndarray | None = None
+    ) -> Supervision:
+        """That of n questions, of weight 1 and without a teacher where nothing else is said."""
+        return cls(
+            np.ones(n) if weights is None else weights,
+            np.full(n, is_extra),
+            np.full((n, 1), np.nan, dtype=np.float32) if teacher is None else teacher,
+        )
+
+    @property
+    def key(self) -> str:
+        """A hash of all of it."""
+        return content_hash(self.weights.tolist(), self.is_extra.tolist(), self.teacher.tobytes())
+
+    def subset(self, rows: list[int]) -> Supervision:
+        return Supervision(self.weights[rows], self.is_extra[rows], self.teacher[rows])
+
+    def followed_by(self, other: Supervision) -> Supervision:
+        return Supervision(
+            np.concatenate([self.weights, other.weights]),
+            np.concatenate([self.is_extra, other.is_extra]),
+            _stacked([self.teacher, other.teacher], 1),
+        )
+
+
 @dataclass
 class Exam:
     """Questions with their contexts.
@@ -39,12 +81,14 @@ class Exam:
         passages: n lists of passages, best first; empty where nothing was retrieved.
         option_scores: kind -> float32 [n, max_options], see `Contexts`.
         signals: name -> float32 [n, max_options], see `Contexts`.
+        supervision: of questions to train on; None: all count alike, and all are of the exam.
     """
 
     questions: Questions
     passages: Sequence[list[ContextPassage]]
     option_scores: dict[str, np.ndarray] = field(default_factory=dict)
     signals: dict[str, np.ndarray] = field(default_factory=dict)
+    supervision: Supervision | None = None
 
     @classmethod
     def join(cls, questions: Questions, contexts: Contexts | None) -> Exam:
@@ -82,6 +126,19 @@ class Exam:
             _chosen(self.passages, rows),
             {kind: table[rows] for kind, table in self.option_scores.items()},
             {name: table[rows] for name, table in self.signals.items()},
+            None if self.supervision is None else self.supervision.subset(rows),
+        )
+
+    def followed_by(self, other: Exam) -> Exam:
+        """These questions and, behind them, those of another exam with the same kinds of scores and signals."""
+        taught = [exam.supervision or Supervision.of(len(exam)) for exam in (self, other)]
+        width = max(self.questions.max_options, other.questions.max_options)
+        return Exam(
+            joined([self.questions, other.questions]),
+            _joined_passages([self.passages, other.passages]),
+            {kind: _stacked([table, other.option_scores[kind]], width) for kind, table in self.option_scores.items()},
+            {name: _stacked([table, other.signals[name]], width) for name, table in self.signals.items()},
+            taught[0].followed_by(taught[1]),
         )
 
     def prior(self, config: RankerConfig) -> np.ndarray:
@@ -120,6 +177,13 @@ class Exam:
     def hidden(self) -> Exam:
         """The same exam without its answers, as `predict` gets it."""
         return replace(self, questions=self.questions.without_answers())
+
+
+def _stacked(tables: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """Tables one below the other, each brought to this width at least with columns of NaN."""
+    width = max(width, *(table.shape[1] for table in tables))
+    padded = [np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=np.nan) for table in tables]
+    return np.concatenate(padded)
 
 
 def is_question(exam: Exam, row: int) -> bool:
@@ -232,10 +296,59 @@ def _chosen(passages: Sequence[list[ContextPassage]], rows: Sequence[int]) -> Se
 
 def texts_read(exam: Exam) -> list[Any]:
     """A JSON value that is another where any text of a passage is another."""
-    on_disk = _on_disk(exam.passages)
+    return _identity(exam.passages)
+
+
+def _identity(passages: Sequence[list[ContextPassage]]) -> list[Any]:
+    on_disk = _on_disk(passages)
     if on_disk is not None:
         return on_disk.identity
-    return [[(p.id, p.title, p.text) for p in passages] for passages in exam.passages]
+    return [[(p.id, p.title, p.text) for p in found] for found in passages]
+
+
+@dataclass(frozen=True)
+class JoinedPassages(Sequence[list[ContextPassage]]):
+    """The passages of several exams, some of which are on disk, as one sequence.
+
+    Attributes:
+        places: for each question the number of its exam, and its row there.
+    """
+
+    parts: Sequence[Sequence[list[ContextPassage]]]
+    places: Sequence[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, place: int) -> list[ContextPassage]: ...
+    @overload
+    def __getitem__(self, place: slice) -> JoinedPassages: ...
+    def __getitem__(self, place: int | slice) -> list[ContextPassage] | JoinedPassages:
+        if isinstance(place, slice):
+            return JoinedPassages(self.parts, self.places[place])
+        part, row = self.places[place]
+        return self.parts[part][row]
+
+    def subset(self, rows: Sequence[int]) -> JoinedPassages:
+        """Those at these places; nothing of the others is kept."""
+        kept: list[list[int]] = [[] for _ in self.parts]
+        places = []
+        for part, row in (self.places[row] for row in rows):
+            places.append((part, len(kept[part])))
+            kept[part].append(row)
+        return JoinedPassages([_chosen(part, chosen) for part, chosen in zip(self.parts, kept, strict=True)], places)
+
+    @property
+    def identity(self) -> list[Any]:
+        """A JSON value that is another where any passage is another."""
+        return [*map(_identity, self.parts), [list(place) for place in self.places]]
+
+
+def _joined_passages(parts: Sequence[Sequence[list[ContextPassage]]]) -> Sequence[list[ContextPassage]]:
+    if all(_on_disk(part) is None for part in parts):
+        return [passages for part in parts for passages in part]
+    return JoinedPassages(parts, [(number, row) for number, part in enumerate(parts) for row in range(len(part))])
 
 
 def _rounded(score: float) -> float | None:

@@ -30,7 +30,11 @@ _HALF = 8  # characters of a print
 
 
 def group_questions(
-    questions: Questions, group_column: str | None, near_duplicate: float, folds: int | None = None
+    questions: Questions,
+    group_column: str | None,
+    near_duplicate: float,
+    folds: int | None = None,
+    contexts_too: bool = False,
 ) -> np.ndarray:
     """Group labels int [n]: equal where questions must share a fold.
 
@@ -41,6 +45,7 @@ def group_questions(
     Args:
         group_column: null: the columns of contexts; `none`: no column.
         folds: their number, for `shared_contexts`.
+        contexts_too: those of the same context are joined also where `group_column` names a column.
 
     Raises:
         UserError: the question file has no such column.
@@ -50,10 +55,12 @@ def group_questions(
 
     n = len(questions)
     pairs = [near_questions(questions, near_duplicate)]
-    if group_column is None:
+    if group_column is None or (contexts_too and group_column != NO_GROUPS):
         pairs += [
             _joined(questions.extra[column], values) for column, values in shared_contexts(questions, folds).items()
         ]
+    if group_column is None:
+        pass
     elif group_column in questions.extra:
         pairs.append(_joined(questions.extra[group_column], None))
     elif group_column != NO_GROUPS:

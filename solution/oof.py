@@ -306,6 +306,8 @@ def _check_same_run(name: str, parts: list[OofPart]) -> None:
             ("config", "settings"),
             ("folds", "number of folds"),
             ("pretrained", "pretrained weights"),  # of rankers with `pretraining` alone
+            ("extra", "training-only questions"),  # of rankers with `training.extra` alone
+            ("soft_labels", "soft labels"),  # of rankers with `training.soft_labels` alone
             (SOURCES, "scores of other rankers"),  # of rankers with `signals_from` alone
         ):
             if part.about.get(key) != parts[0].about.get(key):

@@ -106,6 +106,21 @@ class Questions:
             )
 
 
+def joined(parts: Sequence[Questions]) -> Questions:
+    """The questions of several exams, one after the other; a column that one of them lacks holds None there.
+
+    Ids may repeat: the result is for work on rows.
+    """
+    columns = dict.fromkeys(name for part in parts for name in part.extra)
+    return Questions(
+        [id_ for part in parts for id_ in part.ids],
+        [prompt for part in parts for prompt in part.prompts],
+        [options for part in parts for options in part.options],
+        np.concatenate([part.answers for part in parts]),
+        {name: [value for part in parts for value in part.extra.get(name, [None] * len(part))] for name in columns},
+    )
+
+
 def repeated_options(questions: Questions) -> list[str]:
     """The ids of the questions of which two options are the same text."""
     filled = [[option for option in options if option] for options in questions.options]

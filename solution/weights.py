@@ -107,7 +107,7 @@ def is_of_a_fold(folder: Path) -> bool:
 
 def differing_inputs(record: FoldRecord, about: Mapping[str, Any]) -> list[str]:
     """The names of the inputs that weights were made from otherwise than OOF files (`about`) were."""
-    inputs = ("questions", "contexts", "config", "pretrained", "signals_from")
+    inputs = ("questions", "contexts", "config", "pretrained", "extra", "soft_labels", "signals_from")
     return [name for name in inputs if record["about"].get(name) != about.get(name)]
 
 

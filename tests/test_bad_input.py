@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from malformed import ANSWERS, CORPUS, ENDINGS, EXAM, Case, cases, encode
 from pipeline import HEADER, LONGEST, ROWS, run, write_configs
 
+from solution.answers_file import read_answers
 from solution.config import Run, TuneSettings
 from solution.config_files import load_run
 from solution.ensemble.blend import apply_recipe
-from solution.ensemble.imported import read_answers
 from solution.ensemble.record import load_ensemble, read_recipe
 from solution.ensemble.tune import run_tune
 from solution.errors import UserError

@@ -14,7 +14,8 @@ import pytest
 from pipeline import run
 
 from solution import metrics
-from solution.ensemble.imported import import_oof, read_answers
+from solution.answers_file import read_answers
+from solution.ensemble.imported import import_oof
 from solution.errors import UserError
 from solution.inference.trained import read_ensemble
 from solution.oof import load_oof, write_oof

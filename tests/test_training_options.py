@@ -20,7 +20,7 @@ from solution.config import AwpSettings, RankerConfig, TrainingSettings
 from solution.device import Device
 from solution.errors import UserError
 from solution.learning.checkpoint import drop_checkpoint
-from solution.learning.gradient import Aim, divergence, listwise_loss
+from solution.learning.gradient import Aim, Batch, divergence, listwise_loss
 from solution.learning.loop import RunFiles, RunSettings, Targets, train
 from solution.learning.perturbation import perturbed
 from solution.metrics import map_at_k
@@ -188,7 +188,7 @@ def test_r_drop_takes_two_passes_that_must_agree() -> None:
         def scores(self, items):  # noqa: ANN001, ANN202
             return next(tables)
 
-    loss = Aim(r_drop=2.0).loss(Passes(), ["x"], np.array([0]), Device("cpu", torch.float32))
+    loss = Aim(r_drop=2.0).loss(Passes(), Batch(["x"], np.array([0])), Device("cpu", torch.float32))
     log = np.log(1 + np.exp(-1))
     ways = (1 / (1 + np.exp(-1)) - 1 / (1 + np.exp(1))) * 1  # (p - q) of the first option, times the log ratio
     assert float(loss) == pytest.approx((log + log + 1) / 2 + 2 * ways, rel=1e-5)

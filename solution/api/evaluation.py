@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from solution import metrics
+from solution.answers_file import read_answer_rows
 from solution.api.inputs import ExamLike, read_exam
 from solution.api.results import Scores
-from solution.ensemble.imported import read_answer_rows
 from solution.errors import UserError
 from solution.formats.forms import read_table
 from solution.questions import LETTERS, Questions

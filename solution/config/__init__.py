@@ -31,11 +31,13 @@ from solution.config.retrieval import (
 )
 from solution.config.training import (
     AwpSettings,
+    ExtraQuestions,
     LoraSettings,
     PretrainingSettings,
     PromptSettings,
     QuantizationSettings,
     SignalLearning,
+    SoftLabels,
     TrainingSettings,
 )
 
@@ -47,6 +49,7 @@ __all__ = [
     "ContextView",
     "EmbedderTuning",
     "EnsembleConfig",
+    "ExtraQuestions",
     "FamilyName",
     "Language",
     "LoraSettings",
@@ -71,6 +74,7 @@ __all__ = [
     "Settings",
     "SignalLearning",
     "SignalSettings",
+    "SoftLabels",
     "TrainingSettings",
     "TuneSettings",
     "needs_contexts",

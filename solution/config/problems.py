@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import AliasChoices, ValidationError
 from pydantic_core import ErrorDetails
 
 from solution.config.base import Settings
@@ -77,6 +77,8 @@ def setting_names(model: type[Settings], prefix: str = "") -> list[str]:
     """The dotted names of all settings."""
     names: list[str] = []
     for name, field in model.model_fields.items():
+        if isinstance(field.validation_alias, AliasChoices):  # a setting whose name Python keeps for itself
+            name = str(field.validation_alias.choices[0])
         inner = settings_class(field.annotation)
         names += setting_names(inner, f"{prefix}{name}.") if inner else [prefix + name]
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -195,6 +196,17 @@ class RankerConfig(Settings):
             raise ValueError(f"pretraining is for rankers with a model, and this one is {self.family}: remove it")
         if self.pretraining is not None and not self.trains:
             raise ValueError("pretraining is the start of a training: set training.epochs to at least 1, or remove it")
+        if self.training.extra and not (self.trains or self.learns_signals):
+            raise ValueError("training.extra is for rankers that learn, and this one does not: remove it")
+        if self.training.extra and self.signals_from:
+            raise ValueError(
+                "training.extra and signals_from do not go together: the rankers that signals_from names have no "
+                "scores of questions that are in no fold. Remove one of them"
+            )
+        if self.training.soft_labels is not None and not self.trains:
+            raise ValueError("training.soft_labels is for rankers whose model is trained: remove it")
+        if self.name in self.teachers:
+            raise ValueError("training.soft_labels.from names the ranker itself: name another one")
         if self.merged and (not self.model or self.training.epochs > 0):
             raise ValueError("merged: the model is trained already; name its folder and set training.epochs to 0")
 
@@ -256,8 +268,9 @@ class RankerConfig(Settings):
         {"likelihood_prior", "likelihood_prior_share", "pretraining", "score_rules", "signals", "signals_from"}
     )
     # They change how a result is made or watched, never the result: changing one must not train anything again. The
-    # questions of the pretraining count by their content, see `training.pretraining`; a retrieval by its settings, see
-    # `training.run.inputs_of`.
+    # questions of the pretraining, those to train on beside the exam and soft labels count by their content, see
+    # `training.pretraining`, `training.extra` and `training.soft_labels`; a retrieval by its settings, see
+    # `training.prepared.inputs_of`.
     _NOT_HASHED: ClassVar[dict[str, Any]] = {
         "answer_with": True,
         "attention": True,
@@ -266,7 +279,12 @@ class RankerConfig(Settings):
         "retrieval": True,
         "stream": True,
         "stream_tokens": True,
-        "training": {"checkpoint_seconds", "encoding_processes", "stuck_patience", "tensorboard"},
+        "training": {
+            **dict.fromkeys(
+                ("checkpoint_seconds", "encoding_processes", "extra", "stuck_patience", "tensorboard"), True
+            ),
+            "soft_labels": {"teacher"},
+        },
     }
 
     def hash(self) -> str:
@@ -279,6 +297,12 @@ class RankerConfig(Settings):
     def counting_values(self) -> dict[str, Any]:
         """The settings that the ranker's answers depend on, as JSON holds them, those at their defaults too."""
         return self.model_dump(mode="json", exclude=self._NOT_HASHED)
+
+    @property
+    def teachers(self) -> list[str]:
+        """The ranker that `training.soft_labels` names; empty where it names none, or a file."""
+        soft = self.training.soft_labels
+        return [soft.teacher] if soft is not None and re.fullmatch(RANKER_NAME, soft.teacher) else []
 
     @property
     def traits(self) -> Family:

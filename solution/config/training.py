@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from solution.config.base import Settings
 
@@ -76,6 +76,36 @@ class AwpSettings(Settings):
     """The first epoch with it, from 0: a ranker that has learnt nothing yet gains nothing from it."""
 
 
+class ExtraQuestions(Settings):
+    """A file of questions that rankers only train on: in no fold, no OOF file, no tuning and no score."""
+
+    questions: str = Field(min_length=1)
+    """In any form that exams are read in (docs/formats.md), with answers."""
+    weight: float = Field(1.0, gt=0)
+    """Of each question in the loss, where a question of the exam has 1; times its cell in a column `weight`."""
+    columns: dict[str, str] = {}
+    """This package's name of a column -> the file's, as `--columns` has them: {prompt: question, A: opt1}."""
+    encoding: str | None = None
+    answers_from: int | None = Field(None, ge=0, le=1)
+    keep_html: bool = False
+    skip_bad_rows: bool = False
+
+
+class SoftLabels(Settings):
+    """A teacher's probabilities as a part of what the ranker is to say (distillation, Hinton et al. 2015)."""
+
+    teacher: str = Field(min_length=1, validation_alias=AliasChoices("from", "teacher"))  # type: ignore[pydantic-alias]
+    """A ranker whose OOF probabilities are in this working folder, or a file of `id` and `p_A, p_B, ...` (its name has
+    a dot or a slash). Questions of which it has none have hard labels alone."""
+    share: float = Field(0.5, gt=0, le=1)
+    """Of the teacher in the aim; the right answer has the rest."""
+    temperature: float = Field(2.0, gt=0)
+    """The teacher's log-probabilities are divided by it: above 1 they are less sure, and say more of wrong options."""
+    independent: bool = False
+    """Of a file or an imported ranker: it was trained on no question of this exam, as a model that was only asked. Its
+    probabilities are refused without that, since those of a fold's answers would reach the fold's own score."""
+
+
 class TrainingSettings(Settings):
     epochs: int = Field(2, ge=0)
     learning_rate: float = Field(2e-4, gt=0)
@@ -110,13 +140,23 @@ class TrainingSettings(Settings):
     encoding_processes: int | None = Field(None, ge=0, le=64)
     """Processes that turn questions into token ids ahead of the device, in training and in scoring; each takes about
     300 MiB. null: one a core, at most 4, and none for 2,048 questions or fewer."""
+    extra: list[ExtraQuestions] = []
+    """Questions to train on beside those of the exam. One that repeats, nearly repeats or shares its context with a
+    question of the exam is left out wherever that question is."""
+    option_count_weight: Literal["none", "log"] = "none"
+    """A guess among n options has the loss ln(n), so that questions of many options count for more at first. `log`
+    divides each question's loss by ln(n): all begin at the same height."""
+    soft_labels: SoftLabels | None = None
+    """Learn from a teacher's probabilities too; null: from the right answers alone."""
     checkpoint_seconds: float = Field(60.0, ge=0)
     stuck_patience: int = Field(60, ge=1)
     """Steps after warm-up in which the mean loss must leave ln(number of options)."""
     tensorboard: bool = False
     """Write event files to WORKDIR/logs/RANKER/fold_K too (needs the package tensorboard)."""
 
-    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"encoding_processes", "label_smoothing", "r_drop"})
+    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset(
+        {"encoding_processes", "extra", "label_smoothing", "option_count_weight", "r_drop", "soft_labels"}
+    )
 
     @model_validator(mode="after")
     def _together(self) -> TrainingSettings:

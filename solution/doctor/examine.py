@@ -46,6 +46,7 @@ def examine(
         ("models", folder.models),
         ("models", options.read_alike),
         ("pretraining", pretraining.pretraining),
+        ("extra questions", pretraining.extra),
         ("index", folder.indexes),
         ("weights and OOF", folder.weights),
         ("weights and OOF", folder.oof_files),

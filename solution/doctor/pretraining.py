@@ -1,4 +1,4 @@
-"""The doctor's check of the questions that rankers are pretrained on."""
+"""The doctor's checks of the questions that rankers learn from beside the exam's."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from solution.config import PretrainingSettings
+from solution.config import PretrainingSettings, RankerConfig
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, guarded
 from solution.questions import Questions
+from solution.training.extra import ExtraFiles, extra_questions, folds_near, told
 from solution.training.pretraining import PretrainingExams
 
 
@@ -39,3 +40,22 @@ def _questions(name: str, settings: PretrainingSettings, exams: PretrainingExams
     else:
         found = f"up to {settings.generated_count} questions are made from the corpus when it is trained first"
         yield Finding("pretraining", name, "ok", found)
+
+
+def extra(examined: Examined) -> Iterator[Finding]:
+    run = examined.run.value
+    files = ExtraFiles()
+    for config in run.rankers if run is not None else ():
+        if config.training.extra:
+            yield from guarded("extra questions", config.name, functools.partial(_extra, config, examined, files))
+
+
+def _extra(config: RankerConfig, examined: Examined, files: ExtraFiles) -> Iterator[Finding]:
+    for settings in config.training.extra:
+        found = f"{len(files.of(settings))} questions of {settings.questions}, weight {settings.weight:g}"
+        yield Finding("extra questions", config.name, "ok", found)
+    run, exam = examined.run.value, examined.exam.value
+    if run is not None and exam is not None:
+        questions, _ = extra_questions(config, files)
+        near = folds_near(questions, exam, np.zeros(len(exam), dtype=np.int64), run.ensemble)
+        yield Finding("extra questions", config.name, "ok", told(config, questions, near))

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from solution.answers_file import read_answers
 from solution.config import DEFAULT, ContextView, RetrievalConfig
 from solution.config_files import check_settings, parse_overrides, retrieval_owner
-from solution.ensemble.imported import read_answers
 from solution.ensemble.record import EnsembleRecord
 from solution.errors import UserError
 from solution.exam import Contexts
@@ -57,7 +57,7 @@ def run_submission(
 
     Args:
         overrides: settings, `key.path=value`; a key begins with a ranker's name or `retrieval`.
-        added: imported ranker -> the file of its answers to these questions, see `imported.read_answers`.
+        added: imported ranker -> the file of its answers to these questions, see `answers_file.read_answers`.
         limits: deadline and what to do with a ranker that fails; its time is already running.
         sample: bool [n], the only questions that rankers with a model read; None: all of them.
 

@@ -15,49 +15,46 @@ from solution.learning import distributed
 from solution.learning.scorer import Scorer
 
 
-def listwise_loss(scores: torch.Tensor, answers: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+def listwise_loss(
+    scores: torch.Tensor,
+    answers: torch.Tensor,
+    smoothing: float = 0.0,
+    weights: torch.Tensor | None = None,
+    soft: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Sum over questions of the softmax cross-entropy over each question's options.
 
     Args:
         scores: float [b, max_options], -inf where an option does not exist.
         answers: int64 [b].
         smoothing: the share of the aim that is spread evenly over the question's options (Szegedy et al. 2016).
+        weights: float [b], by which the questions' losses are multiplied; None: 1.
+        soft: float [b, max_options], what the probabilities are to be; None: 1 for the right answer.
     """
-    if smoothing == 0:
-        return nn.functional.cross_entropy(scores.float(), answers, reduction="sum")
-    logs, exists = scores.float().log_softmax(dim=1), scores.isfinite()
-    even = (logs.masked_fill(~exists, 0) / exists.sum(dim=1, keepdim=True)).sum()
-    return -(1 - smoothing) * logs.gather(1, answers[:, None]).sum() - smoothing * even
+    if smoothing == 0 and soft is None:
+        reduction = "sum" if weights is None else "none"
+        losses = nn.functional.cross_entropy(scores.float(), answers, reduction=reduction)
+    else:
+        exists = scores.isfinite()
+        logs = scores.float().log_softmax(dim=1).masked_fill(~exists, 0)
+        right = logs.gather(1, answers[:, None])[:, 0] if soft is None else (logs * soft).sum(dim=1)
+        even = logs.sum(dim=1) / exists.sum(dim=1)
+        losses = -(1 - smoothing) * right - smoothing * even
+    return losses.sum() if weights is None else (losses * weights).sum()
 
 
-def divergence(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+def divergence(first: torch.Tensor, second: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Sum over questions of the mean of both Kullback-Leibler divergences between two passes' probabilities.
 
     Args:
         first, second: scores, float [b, max_options], -inf where an option does not exist.
+        weights: float [b], see `listwise_loss`.
     """
     exists = first.isfinite()
     logs = [scores.float().log_softmax(dim=1).masked_fill(~exists, 0) for scores in (first, second)]
     shares = [values.exp().masked_fill(~exists, 0) for values in logs]
-    return ((shares[0] - shares[1]) * (logs[0] - logs[1])).sum() / 2
-
-
-@dataclass(frozen=True)
-class Aim:
-    """What the training lowers, see `TrainingSettings`."""
-
-    label_smoothing: float = 0.0
-    r_drop: float | None = None
-
-    def loss(self, scorer: Scorer, items: list[Any], answers: np.ndarray, device: Device) -> torch.Tensor:
-        """The loss of a batch, summed over its questions; with `r_drop` of two passes with other dropout."""
-        passes = []
-        for _ in range(1 if self.r_drop is None else 2):
-            with device.autocast():
-                passes.append(scorer.scores(items))  # [b, max_options]
-        right = torch.as_tensor(answers, device=passes[0].device)  # [b]
-        loss = torch.stack([listwise_loss(scores, right, self.label_smoothing) for scores in passes]).mean()
-        return loss if self.r_drop is None else loss + self.r_drop * divergence(passes[0], passes[1])
+    values = ((shares[0] - shares[1]) * (logs[0] - logs[1])).sum(dim=1) / 2
+    return values.sum() if weights is None else (values * weights).sum()
 
 
 @dataclass(frozen=True)
@@ -67,11 +64,41 @@ class Batch:
     Attributes:
         answers: int64 [b].
         counts: False for a pass that an idle process makes for the sake of the others.
+        weights: float [b], see `listwise_loss`.
+        soft: float [b, at least as wide as the scores], see `listwise_loss`.
     """
 
     items: list[Any]
     answers: np.ndarray
-    counts: bool
+    counts: bool = True
+    weights: np.ndarray | None = None
+    soft: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What the training lowers, see `TrainingSettings`."""
+
+    label_smoothing: float = 0.0
+    r_drop: float | None = None
+
+    def loss(self, scorer: Scorer, batch: Batch, device: Device) -> torch.Tensor:
+        """The loss of a batch, summed over its questions; with `r_drop` of two passes with other dropout."""
+        passes = []
+        for _ in range(1 if self.r_drop is None else 2):
+            with device.autocast():
+                passes.append(scorer.scores(batch.items))  # [b, max_options]
+        there = passes[0].device
+        right = torch.as_tensor(batch.answers, device=there)  # [b]
+        weights, soft = (
+            None if table is None else torch.as_tensor(table, dtype=torch.float32, device=there)
+            for table in (batch.weights, batch.soft)
+        )
+        if soft is not None:
+            soft = soft[:, : passes[0].shape[1]]  # the batch's questions may all have fewer options
+        smoothing = self.label_smoothing
+        loss = torch.stack([listwise_loss(scores, right, smoothing, weights, soft) for scores in passes]).mean()
+        return loss if self.r_drop is None else loss + self.r_drop * divergence(passes[0], passes[1], weights)
 
 
 def accumulate_gradient(
@@ -97,7 +124,7 @@ def accumulate_gradient(
     # Each batch adds its share of the mean, so that no more than one batch's activations are in memory.
     total = 0.0
     for batch in batches:
-        loss = aim.loss(scorer, batch.items, batch.answers, device) * batch.counts / questions
+        loss = aim.loss(scorer, batch, device) * batch.counts / questions
         total += float(loss.detach())
         scaler.scale(loss).backward()
 

@@ -41,10 +41,24 @@ class Targets:
     Attributes:
         answers: int64 [n], the right option of each question.
         option_counts: int [n].
+        weights: float64 [n] of mean 1, how much each question counts in the loss; None: all alike.
+        soft: float32 [n, max_options], what the probabilities of the options are to be; None: 1 for the right one.
     """
 
     answers: np.ndarray
     option_counts: np.ndarray
+    weights: np.ndarray | None = None
+    soft: np.ndarray | None = None
+
+    def batch(self, rows: list[int], items: list[Any], counts: bool) -> Batch:
+        """Questions to go through the model together."""
+        parts = [None if table is None else table[rows] for table in (self.weights, self.soft)]
+        return Batch(items, self.answers[rows], counts, *parts)
+
+    def guess(self, rows: Sequence[int]) -> float:
+        """The mean loss of a guess at these questions: ln(number of options)."""
+        levels = np.log(self.option_counts[rows])
+        return float((levels if self.weights is None else levels * self.weights[rows]).mean())
 
 
 @dataclass(frozen=True)
@@ -305,7 +319,7 @@ class Training:
 
         progress.step += 1
         progress.loss.append(round(loss, 6))
-        progress.level.append(round(float(np.log(self.targets.option_counts[step.rows]).mean()), 6))
+        progress.level.append(round(self.targets.guess(step.rows), 6))
         return Update(loss, settings.learning_rate * factor, norm)
 
     def _batches(self, step: Step) -> list[Batch]:
@@ -314,8 +328,8 @@ class Training:
         for places in distributed.own_batches(step.lengths, self.run.training.tokens_per_batch):
             # All processes make the same number of passes: an idle one repeats the shortest question, with weight 0.
             chosen = places or [0]
-            answers = self.targets.answers[[step.rows[i] for i in chosen]]
-            batches.append(Batch([step.items[i] for i in chosen], answers, counts=bool(places)))
+            rows, items = [step.rows[i] for i in chosen], [step.items[i] for i in chosen]
+            batches.append(self.targets.batch(rows, items, counts=bool(places)))
         return batches
 
     def _add_gradient(self, batches: Sequence[Batch], step: Step) -> float:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from solution.config import RetrievalConfig, Run, needs_contexts
+from solution.config import RankerConfig, RetrievalConfig, Run, needs_contexts
 from solution.questions import Questions
 from solution.retrieval.articles import article_rules
 from solution.retrieval.corpus import read_corpus
 from solution.retrieval.embedding import Embedder
 from solution.retrieval.places import DENSE, locate
 from solution.retrieval.prefixes import Prefixes
+from solution.training.extra import ExtraFiles
 from solution.workdir import Workdir
 
 _CHARACTERS_PER_TOKEN = 4.5  # of English
@@ -58,7 +59,7 @@ def estimate(run: Run, train: Questions, test: Questions | None, workdir: Workdi
         None where no step is missing.
 
     Raises:
-        UserError: the corpus cannot be read, or the embedder not loaded.
+        UserError: the corpus or a file of training-only questions cannot be read, or the embedder not loaded.
     """
     folds = range(run.ensemble.folds)
     missing = {
@@ -80,14 +81,16 @@ def estimate(run: Run, train: Questions, test: Questions | None, workdir: Workdi
             seconds["index"] = unit * characters / (200 * _CHARACTERS_PER_TOKEN) * overlap
     asked = 0 if test is None or is_answered else len(test)
     learnt = len(train) if any(missing.values()) else 0
-    seconds["contexts"] = unit * (learnt + asked) * _contexts_of_a_question(run)
+    extra = {config.name: _extra_count(config) if missing[config.name] else 0 for config in run.rankers}
+    seconds["contexts"] = unit * (learnt + asked + max(extra.values(), default=0)) * _contexts_of_a_question(run)
     # Of other models the speed is not known.
     known = [config for config in run.rankers if config.has_model and config.model == retrieval.embedder]
     training = scoring = 0.0
     for config in known:
         one = unit * float(train.exists().sum(axis=1).mean()) * config.max_tokens / 200 * _OVERHEAD  # a question
         share = missing[config.name] / len(folds)
-        training += one * len(train) * ((len(folds) - 1) * config.training.epochs * _BACKWARD + 1) * share
+        shown = len(train) * (len(folds) - 1) + extra[config.name] * len(folds)  # in an epoch, all folds together
+        training += one * (shown * config.training.epochs * _BACKWARD + len(train)) * share
         scoring += one * asked * (len(folds) if config.answers_with == "folds" else 1)
         if config.pretraining is not None and not workdir.pretrained(config.name).exists():
             first = config.pretraining.generated_count if config.pretraining.is_generated else len(train)
@@ -97,6 +100,12 @@ def estimate(run: Run, train: Questions, test: Questions | None, workdir: Workdi
     seconds["tuning, answers and report"] = _TUNE_SECONDS + _REPORT_SECONDS + scoring + starts
     others = [config.name for config in run.rankers if config.has_model and config not in known]
     return Estimate(seconds, others, is_least)
+
+
+def _extra_count(config: RankerConfig) -> int:
+    """How many training-only questions a ranker has."""
+    files = ExtraFiles()
+    return sum(len(files.of(settings)) for settings in config.training.extra)
 
 
 def _look_at_corpus(retrieval: RetrievalConfig) -> tuple[int, list[str], bool]:

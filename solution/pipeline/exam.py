@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from solution.answers_file import read_answers
 from solution.config import RetrievalConfig, Run
 from solution.config_files import load_run
-from solution.ensemble.imported import read_answers
 from solution.ensemble.record import load_ensemble
 from solution.ensemble.rows import ScoreRow
-from solution.errors import UserError
+from solution.errors import UserError, check_together
 from solution.folds import already_parted, taken_back_when_refused, whole_folds_file
 from solution.formats.items import Reading
 from solution.generation.exam import Wish
@@ -31,6 +31,7 @@ from solution.rankers.families import check_models
 from solution.report.plots import require_matplotlib
 from solution.retrieval.corpus import look_at_corpus
 from solution.suggestions import remember_exam
+from solution.training.extra import ExtraFiles
 from solution.workdir import Workdir
 
 ANSWERS = "answers"
@@ -77,7 +78,7 @@ def run_exam(request: Request) -> None:
     # The settings are checked with a corpus before anything is written; the links to it lie in the working folder.
     corpus = sources.corpus if isinstance(sources.corpus, str) else str(next(iter(sources.corpus.values())))
     run, slow = _settings(request, corpus)
-    check_models(run.rankers)
+    check_together("the training cannot start", lambda: check_models(run.rankers), lambda: ExtraFiles().check(run))
     look_at_corpus(corpus, run.retrieval.encoding)
 
     for line in sources.lines:

@@ -186,11 +186,16 @@ def without_vain_pretraining(run: Run, train: Questions, workdir: Workdir) -> Ru
 
 
 def _with_rankers(run: Run, rankers: Sequence[RankerConfig]) -> Run:
-    """The settings with these of their rankers alone; the others' scores are no signals either."""
+    """The settings with these of their rankers alone; the others' scores are no signals and no soft labels either."""
     names = [config.name for config in rankers]
     groups = {group: kept for group, of in run.ensemble.groups.items() if len(kept := _those(of, names)) > 1}
     listed = {"rankers": _those(names, run.ensemble.rankers), "groups": groups}
-    left = [config.model_copy(update={"signals_from": _those(config.signals_from, names)}) for config in rankers]
+    left = []
+    for config in rankers:
+        changes: dict[str, Any] = {"signals_from": _those(config.signals_from, names)}
+        if set(config.teachers) & {other.name for other in run.rankers} - set(names):
+            changes["training"] = config.training.model_copy(update={"soft_labels": None})
+        left.append(config.model_copy(update=changes))
     return run.model_copy(update={"rankers": left, "ensemble": run.ensemble.model_copy(update=listed)})
 
 

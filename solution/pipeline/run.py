@@ -18,6 +18,7 @@ from solution.ensemble.record import EnsembleRecord, about_all, load_ensemble
 from solution.ensemble.rows import Scorer, ScoreRow, random_row
 from solution.ensemble.table import print_table
 from solution.ensemble.tune import run_tune
+from solution.errors import check_together
 from solution.exam import Contexts, Exam
 from solution.files import content_hash, file_hash
 from solution.inference.memory import watched
@@ -35,6 +36,7 @@ from solution.rankers.option_inputs import with_scores
 from solution.report.run import PAGE, write_report
 from solution.retrieval.contexts.build import build_views
 from solution.training.average import average_folds
+from solution.training.extra import ExtraFiles
 from solution.training.full import train_full
 from solution.training.prepared import prepare
 from solution.training.run import train_folds
@@ -92,8 +94,9 @@ def run_pipeline(job: Job, clock: Clock) -> list[ScoreRow]:
     if job.test is not None:
         write_questions(workdir.test, job.test)
     clock.step("index, contexts and folds")
-    check_models(run.rankers)
-    prepare(run, train, workdir)
+    files = ExtraFiles()
+    check_together("the training cannot start", lambda: check_models(run.rankers), lambda: files.check(run))
+    prepare(run, train, workdir, files)
     for config in run.rankers:
         clock.step(f"training {config.name}")
         _train(config, job)

@@ -16,7 +16,8 @@ from solution.probabilities import masked_softmax
 from solution.progress import say
 from solution.rankers.alike import Alike
 from solution.rankers.option_inputs import exam_signals, repeated_signals
-from solution.rankers.signal_model import SignalModel
+from solution.rankers.signal_model import Lesson, SignalModel
+from solution.rankers.supervision import question_weights
 
 _MODEL = "signals.json"
 _WITHOUT = "without_scores"
@@ -65,14 +66,13 @@ class FeaturesRanker:
         if all(map(_is_score, train.signals)):
             say(f"note: {self.config.name} learns without a corpus's signals (retrieval.source is not index)")
         exists, answers = train.questions.exists(), train.questions.answers
-        self._whole = SignalModel.fit(signals, exists, answers, settings, self.config.seed)
+        lesson = Lesson(exists, answers, question_weights(train, self.config.training))
+        self._whole = SignalModel.fit(signals, lesson, settings, self.config.seed)
         self._without = None
         if len(without) < len(signals):
-            self._without = SignalModel.fit(without, exists, answers, settings, self.config.seed)
+            self._without = SignalModel.fit(without, lesson, settings, self.config.seed)
         small = settings.model_copy(update={"forests": min(settings.forests, _FEWER_FORESTS)})
-        self._fewer = [
-            SignalModel.fit(fewer, exists, answers, small, self.config.seed) for fewer in _ever_fewer(without)
-        ]
+        self._fewer = [SignalModel.fit(fewer, lesson, small, self.config.seed) for fewer in _ever_fewer(without)]
         return {"signals": self._facts(valid)}
 
     def _facts(self, valid: Exam) -> dict[str, dict[str, float]]:

@@ -381,9 +381,14 @@ def summed(values: Sequence[torch.Tensor], passes: Sequence[ScoringPass]) -> tor
 
 
 def choose_examples(exam: Exam, config: RankerConfig) -> list[Example]:
-    """`prompt.few_shot` answered questions and one to spare, of the shorter half; a function of exam and seed."""
+    """`prompt.few_shot` answered questions and one to spare, of the shorter half; a function of exam and seed.
+
+    Questions that are only trained on (`training.extra`) are none of them: examples are kept with the weights.
+    """
     if not config.prompt.few_shot:
         return []
+    if exam.supervision is not None:
+        exam = exam.subset(~exam.supervision.is_extra)
     exam.questions.require_answers("examples in the prompt")
     questions = exam.questions
     both = zip(questions.prompts, questions.options, strict=True)

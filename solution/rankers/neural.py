@@ -28,6 +28,7 @@ from solution.rankers.layout import Encoded, rotations, shuffled, spread
 from solution.rankers.model import RankerModel
 from solution.rankers.prompts import token_ids
 from solution.rankers.scoring import BatchScoring, not_finite
+from solution.rankers.supervision import question_weights, target_probabilities
 
 _BEGINNING = 32  # tokens of an option
 
@@ -62,6 +63,12 @@ class EncodingJob:
     priors: np.ndarray | None
     rows: Sequence[int] | None = None
     epoch: int = 0
+
+
+def _targets(exam: Exam, config: RankerConfig) -> Targets:
+    counts = exam.questions.exists().sum(axis=1)
+    weights, soft = question_weights(exam, config.training), target_probabilities(exam, config.training)
+    return Targets(exam.questions.answers, counts, weights, soft)
 
 
 class NeuralRanker(RankerModel, Generic[E]):
@@ -143,7 +150,7 @@ class NeuralRanker(RankerModel, Generic[E]):
             self._check_before_training(train_exam)
             facts = train(
                 self,
-                Targets(train_exam.questions.answers, train_exam.questions.exists().sum(axis=1)),
+                _targets(train_exam, config),
                 RunSettings(title, key, config.training, self.device, config.seed, self.trained_share),
                 RunFiles(checkpoint, logs),
                 evaluate if len(rows) else None,
@@ -169,6 +176,7 @@ class NeuralRanker(RankerModel, Generic[E]):
             valid_exam.questions.content_hash(),
             *([] if self.trained_share == 1 else [self.trained_share]),
             *([] if self.start is None else [read_json(self.start / MANIFEST, "the pretraining's manifest", "")]),
+            *([] if train_exam.supervision is None else [train_exam.supervision.key]),
         )
 
     def _report_bits(self) -> dict[str, Any]:

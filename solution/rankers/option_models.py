@@ -29,12 +29,15 @@ class LinearModel:
     coefficients: np.ndarray
 
     @classmethod
-    def fit(cls, inputs: OptionInputs, right: np.ndarray, ridge: float) -> LinearModel:
+    def fit(
+        cls, inputs: OptionInputs, right: np.ndarray, ridge: float, weights: np.ndarray | None = None
+    ) -> LinearModel:
         """The model of the least log loss of a softmax over each question's options (ListNet, Cao et al. 2007, with one
         right option), summed over the questions, with `ridge` / 2 times the squared coefficients added.
 
         Args:
             right: bool [m], true for the right option of each question.
+            weights: float [n], by which the questions' losses are multiplied; None: 1.
         """
         from scipy.optimize import minimize
 
@@ -42,7 +45,9 @@ class LinearModel:
         deviation = np.where(deviation > 1e-9, deviation, 1.0)
         scaled = (inputs.values - mean) / deviation
         begins = np.cumsum([0, *inputs.counts[:-1]])
-        aim = scaled[right].sum(axis=0)
+        counting = np.ones(len(inputs.counts)) if weights is None else weights  # [n]
+        each = np.repeat(counting, inputs.counts)  # [m]
+        aim = counting @ scaled[right]
 
         def loss(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
             scores = scaled @ coefficients
@@ -50,8 +55,8 @@ class LinearModel:
             powers = np.exp(scores)
             sums = np.add.reduceat(powers, begins)
             shares = powers / np.repeat(sums, inputs.counts)
-            value = np.log(sums).sum() - scores[right].sum() + ridge / 2 * coefficients @ coefficients
-            return float(value), scaled.T @ shares - aim + ridge * coefficients
+            value = counting @ (np.log(sums) - scores[right]) + ridge / 2 * coefficients @ coefficients
+            return float(value), scaled.T @ (each * shares) - aim + ridge * coefficients
 
         found = minimize(loss, np.zeros(scaled.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": _STEPS})
         return cls(mean, deviation, found.x)
@@ -98,11 +103,19 @@ class Forests:
         return len(self._boosters)
 
     @classmethod
-    def fit(cls, inputs: OptionInputs, right: np.ndarray, settings: SignalLearning, seed: int) -> Forests:
+    def fit(
+        cls,
+        inputs: OptionInputs,
+        right: np.ndarray,
+        settings: SignalLearning,
+        seed: int,
+        weights: np.ndarray | None = None,
+    ) -> Forests:
         """Forests that put the right option first.
 
         Args:
             right: bool [m], true for the right option of each question.
+            weights: float [n], by which the gradients of the questions are multiplied; None: 1.
 
         Raises:
             UserError: LightGBM is not installed.
@@ -124,9 +137,10 @@ class Forests:
             "verbosity": -1,
         }
         labels = right.astype(np.int32)
+        each = None if weights is None else np.repeat(weights, inputs.counts)  # [m]
         boosters = []
         for forest in range(settings.forests):
-            data = lightgbm.Dataset(inputs.values, labels, group=inputs.counts, params={"verbosity": -1})
+            data = lightgbm.Dataset(inputs.values, labels, weight=each, group=inputs.counts, params={"verbosity": -1})
             seeded = {**parameters, "seed": (seed * 100 + forest) % 2**31}
             boosters.append(lightgbm.train(seeded, data, num_boost_round=settings.trees))
         return cls(boosters)

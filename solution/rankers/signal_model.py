@@ -15,6 +15,27 @@ from solution.rankers.option_models import Forests, LinearModel
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """Questions that are learnt from.
+
+    Attributes:
+        exists: bool [n, width], which options there are.
+        answers: int [n].
+        weights: float64 [n], how much each question counts; None: all alike.
+    """
+
+    exists: np.ndarray
+    answers: np.ndarray
+    weights: np.ndarray | None = None
+
+    @property
+    def right(self) -> np.ndarray:
+        """Bool [m], true for the right one of each question's options."""
+        right: np.ndarray = (np.arange(self.exists.shape[1]) == self.answers[:, None])[self.exists]
+        return right
+
+
+@dataclass(frozen=True)
 class SignalModel:
     """A listwise linear model and LambdaMART over the signals of the options, blended.
 
@@ -38,8 +59,7 @@ class SignalModel:
     def fit(
         cls,
         signals: Mapping[str, np.ndarray],
-        exists: np.ndarray,
-        answers: np.ndarray,
+        lesson: Lesson,
         settings: SignalLearning,
         seed: int,
     ) -> SignalModel:
@@ -47,19 +67,17 @@ class SignalModel:
 
         Args:
             signals: name -> float [n, at least width].
-            exists: bool [n, width].
-            answers: int [n].
 
         Raises:
             UserError: LightGBM is needed and not installed.
         """
         names = sorted(signals)
-        inputs = OptionInputs.of([signals[name] for name in names], exists)
-        right = (np.arange(exists.shape[1]) == answers[:, None])[exists]
-        linear = LinearModel.fit(inputs, right, settings.ridge)
+        inputs = OptionInputs.of([signals[name] for name in names], lesson.exists)
+        right = lesson.right
+        linear = LinearModel.fit(inputs, right, settings.ridge, lesson.weights)
         if settings.tree_share == 0:
             return cls(names, 0.0, linear)
-        forests = Forests.fit(inputs, right, settings, seed)
+        forests = Forests.fit(inputs, right, settings, seed, lesson.weights)
         spreads = [_spread(model.scores(inputs), inputs.counts) for model in (linear, forests)]
         scale = spreads[0] / spreads[1] if spreads[1] > 0 else 0.0
         return cls(names, settings.tree_share, linear, forests, scale)

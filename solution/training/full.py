@@ -16,12 +16,14 @@ from solution.memory import PeakMemory
 from solution.progress import say
 from solution.questions import Questions
 from solution.rankers.base import Ranker, predict_contexts
-from solution.rankers.families import check_models, make_ranker
+from solution.rankers.families import make_ranker
 from solution.rankers.option_inputs import with_scores
+from solution.training.extra import ExtraFiles
 from solution.training.prepared import Prepared, inputs_of, prepare, require_same_inputs
 from solution.training.pretraining import PretrainingExams, pretrained, start_from
-from solution.training.run import write_weights
+from solution.training.run import check_before_training, extra_facts, write_weights
 from solution.training.scores import read_scores
+from solution.training.soft_labels import read_teacher
 from solution.training.unwatched import trained_share, unwatched_settings
 from solution.weights import fold_record, key_of_whole_folder
 from solution.workdir import Workdir
@@ -38,16 +40,16 @@ def train_full(run: Run, questions: Questions, workdir: Workdir, seeds: int = 1)
     Raises:
         UserError: see `training.run.prepare` and `Ranker.fit`; or `keep: best` has no folds to tell the step to end at.
     """
-    check_models(run.rankers)
-    exams = PretrainingExams(run.retrieval, questions, workdir)
-    exams.check(run)
-    prepared = distributed.main_first(lambda: prepare(run, questions, workdir))
+    exams, files = PretrainingExams(run.retrieval, questions, workdir), ExtraFiles()
+    check_before_training(run, questions, workdir, exams, files)
+    prepared = distributed.main_first(lambda: prepare(run, questions, workdir, files))
     for config in run.rankers:
         if not config.folds_differ:
             say(f"{config.name}: is not trained, and answers alike with or without --full")
             continue
         prepared.start = pretrained(config, run, workdir, exams)
         prepared.scores = read_scores(config, prepared.questions, prepared.folds, workdir)
+        prepared.teacher = read_teacher(config, prepared.questions, prepared.folds, files, workdir)
         share = trained_share(config, run.ensemble.folds, workdir)
         for number in range(seeds):
             _train(config, run, prepared, workdir, number, share)
@@ -79,7 +81,10 @@ def _train(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir,
     peak, started = PeakMemory(), time.monotonic()
     ranker = make_ranker(settings, workdir.cache)
     start_from(ranker, prepared.start, share)
-    facts = ranker.fit(exams[0], exams[0].subset([]), checkpoint, logs)
+    # No fold is scored: the teacher's OOF probabilities are taken as they are.
+    soft = None if prepared.teacher is None else prepared.teacher.table
+    lesson = prepared.learnt_from(config, exams[0], soft=soft)
+    facts = ranker.fit(lesson, exams[0].subset([]), checkpoint, logs) | extra_facts(lesson)
     seconds = _seconds_per_question(ranker, exams)
     if distributed.rank() > 0:
         return
@@ -106,7 +111,8 @@ def _seconds_per_question(ranker: Ranker, exams: list[Exam]) -> float:
 
 
 def _told(name: str, seed: int, metrics: dict[str, Any]) -> str:
-    text = f"{name} on all {metrics['questions']} questions, seed {seed}: {metrics['seconds']:.0f} s"
+    more = f" and {metrics['extra_questions']} training-only ones" if metrics.get("extra_questions") else ""
+    text = f"{name} on all {metrics['questions']} questions{more}, seed {seed}: {metrics['seconds']:.0f} s"
     if metrics.get("loss"):
         losses = metrics["loss"][-20:]
         text += f", {metrics['steps']} steps, loss {sum(losses) / len(losses):.3f} at the end"

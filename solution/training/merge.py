@@ -25,6 +25,7 @@ from solution.progress import say
 from solution.questions import Questions, read_questions
 from solution.rankers.families import check_models, make_ranker
 from solution.suggestions import suggest
+from solution.training.extra import ExtraFiles
 from solution.weights import NOT_THE_MODEL, check_folder, read_record
 from solution.workdir import Workdir
 
@@ -135,7 +136,7 @@ def _merge(
         merged = _merged_settings(config, output)
         settings = temporary / f"{merged.name}.yaml"
         settings.write_text(_yaml(merged, output, about), encoding="utf-8")
-        write_manifest(temporary, MERGED, ranker=config.name, about=about, seen=_seen(workdir, about["fold"]))
+        write_manifest(temporary, MERGED, ranker=config.name, about=about, seen=_seen(config, workdir, about["fold"]))
 
         # Read back from disk, it must answer as the adapter did; else nothing is left of it.
         after = _cpu_ranker(merged.model_copy(update={"model": str(temporary)}), dtype, workdir).predict(probes)
@@ -187,7 +188,8 @@ def _merged_settings(config: RankerConfig, output: Path) -> RankerConfig:
             "merged": True,
             "lora": None,
             "quantization": None,
-            "training": config.training.model_copy(update={"epochs": 0}),
+            "pretraining": None,
+            "training": config.training.model_copy(update={"epochs": 0, "extra": [], "soft_labels": None}),
         }
     )
 
@@ -219,14 +221,21 @@ def _yaml(config: RankerConfig, output: Path, about: dict[str, Any]) -> str:
     )
 
 
-def _seen(workdir: Workdir, fold: int) -> dict[str, Any]:
+def _seen(config: RankerConfig, workdir: Workdir, fold: int) -> dict[str, Any]:
     """The column by which questions were grouped, and the prints of those that the fold's ranker was trained on."""
-    if not workdir.folds.is_file():
+    column, prints = None, []
+    if workdir.folds.is_file():
+        stored = read_json(workdir.folds, "the folds file", "Bring it back, or remove it.")
+        column = stored["settings"]["group_column"]
+        prints = [stored["print"][id_] for id_, its in sorted(stored["fold"].items()) if its != fold]
+    else:
         say(f"note: {workdir.folds} is not there, so that the merged model cannot know which questions it has seen")
-        return {"group_column": None, "prints": []}
-    stored = read_json(workdir.folds, "the folds file", "Bring it back, or remove it.")
-    prints = [stored["print"][id_] for id_, its in sorted(stored["fold"].items()) if its != fold]
-    return {"group_column": stored["settings"]["group_column"], "prints": prints}
+    for settings in config.training.extra:
+        try:
+            prints += question_prints(ExtraFiles().of(settings), column).values()
+        except UserError as error:
+            say(f"note: the merged model cannot know which questions of {settings.questions} it has seen: {error}")
+    return {"group_column": column, "prints": prints}
 
 
 def refuse_seen(config: RankerConfig, questions: Questions) -> None:

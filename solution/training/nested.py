@@ -27,9 +27,11 @@ from solution.questions import Questions
 from solution.rankers.base import predict_contexts
 from solution.rankers.families import make_ranker
 from solution.suggestions import suggest
+from solution.training.extra import ExtraFiles
 from solution.training.prepared import Prepared, inputs_of, prepare, require_same_inputs
 from solution.training.pretraining import PretrainingExams, pretrained, start_from
 from solution.training.scores import Scores
+from solution.training.soft_labels import read_teacher
 from solution.training.unwatched import trained_share, unwatched_settings
 from solution.weights import read_record, read_retrievals
 from solution.workdir import Workdir
@@ -47,6 +49,18 @@ def scores_without(scores: Scores, fold: int, run: Run, prepared: Prepared, work
     return {name: _without(name, table, fold, run, prepared, workdir) for name, table in scores.tables.items()}
 
 
+def soft_labels_without(fold: int, run: Run, prepared: Prepared, workdir: Workdir) -> np.ndarray | None:
+    """What the ranker's teacher says without any knowledge of `fold`, float32 [n, width]; None without a teacher.
+
+    Raises:
+        UserError: see `scores_without`.
+    """
+    teacher = prepared.teacher
+    if teacher is None or teacher.trained is None:
+        return None if teacher is None else teacher.table
+    return _without(teacher.trained, teacher.table, fold, run, prepared, workdir)
+
+
 def _without(name: str, table: np.ndarray, fold: int, run: Run, prepared: Prepared, workdir: Workdir) -> np.ndarray:
     again = suggest("train_fold", "--all-folds", "--ranker", name)
     record = read_record(workdir.fold_weights(name, 0), f"Train it again: {again}")
@@ -59,6 +73,7 @@ def _without(name: str, table: np.ndarray, fold: int, run: Run, prepared: Prepar
         update={"rankers": [config], "retrieval": retrieval, "retrievals": {**run.retrievals, **stored}}
     )
     own = distributed.main_first(lambda: prepare(own_run, prepared.questions, workdir))
+    own.teacher = read_teacher(config, own.questions, own.folds, ExtraFiles(), workdir)
     own.start = pretrained(config, own_run, workdir, PretrainingExams(retrieval, prepared.questions, workdir))
     result = table.copy()
     for other in sorted(set(prepared.folds.tolist()) - {fold}):
@@ -80,10 +95,11 @@ def _train_pair(config: RankerConfig, run: Run, prepared: Prepared, workdir: Wor
     free_memory()
     started = time.monotonic()
     exams = prepared.exams(config, run)
-    left_out, checkpoint = np.isin(prepared.folds, pair), workdir.pair_checkpoint(config.name, *pair)
+    checkpoint = workdir.pair_checkpoint(config.name, *pair)
     ranker = make_ranker(settings, workdir.cache)
     start_from(ranker, prepared.start, share)
-    ranker.fit(exams[0].subset(~left_out), exams[0].subset([]), checkpoint)
+    soft = None if prepared.teacher is None else prepared.teacher.table  # an independent one, see `check_teachers`
+    ranker.fit(prepared.learnt_from(config, exams[0], pair, soft), exams[0].subset([]), checkpoint)
     for fold, part in parts.items():
         rows = prepared.folds == fold
         scored = prepared.questions.subset(rows)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from solution.config import ContextView, RankerConfig, RetrievalConfig, Run
 from solution.errors import UserError
-from solution.exam import Contexts, Exam, context_key, is_question
+from solution.exam import Contexts, Exam, Supervision, context_key, is_question
 from solution.files import content_hash
 from solution.folds import exam_folds, exam_with_folds_hash
 from solution.learning import distributed
@@ -18,8 +18,10 @@ from solution.oof import SOURCES
 from solution.questions import Questions
 from solution.retrieval.contexts.build import build_views
 from solution.retrieval.reranker.trained import rerankers_key
+from solution.training.extra import ExtraExam, ExtraFiles, prepare_extra
 from solution.training.pretraining import Pretrained
 from solution.training.scores import Scores
+from solution.training.soft_labels import Teacher
 from solution.workdir import Workdir
 
 
@@ -37,6 +39,12 @@ class Prepared:
     scores: Scores | None = None
     """Those that the ranker at hand learns from, see `RankerConfig.signals_from`."""
 
+    teacher: Teacher | None = None
+    """That of the ranker at hand, see `TrainingSettings.soft_labels`."""
+
+    extra: dict[str, ExtraExam] = field(default_factory=dict)
+    """The training-only questions of the rankers that have some, by ranker."""
+
     def exams(self, config: RankerConfig, run: Run) -> list[Exam]:
         """The exam with each of the contexts that a ranker reads."""
         return Exam.views(config, self.questions, self.read_by(config, run))
@@ -45,9 +53,34 @@ class Prepared:
         """The contexts that a ranker reads, by the name of their retrieval; empty: none."""
         return {name: self.contexts[retrieval.hash()] for name, retrieval in run.reads(config).items()}
 
+    def learnt_from(
+        self,
+        config: RankerConfig,
+        exam: Exam,
+        left_out: Collection[int] = (),
+        soft: np.ndarray | None = None,
+    ) -> Exam:
+        """The questions that a ranker learns from when these folds are left out; training-only ones stand behind those
+        of the exam.
 
-def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
-    """Folds and contexts of an exam; made once, read from disk afterwards.
+        Args:
+            exam: the first of `exams`.
+            soft: a teacher's probabilities that know nothing of these folds, float32 [n, width].
+        """
+        if soft is not None:
+            exam = replace(exam, supervision=Supervision.of(len(exam), teacher=soft))
+        within = exam.subset(~np.isin(self.folds, sorted(left_out))) if left_out else exam
+        extra = self.extra.get(config.name)
+        if extra is None:
+            return within
+        return within.followed_by(extra.without(left_out, None if self.teacher is None else self.teacher.extra))
+
+
+def prepare(run: Run, questions: Questions, workdir: Workdir, files: ExtraFiles | None = None) -> Prepared:
+    """Folds and contexts of an exam and of the training-only questions; made once, read from disk afterwards.
+
+    Args:
+        files: what is read already of the training-only questions.
 
     Raises:
         UserError: an answer is missing, or the folds or contexts cannot be made.
@@ -62,7 +95,8 @@ def prepare(run: Run, questions: Questions, workdir: Workdir) -> Prepared:
             views.setdefault(retrieval.hash(), []).extend(config.contexts)
     # One retrieval after the other: each frees its indexes and its embedder before the next begins.
     contexts = {key: build_views(questions, each, views[key], workdir.root) for key, each in retrievals.items()}
-    return Prepared(questions, folds, contexts)
+    extra = prepare_extra(run, questions, folds, workdir, files or ExtraFiles())
+    return Prepared(questions, folds, contexts, extra=extra)
 
 
 def inputs_of(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir) -> dict[str, Any]:
@@ -85,6 +119,10 @@ def inputs_of(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workd
         about["reranker"] = reranker
     if prepared.start is not None:
         about["pretrained"] = prepared.start.key
+    if config.name in prepared.extra:
+        about["extra"] = prepared.extra[config.name].key
+    if prepared.teacher is not None:
+        about["soft_labels"] = prepared.teacher.key
     if prepared.scores is not None:
         about[SOURCES] = prepared.scores.hashes
     return about

@@ -159,7 +159,13 @@ def stage_settings(config: RankerConfig, settings: PretrainingSettings) -> Ranke
     """The ranker's settings with those of the pretraining in the place of the folds' own."""
     learning_rate = settings.learning_rate or config.training.learning_rate
     training = unwatched_settings(config).training.model_copy(
-        update={"epochs": settings.epochs, "learning_rate": learning_rate, "awp": None}
+        update={
+            "epochs": settings.epochs,
+            "learning_rate": learning_rate,
+            "awp": None,
+            "extra": [],
+            "soft_labels": None,
+        }
     )
     return config.model_copy(update={"training": training, "pretraining": None})
 

@@ -14,7 +14,8 @@ import numpy as np
 from solution import oof
 from solution.config import RankerConfig, Run
 from solution.device import free_memory
-from solution.errors import UserError
+from solution.errors import UserError, check_together
+from solution.exam import Exam
 from solution.files import atomic_folder, content_hash, sweep_leftovers
 from solution.learning import distributed
 from solution.learning.checkpoint import drop_checkpoint
@@ -29,11 +30,13 @@ from solution.rankers.alike import Alike, described
 from solution.rankers.base import Ranker, predict_contexts
 from solution.rankers.families import check_models, make_ranker
 from solution.rankers.option_inputs import with_scores
+from solution.training.extra import ExtraFiles
 from solution.training.merge import refuse_seen
-from solution.training.nested import scores_without
+from solution.training.nested import scores_without, soft_labels_without
 from solution.training.prepared import Prepared, inputs_of, prepare, require_same_inputs
 from solution.training.pretraining import PretrainingExams, pretrained, start_from
 from solution.training.scores import read_scores
+from solution.training.soft_labels import check_teachers, read_teacher
 from solution.weights import FoldRecord, close_folder, fold_record, key_of_whole_folder, write_metrics, write_record
 from solution.workdir import Workdir
 
@@ -50,20 +53,21 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
             f"fold {wrong[0]} is out of range: the ensemble has {run.ensemble.folds} folds, "
             f"0 to {run.ensemble.folds - 1}"
         )
-    check_models(run.rankers)
-    exams = PretrainingExams(run.retrieval, questions, workdir)
-    exams.check(run)
-    prepared = distributed.main_first(lambda: prepare(run, questions, workdir))
-    named = {name for config in run.rankers for name in config.signals_from}
+    exams, files = PretrainingExams(run.retrieval, questions, workdir), ExtraFiles()
+    check_before_training(run, questions, workdir, exams, files)
+    prepared = distributed.main_first(lambda: prepare(run, questions, workdir, files))
+    named = {name for config in run.rankers for name in (*config.signals_from, *config.teachers)}
     for config in run.rankers:
         start = pretrained(config, run, workdir, exams)
         scores = read_scores(config, questions, prepared.folds, workdir)
+        teacher = read_teacher(config, questions, prepared.folds, files, workdir)
+        ready = replace(prepared, start=start, scores=scores, teacher=teacher)
         alike: Alike = {}
         scored = 0
         # A ranker that learns from its scores needs those of all folds; without training they cost no more than that.
         everywhere = config.name in named and not config.folds_differ
         for fold in range(run.ensemble.folds) if everywhere else folds:
-            found = train_fold(config, run, replace(prepared, start=start, scores=scores), workdir, fold)
+            found = train_fold(config, run, ready, workdir, fold)
             if found is not None:
                 alike |= found
                 scored += int((prepared.folds == fold).sum())
@@ -71,6 +75,19 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
             if alike:
                 say(f"note: {config.name} {described(alike, scored)}")
             _note_fixed_options(config, questions)
+
+
+def check_before_training(
+    run: Run, questions: Questions, workdir: Workdir, exams: PretrainingExams, files: ExtraFiles
+) -> None:
+    """Raise one `UserError` with all that is wrong with the models and files that the rankers' settings name."""
+    check_together(
+        "the training cannot start",
+        lambda: check_models(run.rankers),
+        lambda: exams.check(run),
+        lambda: files.check(run),
+        lambda: check_teachers(run, questions, files, workdir),
+    )
 
 
 def _note_fixed_options(config: RankerConfig, questions: Questions) -> None:
@@ -109,6 +126,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     if prepared.scores is not None:
         tables = scores_without(prepared.scores, fold, run, prepared, workdir)
         exams = with_scores(exams, tables, questions.exists())
+    lesson = prepared.learnt_from(config, exams[0], {fold}, soft_labels_without(fold, run, prepared, workdir))
 
     # The ranker learns from the other folds and answers this one, whose answers are hidden from it.
     inside = prepared.folds == fold  # bool [n]
@@ -118,7 +136,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     clock = _Clock()
     ranker = make_ranker(config, workdir.cache)
     start_from(ranker, prepared.start)
-    facts = ranker.fit(exams[0].subset(~inside), exams[0].subset(inside), place.checkpoint, place.logs)
+    facts = ranker.fit(lesson, exams[0].subset(inside), place.checkpoint, place.logs) | extra_facts(lesson)
     clock.trained()
     probabilities = predict_contexts(ranker, [exam.subset(inside).hidden() for exam in exams])  # [fold, width]
     probabilities = widen(probabilities, questions.max_options)
@@ -212,6 +230,12 @@ def _metrics(probabilities: np.ndarray, scored: Questions, clock: _Clock, ranker
         "peak_memory_mib": clock.peak.mib(),
         "options_read_alike": ranker.alike,
     }
+
+
+def extra_facts(lesson: Exam) -> dict[str, int]:
+    """The number of training-only questions among those that were learnt from, for `metrics.json`; nothing where the
+    ranker has none."""
+    return {} if lesson.supervision is None else {"extra_questions": int(lesson.supervision.is_extra.sum())}
 
 
 def _overflows(ranker: Ranker) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +23,12 @@ class Scores:
     Attributes:
         tables: ranker -> its OOF probabilities, float32 [n, width], in the order of the exam.
         hashes: ranker -> `Oof.parts_hash`.
+        families: ranker -> its family, as its OOF parts have it.
     """
 
     tables: dict[str, np.ndarray]
     hashes: dict[str, str]
+    families: dict[str, str]
 
 
 def read_scores(config: RankerConfig, questions: Questions, folds: np.ndarray, workdir: Workdir) -> Scores | None:
@@ -39,20 +42,26 @@ def read_scores(config: RankerConfig, questions: Questions, folds: np.ndarray, w
     """
     if not config.signals_from:
         return None
+    return scores_of(config.signals_from, config.name, questions, folds, workdir)
+
+
+def scores_of(names: Sequence[str], reader: str, questions: Questions, folds: np.ndarray, workdir: Workdir) -> Scores:
+    """The OOF scores of these rankers, from which the ranker `reader` learns; see `read_scores`."""
     try:
-        oof = load_oof(workdir, config.signals_from)
+        oof = load_oof(workdir, names)
     except UserError as error:
-        raise UserError(f"{config.name} learns from the scores of {', '.join(config.signals_from)}: {error}") from None
+        raise UserError(f"{reader} learns from the scores of {', '.join(names)}: {error}") from None
     wanted = exam_with_folds_hash(questions, folds)
-    for name in config.signals_from:
+    for name in names:
         if oof.about[name]["questions"] != wanted:
             raise UserError(
-                f"{config.name} learns from the scores of {name}, whose OOF parts are of other questions or folds. "
+                f"{reader} learns from the scores of {name}, whose OOF parts are of other questions or folds. "
                 f"Train it again: {suggest('train_fold', '--all-folds', '--ranker', name)}"
             )
     row_of = {id_: row for row, id_ in enumerate(oof.ids)}
     rows = [row_of[id_] for id_ in questions.ids]
     return Scores(
-        {name: oof.probabilities[name][rows] for name in config.signals_from},
-        {name: oof.parts_hash(name) for name in config.signals_from},
+        {name: oof.probabilities[name][rows] for name in names},
+        {name: oof.parts_hash(name) for name in names},
+        {name: str(oof.about[name]["family"]) for name in names},
     )
