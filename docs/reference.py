@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from solution.cli.app import app
 from solution.config import EmbedderTuning, EnsembleConfig, RankerConfig, RetrievalConfig, Settings
-from solution.config.problems import settings_class
+from solution.config.problems import settings_class, written_name
 
 FILES = (
     ("A ranker: RANKER.yaml", "", RankerConfig),
@@ -112,10 +112,11 @@ def settings_rows(model: type[Settings], prefix: str = "") -> Iterator[tuple[str
     """Dotted name, field and description of each setting; nested settings follow the setting that holds them."""
     told = descriptions(model)
     for name, field in model.model_fields.items():
-        yield prefix + name, field, told.get(name, "")
+        written = written_name(name, field)
+        yield prefix + written, field, told.get(name, "")
         inner = settings_class(field.annotation)
         if inner is not None:
-            yield from settings_rows(inner, f"{prefix}{name}.")
+            yield from settings_rows(inner, f"{prefix}{written}.")
 
 
 def settings_page() -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import AliasChoices, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from solution.config.base import Settings
@@ -77,11 +78,16 @@ def setting_names(model: type[Settings], prefix: str = "") -> list[str]:
     """The dotted names of all settings."""
     names: list[str] = []
     for name, field in model.model_fields.items():
-        if isinstance(field.validation_alias, AliasChoices):  # a setting whose name Python keeps for itself
-            name = str(field.validation_alias.choices[0])
+        name = written_name(name, field)
         inner = settings_class(field.annotation)
         names += setting_names(inner, f"{prefix}{name}.") if inner else [prefix + name]
     return names
+
+
+def written_name(name: str, field: FieldInfo) -> str:
+    """A setting's name as files have it: `from` is a word that Python keeps for itself."""
+    alias = field.validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else name
 
 
 def settings_class(annotation: Any) -> type[Settings] | None:
