@@ -18,6 +18,7 @@ from solution.config import (
     EnsembleConfig,
     ExtraQuestions,
     RankerConfig,
+    RerankerTraining,
     RetrievalConfig,
     Run,
     SignalLearning,
@@ -56,6 +57,9 @@ def test_the_path_of_a_file_does_not_count_and_rankers_that_learn_nothing_refuse
         RankerConfig(name="s", family="similarity", **extra)  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="signals_from do not go together"):
         RankerConfig(name="f", family="features", signals_from=["a"], **extra)  # type: ignore[arg-type]
+    for setting in ({"option_count_weight": "log"}, extra["training"]):
+        with pytest.raises(ValidationError, match="is a setting of rankers, not of a reranker"):
+            RerankerTraining(**setting)  # type: ignore[arg-type]
     log = TrainingSettings(option_count_weight="log")
     assert log.hash() != TrainingSettings().hash()
     assert not {"extra", "option_count_weight"} & set(TrainingSettings().hashed_values())

@@ -30,6 +30,9 @@ class RerankerTraining(TrainingSettings):
     def _without_context(self) -> RerankerTraining:
         if self.context_dropout > 0:
             raise ValueError("context_dropout means nothing for a reranker: set it to 0")
+        for name in ("extra", "option_count_weight", "soft_labels"):
+            if getattr(self, name) != TrainingSettings.model_fields[name].get_default(call_default_factory=True):
+                raise ValueError(f"{name} is a setting of rankers, not of a reranker: remove it")
         return self
 
 
