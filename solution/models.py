@@ -92,7 +92,7 @@ def locate_model(spec: str, revision: str | None = None) -> Path | str:
         raise UserError(f"the model {spec} is a file; name a folder with a config.json, or a .gguf file")
     if not may_be_hub_name(spec):
         raise UserError(f"the model folder {spec} is not there")
-    if not _is_cached(spec, revision) and (problem := _hub_problem()):
+    if not _is_cached(spec, revision) and (problem := hub_problem()):
         raise UserError(
             f"the model {spec} is not on this machine: there is no folder of that name here, the hub's cache does not "
             f"hold a model of that name, and {problem}. If it is a folder, correct its path; if it is the name of a "
@@ -112,7 +112,7 @@ def _locate_hub_file(spec: str, repository: str, file: str, revision: str | None
     cached = _cached_file(repository, file, revision)
     if cached is not None:
         return cached
-    if problem := _hub_problem():
+    if problem := hub_problem():
         raise UserError(
             f"the model {spec} is not on this machine and {problem}. Where there is a network run: "
             + fetch_command(spec, revision)
@@ -185,7 +185,7 @@ def _offline() -> bool:
 _HUB_SECONDS = 5.0
 
 
-def _hub_problem() -> str | None:
+def hub_problem() -> str | None:
     """The reason why the hub cannot be asked; known in seconds, while the libraries would try for minutes."""
     if _offline():
         return "the hub is switched off (HF_HUB_OFFLINE)"

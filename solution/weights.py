@@ -20,6 +20,8 @@ from solution.workdir import Workdir
 
 _FOLD_WEIGHTS = "fold's weights"  # the kind of manifest
 _RECORD, _METRICS = "ranker.json", "metrics.json"
+EXAMPLES = "examples.json"
+"""Questions of the training folds that a ranker's prompt shows."""
 PRETRAINED = "pretrained weights"
 """The kind of manifest of the weights that a ranker's folds start from."""
 TIMINGS = (_METRICS, LOG)

@@ -143,5 +143,10 @@ class Workdir:
     def pretraining_logs(self, ranker: str) -> Path:
         return self.root / "logs" / ranker / "pretraining"
 
+    @property
+    def tracking(self) -> Path:
+        """What experiment trackers write."""
+        return self.root / "logs" / "tracking"
+
     def logs(self, ranker: str, fold: int) -> Path:
         return self.root / "logs" / ranker / f"fold_{fold}"

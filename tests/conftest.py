@@ -39,7 +39,7 @@ def random_questions(n: int, options: int = 5, seed: int = 0) -> Questions:
 
 
 # A test with one of these fixtures trains or loads a model. `make check` leaves it out, and what `SLOW` names too.
-MODEL_FIXTURES = {"tiny", "smollm2", "finished", "embedder", "built"}
+MODEL_FIXTURES = {"pushed", "tiny", "smollm2", "finished", "embedder", "built"}
 # Files, or single tests, that take more than about a second without such a fixture.
 SLOW = {
     "test_distributed.py",

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from solution import __version__
 from solution.cli import convert, demo, doctor, embedder, ensemble, exam, generate, kaggle, merge, retrieval, serve
 from solution.cli.options import APP_SETTINGS
+from solution.cli.sharing import pull, push
 from solution.cli.submit import submit
 from solution.cli.train_fold import train_fold
 from solution.suggestions import COMMAND, is_installed_command
@@ -94,6 +95,8 @@ app.command("submit", short_help="Answer questions with the ensemble.")(submit)
 app.command("merge", short_help="Write a trained fold as a stand-alone model.")(merge.merge)
 app.command("bundle", short_help="Make a folder with all that a Kaggle kernel needs.")(kaggle.bundle)
 app.command("serve", short_help="Serve a web page: ask questions, and practise.")(serve.serve)
+app.command("push", short_help="Share a trained ensemble: a folder, or the Hugging Face hub.")(push)
+app.command("pull", short_help="Fetch an ensemble that push has shared.")(pull)
 app.command("doctor", short_help="Tell whether machine and working folder are fit.")(doctor.doctor)
 app.command("demo", short_help="Run the whole pipeline on the built-in exam.")(demo.demo)
 app.command("exam", short_help="Run the whole pipeline on a folder of your own.")(exam.exam)

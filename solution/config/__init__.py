@@ -5,7 +5,15 @@
 
 from solution.config.base import Settings
 from solution.config.embedder import EmbedderTuning
-from solution.config.ensemble import MAX_FOLDS, CandidateName, EnsembleConfig, Run, TuneSettings, needs_contexts
+from solution.config.ensemble import (
+    MAX_FOLDS,
+    CandidateName,
+    EnsembleConfig,
+    Run,
+    TrackerName,
+    TuneSettings,
+    needs_contexts,
+)
 from solution.config.ranker import (
     DEFAULT,
     RANKER_NAME,
@@ -75,6 +83,7 @@ __all__ = [
     "SignalLearning",
     "SignalSettings",
     "SoftLabels",
+    "TrackerName",
     "TrainingSettings",
     "TuneSettings",
     "needs_contexts",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -32,6 +32,8 @@ CandidateName = Literal[
     "stacker",
 ]
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
 
 class TuneSettings(Settings):
     trials: int = Field(300, ge=0)
@@ -51,6 +53,8 @@ class TuneSettings(Settings):
 
 
 class EnsembleConfig(Settings):
+    _HASHED_WHERE_SET: ClassVar[frozenset[str]] = frozenset({"trackers"})
+
     rankers: list[RankerName] = Field(min_length=1)
     """Names of files in the same folder, without `.yaml`."""
     folds: int = Field(5, ge=2, le=MAX_FOLDS)
@@ -64,6 +68,9 @@ class EnsembleConfig(Settings):
     groups: dict[str, list[RankerName]] = {}
     """Rankers that are one ranker over several contexts (or seeds), as `name: [ranker, ranker]`: blends that merge
     each group by mean, max or max + mean before the weighting join the candidates."""
+    trackers: list[TrackerName] = []
+    """Experiment trackers that follow training, tuning and the report: steps, settings, OOF scores and the page, below
+    WORKDIR/logs/tracking (needs their packages). They change no result."""
     tune: TuneSettings = TuneSettings()
 
     @model_validator(mode="after")
@@ -82,6 +89,13 @@ class EnsembleConfig(Settings):
     @classmethod
     def _distinct(cls, names: list[str]) -> list[str]:
         return distinct_names(names, "ranker")
+
+    @field_validator("trackers")
+    @classmethod
+    def _distinct_trackers(cls, names: list[TrackerName]) -> list[TrackerName]:
+        if names:
+            distinct_names(list(names), "tracker")
+        return names
 
 
 class Run(Settings):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from solution.config import DEFAULT, AnswerWith, RetrievalConfig, Run
+from solution.config import DEFAULT, AnswerWith, RetrievalConfig, Run, TrackerName
 from solution.ensemble.costs import Cost, measured_cost, with_sources
 from solution.errors import UserError
 from solution.oof import Oof, changed_sources, load_oof, signal_sources
@@ -25,18 +25,21 @@ class Deployment:
         answer_with: ranker -> which weights answer in a submission, see `RankerConfig.answer_with`; of rankers that
             are not named the folds do.
         retrieval: of the settings, where a ranker needs it.
+        trackers: see `EnsembleConfig.trackers`.
     """
 
     configs: str | None = None
     answer_with: Mapping[str, AnswerWith] = field(default_factory=dict)
     retrieval: RetrievalConfig | None = None
+    trackers: Sequence[TrackerName] = ()
 
 
 def deployment_of(run: Run, configs: Path | str | None) -> Deployment:
     """Which weights of each ranker answer, by the settings of now; a ranker whose folds are all alike has no others."""
     answer_with = {config.name: config.answers_with for config in run.rankers if config.folds_differ}
     retrieves = any(DEFAULT in run.reads(config) for config in run.rankers)
-    return Deployment(None if configs is None else str(configs), answer_with, run.retrieval if retrieves else None)
+    retrieval = run.retrieval if retrieves else None
+    return Deployment(None if configs is None else str(configs), answer_with, retrieval, run.ensemble.trackers)
 
 
 def sources_of(workdir: Workdir, oof: Oof) -> dict[str, dict[str, Any]]:

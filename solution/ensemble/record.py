@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic refuses that of `typing` up to Python 3.11
 
-from solution.config import MAX_FOLDS, AnswerWith, CandidateName, RankerName
+from solution.config import MAX_FOLDS, AnswerWith, CandidateName, RankerName, TrackerName
 from solution.ensemble.blend import Blend, Recipe, Stacker
 from solution.ensemble.cascade import By, CascadePlan, Point, Stage
 from solution.ensemble.nested import AddedValue
@@ -177,6 +177,8 @@ class EnsembleRecord(TypedDict):
     ranks the options by it."""
     configs: NotRequired[str | None]
     """The folder of the settings as it was typed; only messages use it."""
+    trackers: NotRequired[list[TrackerName]]
+    """Experiment trackers, to which the report goes too."""
     hash: NotRequired[str | None]
     """Of the rest without `configs`: a digit that has changed may give another valid file. Without it nothing is
     compared."""

@@ -42,6 +42,7 @@ from solution.ensemble.rows import RowKind, Scorer, ScoreRow, random_row
 from solution.ensemble.trial_journal import TrialJournal
 from solution.errors import UserError
 from solution.files import SCHEMA, write_json
+from solution.learning.tracking import track, tracked
 from solution.oof import Oof, load_oof, read_about
 from solution.progress import progress_bar, say
 from solution.suggestions import suggest
@@ -103,9 +104,20 @@ def run_tune(
         record["retrieval"] = deployment.retrieval.model_dump(mode="json")
     if deployment.configs is not None:
         record["configs"] = deployment.configs
+    if deployment.trackers:
+        record["trackers"] = list(deployment.trackers)
     record["hash"] = record_hash(record)
     write_json(workdir.ensemble, record)
+    _track(workdir, record, settings)
     return record
+
+
+def _track(workdir: Workdir, record: EnsembleRecord, settings: TuneSettings) -> None:
+    """Write weights and scores to the experiment trackers."""
+    facts = {"choice": record["choice"], **settings.model_dump(mode="json")}
+    with tracked(record.get("trackers", ()), workdir.tracking, "ensemble", facts):
+        track({f"weight/{name}": weight for name, weight in record["weights"].items()})
+        track({f"map3/{row['name']}": row["map3"] for row in record["table"]})
 
 
 def nested_answers(workdir: Workdir, record: EnsembleRecord, oof: Oof) -> np.ndarray:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import solution
 from solution.config_files import configs_folder, has_configs
 from solution.demo.exam import EXAM
-from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.files import (
     MANIFEST,
     atomic_folder,
-    link_or_copy,
     read_json,
-    read_manifest,
     write_json,
     write_manifest,
     write_text,
 )
 from solution.inference.bfloat16 import overflow_warning
-from solution.inference.trained import TrainedRanker, imported_rankers, read_rankers
+from solution.inference.trained import TrainedRanker
 from solution.kaggle.base_models import Models, base_models
-from solution.kaggle.items import Item, folder_items
+from solution.kaggle.items import Item
 from solution.kaggle.kernel import BUNDLE, is_bundle
+from solution.kaggle.parts import check_room, index_items, put, reranker_items, trained_rankers, weight_items
 from solution.kaggle.public import public_hash
 from solution.kaggle.upload import (
     ANSWER,
@@ -42,9 +39,6 @@ from solution.kaggle.wheels import Wheels, download, lacking_packages, needed_pa
 from solution.packages import Closure, requirements
 from solution.progress import say
 from solution.questions import Questions, read_questions, write_questions
-from solution.retrieval.places import find_embedder, locate_all
-from solution.retrieval.reranker.trained import Reranker
-from solution.suggestions import program
 from solution.workdir import Workdir
 
 SAMPLE = 20
@@ -84,20 +78,25 @@ def make_bundle(
     _check_output(output)
 
     # The parts, each checked where it lies.
-    rankers = _trained_rankers(workdir)
+    rankers = trained_rankers(workdir)
     packages = None if wheels.left_out or wheels.folder else needed_packages(wheels)
-    items = _weights(workdir, rankers) + _rerankers(workdir, rankers) + _indexes(workdir, rankers) + _code(configs)
+    items = (
+        weight_items(workdir, rankers)
+        + reranker_items(workdir, rankers)
+        + index_items(workdir, rankers)
+        + _code(configs)
+    )
     if wheels.folder is not None:
         items += wheel_files(wheels.folder)
     models = base_models(workdir, rankers, with_models)
     items += models.items
-    _check_room(items, output)
+    check_room(items, output)
 
     known = hash_before(output, address) if public is None else public_hash(public)
 
     # The folder, under another name until it is whole.
     with atomic_folder(output) as folder:
-        _put(items, folder)
+        put(items, folder)
         if packages is not None:
             download(packages, wheels, folder / "wheels")
         write_questions(folder / "sample.csv", _sample(workdir))
@@ -139,17 +138,6 @@ def hash_before(output: Path, address: Address) -> str | None:
     if known is not None:
         say(f"note: the public questions are those of the bundle that was in {output} (--public-test names others)")
     return str(known) if known is not None else None
-
-
-def _put(items: Sequence[Item], folder: Path) -> None:
-    """Link or copy each file to its place in the bundle's folder."""
-    for item in items:
-        target = folder / item.target
-        if item.link:
-            link_or_copy(item.source.resolve(), target)
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(item.source, target)
 
 
 def _contents(folder: Path, wheels: Wheels, models: Models, packages: Closure | None, known: str | None) -> Contents:
@@ -212,57 +200,6 @@ def _tell(output: Path, address: Address, contents: Contents, size: int) -> None
         say(f"note: {USER} stands for your name on Kaggle in the two metadata files; give it with --user")
 
 
-def _trained_rankers(workdir: Workdir) -> list[TrainedRanker]:
-    """The rankers that the ensemble uses, their weights checked."""
-    ensemble = load_ensemble(workdir)
-    imported = imported_rankers(ensemble)
-    if imported:
-        say(
-            f"note: the ensemble uses {', '.join(imported)}, imported from another program: in the kernel its answers "
-            f"are needed as --add {imported[0]}=FILE (edit the notebook)"
-        )
-    return read_rankers(workdir, ensemble, [], imported)
-
-
-def _weights(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
-    """The ensemble file and the rankers' folds."""
-    items = [Item(workdir.ensemble, "weights/ensemble.json")]
-    for ranker in rankers:
-        for folder in ranker.folders:
-            items += folder_items(folder, f"weights/{ranker.name}/{folder.name}", link=False)
-    return items
-
-
-def _rerankers(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
-    """The trained folds of the rerankers that are used."""
-    folders: dict[Path, None] = {}
-    for ranker in rankers:
-        for retrieval in ranker.retrievals.values():
-            if retrieval.reranker is not None:
-                folders |= dict.fromkeys(Reranker(retrieval.reranker, workdir.root).folders)
-    return [
-        item for fold in folders for item in folder_items(fold, f"weights/{fold.parent.name}/{fold.name}", link=False)
-    ]
-
-
-def _indexes(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item]:
-    """The indexes that the rankers' settings lead to, each checked."""
-    kind_by_folder: dict[Path, str] = {}
-    for ranker in rankers:
-        for retrieval in ranker.retrievals.values():
-            if retrieval.source != "index":
-                continue
-            embedder = find_embedder(retrieval, workdir.root)
-            for view in ranker.config.contexts:
-                for place in locate_all(retrieval, view, workdir.root, embedder):
-                    kind_by_folder[place.folder] = place.kind.name
-    items = []
-    for folder, kind in kind_by_folder.items():
-        read_manifest(folder, kind, f"Make it: {program()} index, with the --configs of its rankers.")
-        items += folder_items(folder, f"cache/{folder.name}", link=True)
-    return items
-
-
 def _code(configs: Path) -> list[Item]:
     """This program, what installs it, and the settings."""
     package = Path(solution.__file__).parent
@@ -280,18 +217,6 @@ def _sample(workdir: Workdir) -> Questions:
     places = [workdir.test, workdir.questions, EXAM]
     questions = read_questions(next(path for path in places if path.is_file()))
     return questions.subset(range(min(SAMPLE, len(questions)))).without_answers()
-
-
-def _check_room(items: Sequence[Item], output: Path) -> None:
-    """Raise `UserError` where the files that must be copied do not fit on the output's disk."""
-    place = next(folder for folder in output.resolve().parents if folder.exists())
-    device = place.stat().st_dev
-    needed = sum(
-        item.source.stat().st_size for item in items if not item.link or item.source.resolve().stat().st_dev != device
-    )
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise UserError(f"the bundle needs {needed / 1e9:.1f} GB and {place} has {free / 1e9:.1f} GB free")
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from solution.files import sweep_leftovers, write_text
+from solution.learning import tracking
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -52,6 +53,8 @@ class TrainingLog:
         folder.mkdir(parents=True, exist_ok=True)
         sweep_leftovers(folder, LOG)
         write_text(folder / LOG, "".join(f"{line}\n" for line in (",".join(COLUMNS), *lines)))
+        for line in lines if tracking.is_tracked() else ():
+            _track(line)
         self._file = open(folder / LOG, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
@@ -76,6 +79,7 @@ class TrainingLog:
         if self._file is not None:
             self._file.write(line + "\n")
             self._file.flush()
+            _track(line)
         if self._events is not None:
             self._events.add_scalar("loss", loss, step)
             self._events.add_scalar("learning_rate", learning_rate, step)
@@ -90,6 +94,12 @@ class TrainingLog:
         for stream in (self._file, self._events):
             if stream is not None:
                 stream.close()
+
+
+def _track(line: str) -> None:
+    """Write a step to the experiment trackers."""
+    values = {name: float(cell) for name, cell in zip(COLUMNS, line.split(","), strict=True) if cell}
+    tracking.track(values, step=int(values.pop("step")))
 
 
 def drop_log(folder: Path) -> None:

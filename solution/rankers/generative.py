@@ -32,8 +32,8 @@ from solution.rankers.prompts import (
     token_ids,
 )
 from solution.tokenization import part_names, special_names
+from solution.weights import EXAMPLES
 
-EXAMPLES = "examples.json"
 BETWEEN = "\n\n"  # between an example and what follows
 MIN_ROOM = 8  # tokens that question and option need at the very least
 # Variables of published chat templates. Qwen3: the option is the reply itself, without thinking before it. Llama 3.2

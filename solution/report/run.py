@@ -8,6 +8,7 @@ from pathlib import Path
 from solution import __version__
 from solution.errors import UserError
 from solution.files import MANIFEST, atomic_folder, read_manifest, write_manifest, write_text
+from solution.learning.tracking import track_artifact, tracked
 from solution.progress import progress_bar, say
 from solution.questions import Questions
 from solution.report.blend import headline
@@ -65,6 +66,9 @@ def write_report(
                 save(chart, temporary / f"{name}.png")
                 bar.advance()
         write_manifest(temporary, _REPORT)
+    record = material.record
+    with tracked(record.get("trackers", ()), workdir.tracking, "report", {"choice": record["choice"]}):
+        track_artifact(output, "report")
     return [output / PAGE, *(output / f"{name}.png" for name in charts)]
 
 

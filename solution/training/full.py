@@ -12,6 +12,7 @@ from solution.files import content_hash
 from solution.learning import distributed
 from solution.learning.checkpoint import drop_checkpoint
 from solution.learning.log import drop_log
+from solution.learning.tracking import check_trackers, tracked
 from solution.memory import PeakMemory
 from solution.progress import say
 from solution.questions import Questions
@@ -40,6 +41,7 @@ def train_full(run: Run, questions: Questions, workdir: Workdir, seeds: int = 1)
     Raises:
         UserError: see `training.run.prepare` and `Ranker.fit`; or `keep: best` has no folds to tell the step to end at.
     """
+    check_trackers(run.ensemble.trackers)
     exams, files = PretrainingExams(run.retrieval, questions, workdir), ExtraFiles()
     check_before_training(run, questions, workdir, exams, files)
     prepared = distributed.main_first(lambda: prepare(run, questions, workdir, files))
@@ -84,7 +86,8 @@ def _train(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir,
     # No fold is scored: the teacher's OOF probabilities are taken as they are.
     soft = None if prepared.teacher is None else prepared.teacher.table
     lesson = prepared.learnt_from(config, exams[0], soft=soft)
-    facts = ranker.fit(lesson, exams[0].subset([]), checkpoint, logs) | extra_facts(lesson)
+    with tracked(run.ensemble.trackers, workdir.tracking, f"{name}/full_{number}", settings.model_dump(mode="json")):
+        facts = ranker.fit(lesson, exams[0].subset([]), checkpoint, logs) | extra_facts(lesson)
     seconds = _seconds_per_question(ranker, exams)
     if distributed.rank() > 0:
         return

@@ -20,6 +20,7 @@ from solution.files import atomic_folder, content_hash, sweep_leftovers
 from solution.learning import distributed
 from solution.learning.checkpoint import drop_checkpoint
 from solution.learning.log import LOG, drop_log
+from solution.learning.tracking import check_trackers, track, tracked
 from solution.memory import PeakMemory
 from solution.metrics import bootstrap_interval, credit_at_k, expected_random_map, map_at_k
 from solution.option_references import naming_others
@@ -53,6 +54,7 @@ def train_folds(run: Run, questions: Questions, workdir: Workdir, folds: Sequenc
             f"fold {wrong[0]} is out of range: the ensemble has {run.ensemble.folds} folds, "
             f"0 to {run.ensemble.folds - 1}"
         )
+    check_trackers(run.ensemble.trackers)
     exams, files = PretrainingExams(run.retrieval, questions, workdir), ExtraFiles()
     check_before_training(run, questions, workdir, exams, files)
     prepared = distributed.main_first(lambda: prepare(run, questions, workdir, files))
@@ -136,17 +138,20 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     clock = _Clock()
     ranker = make_ranker(config, workdir.cache)
     start_from(ranker, prepared.start)
-    facts = ranker.fit(lesson, exams[0].subset(inside), place.checkpoint, place.logs) | extra_facts(lesson)
-    clock.trained()
-    probabilities = predict_contexts(ranker, [exam.subset(inside).hidden() for exam in exams])  # [fold, width]
-    probabilities = widen(probabilities, questions.max_options)
-    clock.scored()
+    scored = questions.subset(inside)
+    settings = {**config.model_dump(mode="json"), "fold": fold}
+    with tracked(run.ensemble.trackers, workdir.tracking, f"{config.name}/fold_{fold}", settings):
+        facts = ranker.fit(lesson, exams[0].subset(inside), place.checkpoint, place.logs) | extra_facts(lesson)
+        clock.trained()
+        probabilities = predict_contexts(ranker, [exam.subset(inside).hidden() for exam in exams])  # [fold, width]
+        probabilities = widen(probabilities, questions.max_options)
+        clock.scored()
+        metrics = _metrics(probabilities, scored, clock, ranker) | facts
+        track({f"oof_{name}": metrics[name] for name in ("map3", "precision1")})
 
     # One process writes: first the weights, then the OOF part, so that neither is there without the other for long.
     if distributed.rank() > 0:
         return ranker.alike
-    scored = questions.subset(inside)
-    metrics = _metrics(probabilities, scored, clock, ranker) | facts
     write_weights(ranker, place.weights, place.logs, fold_record(config, run.reads(config), about), metrics, key)
     oof.write_oof(place.oof_part, scored, probabilities, about)
     drop_checkpoint(place.checkpoint)
