@@ -31,7 +31,7 @@ GRACE = 600.0
 """Seconds behind its deadline after which a submission is ended, and a tenth of it later killed."""
 BAR = "=" * 100
 """The line above and below what is shown at the end."""
-REMARKS = ("WARNING: ", "public run: ")
+REMARKS = ("WARNING: ", "public run: ", "devices: ")
 """The beginnings of the lines between them."""
 
 
@@ -223,6 +223,8 @@ def _lines(code: int, error: str, late: bool, report: dict[str, Any] | None) -> 
     if report is None:
         lines.append("WARNING: there is no report on this run: its output above tells which rankers have answered")
         return lines
+    if devices := report.get("devices"):
+        lines.append(f"devices: {', '.join(devices)}")
     lines += [f"WARNING: {line}" for line in report.get("warnings", [])]
     computed = [str(ranker.get("computed_on")) for ranker in report.get("rankers", []) if ranker.get("computed_on")]
     if not report.get("gpu_problem") and any(place.startswith("cpu") for place in computed):
