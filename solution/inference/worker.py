@@ -85,11 +85,13 @@ def answer(job: AnswerJob, tell: Tell, batches: Iterator[BatchRecord]) -> None:
 
     exams, cache = read_exam_record(job["exam"]), Path(job["cache"])
     config = RankerConfig.model_validate(job["config"])
+    if job["on_gpu"] and not gpu_works():
+        raise UserError(gpu_problem() or "torch sees no GPU")
     plan = MemoryPlan(**job["plan"]) if job["plan"] else plan_all(job, tell)[0]
     if plan.problem:
         raise UserError(plan.problem)
-    if job["on_gpu"]:
-        _check_gpu(job, plan)
+    if job["on_gpu"] and job["plan"]:
+        _await_room(job, plan)
     if job["plan"] and not gpu_works():
         with contextlib.suppress(Exception):  # what is wrong is told when it is loaded
             empty_ranker(config, cache)  # as planning does: the libraries are not to be measured as the model's
@@ -107,12 +109,10 @@ def answer(job: AnswerJob, tell: Tell, batches: Iterator[BatchRecord]) -> None:
     )
 
 
-def _check_gpu(job: AnswerJob, plan: MemoryPlan) -> None:
-    """Raise `UserError` where this process's GPU cannot take part: it does not compute, or has too little room."""
-    if not gpu_works():
-        raise UserError(gpu_problem() or "torch sees no GPU")
+def _await_room(job: AnswerJob, plan: MemoryPlan) -> None:
+    """Raise `UserError` where this process's GPU has no room for what was planned on another one."""
     needed, until = plan.peak * SLACK, time.monotonic() + _ROOM_SECONDS
-    while job["plan"] and (free := available_memory(job["memory"], job["held"])) < needed:
+    while (free := available_memory(job["memory"], job["held"])) < needed:
         if time.monotonic() > until:
             raise UserError(f"it has room for {shown(max(free, 0))}, and {shown(needed)} are needed")
         time.sleep(0.5)
