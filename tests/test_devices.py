@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from solution.doctor import machine
+from solution.doctor.examined import ReadOnce
 from solution.ensemble.blend import Recipe
 from solution.ensemble.cascade import Stage
 from solution.errors import UserError
 from solution.gpu import VisibleGpu
-from solution.inference import sharing
+from solution.inference import devices as devices_module
+from solution.inference import sharing, worker
 from solution.inference.devices import (
     DEFAULT_DEVICE,
     ComputeDevice,
     available_devices,
     devices_on_cpu,
+    find_devices,
     parse_devices,
     speed_of,
 )
@@ -93,6 +97,31 @@ def test_the_devices_that_are_there(
     if remark:
         assert re.search(remark, " ".join(remarks))
     assert devices[0].is_gpu == names[0].startswith("cuda")
+
+
+def test_the_gpus_are_counted_in_a_process_and_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_job(job: bytes, take: Any, *more: Any) -> None:
+        assert b'"kind": "look"' in job
+        take({"event": "gpus", "gpus": [[0, T4, None], [1, T4, None], [2, T4, "no kernel"]]})
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices_module, "run_job", run_job)
+    monkeypatch.setattr(devices_module, "may_have_gpus", lambda: False)
+    assert find_devices(Limits()) == ([DEFAULT_DEVICE], [])
+    monkeypatch.setattr(devices_module, "may_have_gpus", lambda: True)
+    found, remarks = find_devices(Limits())
+    assert [device.name for device in found] == ["cuda:0", "cuda:1"]
+    told = capsys.readouterr().err
+    assert "devices: cuda:0, cuda:1; each answers" in told
+    assert remarks == ["cuda:2 cannot compute (no kernel); the rankers use cuda:0, cuda:1"] and remarks[0] in told
+
+    class Seen:
+        devices = ReadOnce(lambda: (found, remarks))
+
+    (finding,) = machine.devices(Seen())  # type: ignore[arg-type]
+    assert finding.state == "warning" and "each of the 2 answers a part" in finding.found
 
 
 # --- who gets which batches ------------------------------------------------------------------
@@ -282,6 +311,13 @@ def test_how_many_copies_have_room(plan: MemoryPlan, on_gpus: bool, processes: i
     assert bool(room.reason) == (processes < 2)
     assert room_for(plan, 1, on_gpus).processes == min(processes, 1)
     assert RESERVE < GPU_PROCESS < 2 * GIB
+
+
+def test_a_gpu_without_room_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "available_memory", lambda *_: GIB)
+    monkeypatch.setattr(worker, "_ROOM_SECONDS", 0.0)
+    with pytest.raises(UserError, match=r"has room for 1.00 GiB, and 4.20 GiB are needed"):
+        worker._await_room({"memory": None, "held": 0}, plan_of(9))  # type: ignore[typeddict-item]
 
 
 def test_of_three_devices_two_may_have_room() -> None:
