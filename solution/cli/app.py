@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from solution import __version__
-from solution.cli import convert, demo, doctor, embedder, ensemble, exam, generate, kaggle, merge, retrieval, serve
+from solution.cli import ask, convert, demo, doctor, embedder, ensemble, exam, generate, kaggle, merge, retrieval, serve
 from solution.cli.options import APP_SETTINGS
 from solution.cli.sharing import pull, push
 from solution.cli.submit import submit
@@ -92,6 +92,7 @@ app.command("tune", short_help="Find the ensemble's weights from the OOF files."
 app.command("report", short_help="Write what tune found as one HTML page.")(ensemble.report)
 app.command("import-oof", short_help="Add another program's out-of-fold probabilities.")(ensemble.import_oof)
 app.command("submit", short_help="Answer questions with the ensemble.")(submit)
+app.command("ask", short_help="Rank the options of a question, and say why.")(ask.ask)
 app.command("merge", short_help="Write a trained fold as a stand-alone model.")(merge.merge)
 app.command("bundle", short_help="Make a folder with all that a Kaggle kernel needs.")(kaggle.bundle)
 app.command("serve", short_help="Serve a web page: ask questions, and practise.")(serve.serve)

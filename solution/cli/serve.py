@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from solution.cli.options import HERE, WorkdirOption, read_noted
+from solution.api.inputs import read_noted
+from solution.cli.options import HERE, WorkdirOption
 from solution.command import command
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
