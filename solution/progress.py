@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -76,10 +77,17 @@ class Bar:
             say(f"{self._title}: {self._done}/{self._total} {self._note} (about {remaining / 60:.1f} min left)")
 
 
+def draws_bars() -> bool:
+    """Whether bars can be drawn: on a terminal, and in a notebook that has rich's package for it (ipywidgets)."""
+    if console.is_jupyter:
+        return importlib.util.find_spec("ipywidgets") is not None
+    return sys.stderr.isatty()
+
+
 @contextmanager
 def progress_bar(total: int, title: str) -> Iterator[Bar]:
-    """A bar with elapsed time and ETA on a terminal; elsewhere at most one line a minute."""
-    if console.quiet or not sys.stderr.isatty():
+    """A bar with elapsed time and ETA on a terminal and in a notebook; elsewhere at most one line a minute."""
+    if console.quiet or not draws_bars():
         yield Bar(None, total, title)
         return
     columns = (

@@ -206,6 +206,7 @@ def table_questions(
     index: list[Any] | None = None,
     reading: Reading | None = None,
     notes: list[str] | None = None,
+    with_answers: bool = True,
 ) -> Questions:
     """The questions of a table that is in memory; see `read_questions`.
 
@@ -213,12 +214,15 @@ def table_questions(
         names: of its columns.
         rows: its cells by the names of their columns.
         index: names of the rows, for a table without ids; None: its rows are numbered.
+        with_answers: False: the questions are to be answered, and answers in the table are not read.
     """
     name, reading = "the table", reading or Reading(expects_answers=False)
     table = Table(list(names), list(rows), "a table", index=index)
     items, columns, table = table_items(table, reading, name)
     if not items:
         raise UserError("the table has no question")
+    if not with_answers:
+        items = [replace(item, answer=None) for item in items]
     return _checked(_AsRead(name, items, columns, table), None, reading, notes)
 
 

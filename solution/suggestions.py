@@ -54,6 +54,11 @@ def program() -> str:
     return str(_running.get(_PROGRAM) or (COMMAND if is_installed_command() else MODULE))
 
 
+def command_runs() -> bool:
+    """Whether a command is running, whose options suggestions have."""
+    return bool(_running)
+
+
 @contextmanager
 def running_command(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
     """Keep the arguments of the command `name` until it ends."""

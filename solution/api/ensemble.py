@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from solution.api.evaluation import scores_of
 from solution.api.inputs import ExamLike, Settings, read_exam, setting_texts
-from solution.api.results import Ranking, Scores, ShownAsTable, frame, predictions
+from solution.api.results import Answered, Ranking, Scores, ShownAsTable, frame
+from solution.formats.items import Reading
 from solution.interactive.answers import Explanation
 from solution.interactive.explaining import Explainer
 from solution.interactive.loaded import LoadedEnsemble
@@ -83,20 +84,21 @@ class Ensemble(ShownAsTable):
         """
         return self._explainer.explain(prompt, options, context)
 
-    def predict(self, exam: ExamLike) -> pd.DataFrame:
+    def predict(self, exam: ExamLike, reading: Reading | None = None) -> pd.DataFrame:
         """The answers to many questions: id, prediction ("B A D"), p_A, p_B, ...
 
         Args:
             exam: a DataFrame with the columns of a question file (prompt, A, B, ...; answers in it are not read), or a
-                file in any form of docs/formats.md.
+                file in any form of docs/formats.md, whose rows have ids.
+            reading: how it is to be read.
 
         Raises:
             UserError: a row is no question, or no ranker can answer.
         """
-        questions = read_exam(exam, self._loaded.workdir)
-        return predictions(questions, self._loaded.ask(questions).blended)
+        questions = read_exam(exam, self._loaded.workdir, True, reading)
+        return Answered(questions, self._loaded.ask(questions).blended).to_frame()
 
-    def evaluate(self, exam: ExamLike) -> Scores:
+    def evaluate(self, exam: ExamLike, reading: Reading | None = None) -> Scores:
         """The scores of the ensemble's answers to questions whose answers are known.
 
         They are too high on questions that it was trained or tuned on: `to_frame` and `tune` have the honest estimate.
@@ -104,7 +106,7 @@ class Ensemble(ShownAsTable):
         Raises:
             UserError: see `predict`; or a question has no answer.
         """
-        questions = read_exam(exam, self._loaded.workdir)
+        questions = read_exam(exam, self._loaded.workdir, reading=reading)
         questions.require_answers("evaluating")
         return scores_of(self._loaded.ask(questions).blended, questions.answers, questions.exists())
 

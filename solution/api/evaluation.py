@@ -11,9 +11,10 @@ import numpy as np
 from solution import metrics
 from solution.answers_file import read_answer_rows
 from solution.api.inputs import ExamLike, read_exam
-from solution.api.results import Scores
+from solution.api.results import Scores, ShownAsTable
 from solution.errors import UserError
 from solution.formats.forms import read_table
+from solution.formats.items import Reading
 from solution.questions import LETTERS, Questions
 from solution.tables import Row, cell_text, shown
 from solution.workdir import Workdir
@@ -24,18 +25,22 @@ if TYPE_CHECKING:
 _PLACES = 3
 
 
-def evaluate(answers: str | Path | pd.DataFrame, exam: ExamLike, workdir: str | Path = ".") -> Scores:
+def evaluate(
+    answers: str | Path | pd.DataFrame | ShownAsTable, exam: ExamLike, reading: Reading | None = None
+) -> Scores:
     """The scores of answers to an exam.
 
     Args:
         answers: one row a question: `id` and `p_A`, `p_B`, ... (then log loss and calibration are known too), or `id`
-            and `prediction` ("B A D", as Kaggle has it). A DataFrame, as `predict` returns it, or a file.
+            and `prediction` ("B A D", as Kaggle has it). A DataFrame, as `predict` returns it, what `submit`
+            returns, or a file.
         exam: questions with their answers.
+        reading: how a file or table of them is to be read.
 
     Raises:
         UserError: a question is missing, unknown, repeated or without its answer, or a row is no answer.
     """
-    questions = read_exam(exam, Workdir(Path(workdir)))
+    questions = read_exam(exam, Workdir(Path(".")), reading=reading)
     questions.require_answers("evaluating")
     names, rows, name = _answer_rows(answers)
     if "prediction" in names and "p_A" not in names:
@@ -69,11 +74,13 @@ def _scores_of_rankings(places: np.ndarray, questions: Questions) -> Scores:
     return Scores(len(places), float(credits.mean()), low, high, accuracy, None, None, random)
 
 
-def _answer_rows(answers: str | Path | pd.DataFrame) -> tuple[Sequence[str], Sequence[Row], str]:
+def _answer_rows(answers: str | Path | pd.DataFrame | ShownAsTable) -> tuple[Sequence[str], Sequence[Row], str]:
     """The columns and rows of answers, and what messages call them."""
     if isinstance(answers, (str, Path)):
         table = read_table(Path(answers), "the file of answers")
         return table.names, table.rows, str(answers)
+    if isinstance(answers, ShownAsTable):
+        answers = answers.to_frame()
     if not hasattr(answers, "columns"):
         raise UserError(f"a {type(answers).__name__} is no answers: give a DataFrame or a file's name")
     rows: list[dict[str, Any]] = answers.to_dict("records")

@@ -6,10 +6,10 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from solution.api.inputs import ExamLike, Settings, read_exam, read_settings, setting_texts
-from solution.api.results import exam_frame, predictions
+from solution.api.inputs import CONFIGS, ExamLike, Settings, read_exam, read_settings, setting_texts
+from solution.api.results import Answered, ExamTable
+from solution.api.stage import stage
 from solution.errors import UserError
 from solution.files import without_hashing
 from solution.formats.forms import BY_ENDING, WRITTEN
@@ -17,6 +17,7 @@ from solution.formats.items import Reading
 from solution.generation.drafts import KINDS, Kind
 from solution.generation.exam import Wish, generate_exam
 from solution.generation.stored import no_question
+from solution.inference.devices import parse_devices
 from solution.inference.limits import Limits, parse_duration
 from solution.inference.outputs import Outputs
 from solution.inference.submit import run_submission
@@ -30,15 +31,11 @@ from solution.retrieval.corpus import read_corpus
 from solution.retrieval.sources import corpus_files
 from solution.workdir import Workdir
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-CONFIGS = "configs"
-
-
+@stage
 def convert(
     source: ExamLike, output: str | Path | None = None, *, to: str | None = None, reading: Reading | None = None
-) -> pd.DataFrame:
+) -> ExamTable:
     """Read an exam in any form of docs/formats.md, and write it in another form.
 
     Args:
@@ -57,7 +54,7 @@ def convert(
     if output is not None and form is not None:
         write_questions(Path(output), questions, form)
         _tell_drops(Path(output), questions, form)
-    return exam_frame(questions)
+    return ExamTable(questions)
 
 
 def _form_to_write(output: Path, to: str | None, source: ExamLike) -> str:
@@ -84,6 +81,7 @@ def _tell_drops(output: Path, questions: Questions, form: str) -> None:
 
 
 # More than seven parameters: each is an option of the command.
+@stage
 def generate(
     count: int,
     output: str | Path | None = None,
@@ -96,7 +94,7 @@ def generate(
     without: str | Path | None = None,
     at_most: bool = False,
     settings: Settings | None = None,
-) -> pd.DataFrame:
+) -> ExamTable:
     """Make an exam from the passages of an English corpus, without a model: see docs/generated_exams.md.
 
     Args:
@@ -127,7 +125,7 @@ def generate(
     _check_count(exam, count, at_most, retrieval.corpus)
     if output is not None and form is not None:
         write_questions(Path(output), exam, form)
-    return exam_frame(exam)
+    return ExamTable(exam)
 
 
 def chosen_kinds(names: Sequence[str]) -> list[Kind]:
@@ -177,6 +175,7 @@ def _check_count(exam: Questions, count: int, at_most: bool, corpus: str) -> Non
 
 
 # More than seven parameters: each is an option of the command.
+@stage
 def submit(
     workdir: str | Path | None = None,
     questions: ExamLike | None = None,
@@ -189,11 +188,12 @@ def submit(
     ranker_timeout: str = "30m",
     strict: bool = False,
     memory: str | int | None = None,
+    devices: str = "auto",
     verify: bool = True,
     full_run: bool = False,
     settings: Settings | None = None,
     reading: Reading | None = None,
-) -> pd.DataFrame:
+) -> Answered:
     """Answer every question with the ensemble of a working folder, one model in memory at a time.
 
     An answer is in `output` from the first second on and gets better; a call that was killed goes on when it is made
@@ -210,6 +210,8 @@ def submit(
         ranker_timeout: a ranker that finishes no batch for so long is left out.
         strict: whether a ranker that is left out is an error; the answer is written all the same.
         memory: how much may be used, as "16GiB".
+        devices: those that share each ranker's questions: auto (all GPUs, else the CPU), "cuda:0,cuda:1", a number, or
+            "cpu,cpu".
         verify: compare weights and indexes with their hashes.
         full_run: answer a competition's public questions whole in a kernel, not a sample.
         settings: settings in place of the stored ones.
@@ -229,6 +231,7 @@ def submit(
         parse_duration(ranker_timeout, "--ranker-timeout"),
         strict,
         None if memory is None else parse_memory(str(memory)),
+        parse_devices(devices),
     )
     named = Path(questions) if isinstance(questions, (str, Path)) else None
     given = None if workdir is None else Path(workdir)
@@ -244,7 +247,7 @@ def submit(
     with contextlib.nullcontext() if verify else without_hashing():
         sample = None if full_run else sample_to_prove(exam, place.public_hash)
         blended, _ = run_submission(folder, exam, outputs, place.overrides, added, limits, sample)
-    return predictions(exam, blended)
+    return Answered(exam, blended)
 
 
 def _path(file: str | Path | None) -> Path | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
+from solution.api.results import ShownAsTable
 from solution.config import DEFAULT, RetrievalConfig, Run
 from solution.config_files import load_run
 from solution.errors import UserError
@@ -21,7 +22,9 @@ from solution.workdir import Workdir
 if TYPE_CHECKING:
     import pandas as pd
 
-ExamLike: TypeAlias = Union[str, Path, "pd.DataFrame", Questions]
+CONFIGS, DEMO = "configs", "configs/demo"
+"""Folders of settings: those of a checkout. `full` and `demo` are the same, shipped with the package."""
+ExamLike: TypeAlias = Union[str, Path, "pd.DataFrame", Questions, ShownAsTable]
 """Questions: a file in any form of docs/formats.md, a table with the columns of such a file, or what was read."""
 Settings: TypeAlias = Mapping[str, object] | Sequence[str]
 """Settings that take the place of those in the files: {"smollm2.lora.r": 8} or ["smollm2.lora.r=8"]."""
@@ -43,9 +46,14 @@ def setting_texts(settings: Settings | None) -> list[str]:
 
 
 def _yaml_text(value: object) -> str:
+    import yaml
+
+    # JSON is YAML: true, null, [1, 2]. Of texts only those that YAML would read as something else need its quotes.
     if isinstance(value, str):
-        return value
-    # JSON is YAML: true, null, [1, 2].
+        try:
+            return value if yaml.safe_load(value) == value else canonical_json(value)
+        except yaml.YAMLError:
+            return canonical_json(value)
     return canonical_json(value)
 
 
@@ -67,8 +75,8 @@ def read_exam(
     """The exam of a stage, by default the working folder's, with notes on what is odd in it.
 
     Args:
-        to_answer: the exam of a submission: every row of a file that can be ranked is, and a warning tells which are
-            wrong.
+        to_answer: the questions are to be answered: every row of a file that can be ranked is, and a warning tells
+            which are wrong; answers in a table are not read.
         reading: how the user wants a file to be read.
 
     Raises:
@@ -85,7 +93,7 @@ def read_exam(
     if isinstance(exam, (str, Path)):
         name, questions = str(exam), read_questions(exam, mended if to_answer else None, reading, notes)
     else:
-        name, questions = "the table", frame_questions(exam, reading, notes)
+        name, questions = "the table", frame_questions(exam, reading, notes, not to_answer)
     tell_notes(name, notes)
     if mended:
         say(summary(f"WARNING: {name} is answered all the same, though rows are wrong", mended))
@@ -96,14 +104,24 @@ def read_exam(
     return questions
 
 
-def frame_questions(table: pd.DataFrame, reading: Reading | None = None, notes: list[str] | None = None) -> Questions:
+def frame_questions(
+    table: pd.DataFrame | ShownAsTable,
+    reading: Reading | None = None,
+    notes: list[str] | None = None,
+    with_answers: bool = True,
+) -> Questions:
     """The questions of a table with the columns of a question file.
 
     Without a column `id` its index names the questions where that tells them apart.
 
+    Args:
+        with_answers: False: answers in it are not read.
+
     Raises:
         UserError: it is no DataFrame, or see `read_questions`.
     """
+    if isinstance(table, ShownAsTable):
+        table = table.to_frame()
     if not hasattr(table, "columns") or not hasattr(table, "to_dict"):
         raise UserError(f"a {type(table).__name__} is no exam: give a file's name, a DataFrame or Questions")
     names = [str(name) for name in table.columns]
@@ -114,7 +132,7 @@ def frame_questions(table: pd.DataFrame, reading: Reading | None = None, notes: 
     ]
     numbered = table.index.equals(type(table.index)(range(len(table)))) or not table.index.is_unique
     index = None if numbered else table.index.tolist()
-    return table_questions(names, rows, index, reading, notes)
+    return table_questions(names, rows, index, reading, notes, with_answers)
 
 
 def _plain_cell(cell: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from solution.ensemble.record import EnsembleRecord
 from solution.questions import LETTERS, Questions, kaggle_prediction, ranked_options
 
 if TYPE_CHECKING:
@@ -21,15 +22,24 @@ def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = Non
     return pd.DataFrame(list(rows), columns=None if columns is None else list(columns))
 
 
+_SHOWN = 30  # rows
+
+
 class ShownAsTable:
-    """A result that a notebook shows as the table of its `to_frame`."""
+    """A result that a notebook, or the prompt of Python, shows as the table of its `to_frame`."""
 
     def to_frame(self) -> pd.DataFrame:
         """The result as a DataFrame."""
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        text: str = self.to_frame().to_string(index=False, max_rows=_SHOWN, float_format="{:.4f}".format)
+        return text
+
     def _repr_html_(self) -> str:
-        text: str = self.to_frame().to_html(index=False, border=0, float_format="{:.4f}".format, escape=True)
+        text: str = self.to_frame().to_html(
+            index=False, max_rows=_SHOWN, border=0, float_format="{:.4f}".format, escape=True
+        )
         return text
 
 
@@ -47,7 +57,7 @@ class RankedOption:
     probability: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ranking(ShownAsTable):
     """The options of a question, the best first."""
 
@@ -85,7 +95,7 @@ class Ranking(ShownAsTable):
         return frame([vars(option) for option in self.options])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores(ShownAsTable):
     """How good answers are.
 
@@ -112,7 +122,7 @@ class Scores(ShownAsTable):
         return frame([vars(self)])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tuned(ShownAsTable):
     """What `tune` chose.
 
@@ -120,7 +130,7 @@ class Tuned(ShownAsTable):
         record: the content of `weights/ensemble.json`.
     """
 
-    record: Mapping[str, Any]
+    record: EnsembleRecord
 
     @property
     def weights(self) -> dict[str, float]:
@@ -143,30 +153,74 @@ class Tuned(ShownAsTable):
         return frame(self.record["table"])
 
 
-def predictions(questions: Questions, probabilities: np.ndarray) -> pd.DataFrame:
-    """The answers to an exam: id, prediction ("B A D"), and p_A, p_B, ...; NaN where an option does not exist.
+@dataclass(frozen=True, repr=False)
+class Rows(ShownAsTable):
+    """What a stage has made, a row each.
 
-    Args:
-        probabilities: float [n, width].
+    Attributes:
+        rows: column -> value.
+        columns: in order.
     """
-    width = probabilities.shape[1]
-    exists = questions.exists(width)
-    ranked = [kaggle_prediction(letters) for letters in ranked_options(probabilities, exists)]
-    table = frame([], ["id", "prediction"])
-    table["id"], table["prediction"] = questions.ids, ranked
-    for place in range(width):
-        table[f"p_{LETTERS[place]}"] = np.where(exists[:, place], probabilities[:, place], np.nan)
-    return table
+
+    rows: Sequence[Mapping[str, Any]]
+    columns: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return iter(self.rows)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows as a DataFrame."""
+        return frame(self.rows, self.columns)
 
 
-def exam_frame(questions: Questions) -> pd.DataFrame:
-    """An exam as a table: id, prompt, A, B, ..., answer, and its further columns."""
-    letters = LETTERS[: questions.max_options]
-    rows = []
-    for row, id_ in enumerate(questions.ids):
-        options = dict(zip(letters, questions.options[row], strict=False))
-        answer = int(questions.answers[row])
-        own = {"id": id_, "prompt": questions.prompts[row], **{letter: options.get(letter, "") for letter in letters}}
-        own["answer"] = LETTERS[answer] if answer >= 0 else ""
-        rows.append(own | {name: values[row] for name, values in questions.extra.items() if name not in own})
-    return frame(rows)
+@dataclass(frozen=True, repr=False)
+class ExamTable(ShownAsTable):
+    """An exam that was read or made."""
+
+    questions: Questions
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Columns id, prompt, A, B, ..., answer, and the exam's further ones."""
+        questions = self.questions
+        letters = LETTERS[: questions.max_options]
+        rows = []
+        for row, id_ in enumerate(questions.ids):
+            options = dict(zip(letters, questions.options[row], strict=False))
+            answer = int(questions.answers[row])
+            own = {"id": id_, "prompt": questions.prompts[row]}
+            own |= {letter: options.get(letter, "") for letter in letters}
+            own["answer"] = LETTERS[answer] if answer >= 0 else ""
+            rows.append(own | {name: values[row] for name, values in questions.extra.items() if name not in own})
+        return frame(rows)
+
+
+@dataclass(frozen=True, repr=False)
+class Answered(ShownAsTable):
+    """The answers to an exam.
+
+    Attributes:
+        probabilities: float32 [n, width], the blend's.
+    """
+
+    questions: Questions
+    probabilities: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Columns id, prediction ("B A D"), and p_A, p_B, ...; NaN where an option does not exist."""
+        questions, width = self.questions, self.probabilities.shape[1]
+        exists = questions.exists(width)
+        ranked = [kaggle_prediction(letters) for letters in ranked_options(self.probabilities, exists)]
+        table = frame([], ["id", "prediction"])
+        table["id"], table["prediction"] = questions.ids, ranked
+        for place in range(width):
+            table[f"p_{LETTERS[place]}"] = np.where(exists[:, place], self.probabilities[:, place], np.nan)
+        return table

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from solution.api.inputs import ExamLike, Settings, chosen_retrievals, read_exam, read_settings
-from solution.api.results import frame
+from solution.api.inputs import CONFIGS, ExamLike, Settings, chosen_retrievals, read_exam, read_settings
+from solution.api.results import Rows
+from solution.api.stage import stage
 from solution.config import DEFAULT, SIGNALS, EmbedderTuning, RetrievalConfig, Run
 from solution.config_files import retrieval_owner, settings_given
 from solution.errors import UserError
@@ -26,12 +27,8 @@ from solution.retrieval.reranker.training import train_reranker as train_on_fold
 from solution.retrieval.search import Indexes
 from solution.workdir import Workdir
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-CONFIGS = "configs"
-
-
+@stage
 def index(
     configs: str | Path = CONFIGS,
     workdir: str | Path = ".",
@@ -39,7 +36,7 @@ def index(
     corpus: str | Path | None = None,
     retrieval: str | None = None,
     settings: Settings | None = None,
-) -> pd.DataFrame:
+) -> Rows:
     """Cut the corpus into passages, embed them and build the indexes that the rankers need.
 
     Args:
@@ -63,7 +60,7 @@ def index(
         for name, config in chosen.items()
         for kind, count in _built(run, name, config, folder).items()
     ]
-    return frame(rows, ["retrieval", "index", "texts"])
+    return Rows(rows, ["retrieval", "index", "texts"])
 
 
 def _built(run: Run, name: str, config: RetrievalConfig, folder: Path) -> dict[str, int]:
@@ -95,6 +92,7 @@ def searching(retrievals: dict[str, RetrievalConfig]) -> dict[str, RetrievalConf
 
 
 # More than seven parameters: each is an option of the command.
+@stage
 def tune_index(
     configs: str | Path = CONFIGS,
     workdir: str | Path = ".",
@@ -127,6 +125,7 @@ def tune_index(
         try_kinds(config, folder, exam, queries, recall, kinds)
 
 
+@stage
 def contexts(
     configs: str | Path = CONFIGS,
     workdir: str | Path = ".",
@@ -136,7 +135,7 @@ def contexts(
     retrieval: str | None = None,
     settings: Settings | None = None,
     reading: Reading | None = None,
-) -> pd.DataFrame:
+) -> Rows:
     """Retrieve the passages that the rankers will read.
 
     Args:
@@ -160,7 +159,7 @@ def contexts(
         for id_, passages in zip(each.ids, each.passages, strict=True)
         for place, p in enumerate(passages, 1)
     ]
-    return frame(rows, ["retrieval", "id", "place", "passage", "title", "text", "score", "retriever"])
+    return Rows(rows, ["retrieval", "id", "place", "passage", "title", "text", "score", "retriever"])
 
 
 def exam_contexts(exam: Questions, chosen: Mapping[str, RetrievalConfig], folder: Workdir) -> dict[str, Contexts]:
@@ -169,6 +168,7 @@ def exam_contexts(exam: Questions, chosen: Mapping[str, RetrievalConfig], folder
 
 
 # More than seven parameters: each is an option of the command.
+@stage
 def train_reranker(
     configs: str | Path = CONFIGS,
     workdir: str | Path = ".",
@@ -204,6 +204,7 @@ def train_reranker(
 
 
 # More than seven parameters: each is an option of the command.
+@stage
 def tune_embedder(
     questions: str | Path,
     output: str | Path,

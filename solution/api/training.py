@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from solution.api.evaluation import scores_of
-from solution.api.inputs import ExamLike, Settings, keep_exam_arguments, read_exam, read_settings, setting_texts
-from solution.api.results import Scores, Tuned, frame
+from solution.api.inputs import (
+    CONFIGS,
+    ExamLike,
+    Settings,
+    keep_exam_arguments,
+    read_exam,
+    read_settings,
+    setting_texts,
+)
+from solution.api.results import Rows, Scores, Tuned
+from solution.api.stage import stage
 from solution.config import Run
 from solution.ensemble.deployment import deployment_of
 from solution.ensemble.imported import import_oof as import_answers
@@ -28,13 +37,10 @@ from solution.training.run import train_folds
 from solution.weights import has_metrics, read_metrics, trained_folders
 from solution.workdir import Workdir
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-CONFIGS = "configs"
 What = Literal["folds", "full", "average"]
 
 
+@stage
 def make_folds(
     configs: str | Path = CONFIGS,
     workdir: str | Path = ".",
@@ -42,7 +48,7 @@ def make_folds(
     questions: ExamLike | None = None,
     settings: Settings | None = None,
     reading: Reading | None = None,
-) -> pd.DataFrame:
+) -> Rows:
     """Part the questions into folds (the command `folds`).
 
     Args:
@@ -68,10 +74,11 @@ def make_folds(
         inside = exam.answers[fold_of == fold]
         counts = np.bincount(inside[inside >= 0], minlength=len(letters)).tolist()
         rows.append({"fold": fold, "questions": len(inside), **dict(zip(letters, counts, strict=True))})
-    return frame(rows)
+    return Rows(rows, ["fold", "questions", *letters])
 
 
 # More than seven parameters: each is an option of the command.
+@stage
 def train(
     configs: str | Path = CONFIGS,
     workdir: str | Path = ".",
@@ -86,7 +93,7 @@ def train(
     corpus: str | Path | None = None,
     settings: Settings | None = None,
     reading: Reading | None = None,
-) -> pd.DataFrame:
+) -> Rows:
     """Train rankers (the command `train-fold`); what is finished is not done again.
 
     A run that was killed goes on from its last checkpoint when it is called again.
@@ -138,7 +145,7 @@ def _check_training(what: What, fold: int | None, seeds: int, rank: int | None) 
         raise UserError("give one of --fold K, --all-folds, --full and --average")
 
 
-def _trained(run: Run, workdir: Workdir) -> pd.DataFrame:
+def _trained(run: Run, workdir: Workdir) -> Rows:
     """The figures of each fold of these rankers."""
     rows = []
     for config in run.rankers:
@@ -147,10 +154,11 @@ def _trained(run: Run, workdir: Workdir) -> pd.DataFrame:
             fold = int(folder.name.rpartition("_")[2])
             named = {"map3": facts.get("map3"), "seconds": facts.get("seconds")}
             rows.append({"ranker": config.name, "fold": fold, **named})
-    return frame(rows, ["ranker", "fold", "map3", "seconds"])
+    return Rows(rows, ["ranker", "fold", "map3", "seconds"])
 
 
 # More than seven parameters: each is an option of the command.
+@stage
 def import_oof(
     file: str | Path,
     name: str,
@@ -188,6 +196,7 @@ def import_oof(
     return scores_of(table, exam.answers, exam.exists())
 
 
+@stage
 def tune(
     configs: str | Path = CONFIGS,
     workdir: str | Path = ".",
@@ -214,6 +223,7 @@ def tune(
     return Tuned(record)
 
 
+@stage
 def make_report(
     workdir: str | Path = ".",
     *,
@@ -243,6 +253,7 @@ def make_report(
     return write_report(folder, exam, Path(output) if output is not None else folder.root / "report", by, gold)
 
 
+@stage
 def merge(
     ranker: str,
     fold: int,

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from solution.api.inputs import Settings, read_settings, setting_texts
+from solution.api.inputs import CONFIGS, DEMO, Settings, read_settings, setting_texts
 from solution.api.results import ShownAsTable, frame
+from solution.api.stage import stage
 from solution.doctor.examine import examine
 from solution.doctor.report import Report
 from solution.formats.items import Reading
@@ -24,10 +25,8 @@ from solution.workdir import Workdir
 if TYPE_CHECKING:
     import pandas as pd
 
-CONFIGS = "configs"
-DEMO = "configs/demo"
 
-
+@stage
 def run_demo(workdir: str | Path = "demo_run", configs: str | Path = DEMO, *, settings: Settings | None = None) -> Path:
     """Run the whole pipeline on the built-in exam (the command `demo`): a quarter of an hour on two cores.
 
@@ -42,6 +41,7 @@ def run_demo(workdir: str | Path = "demo_run", configs: str | Path = DEMO, *, se
 
 
 # More than seven parameters: each is an option of the command.
+@stage
 def run_exam(
     folder: str | Path,
     workdir: str | Path | None = None,
@@ -101,6 +101,7 @@ class Checked(ShownAsTable):
         return frame([vars(finding) for finding in self.report.findings])
 
 
+@stage
 def run_doctor(
     workdir: str | Path = ".",
     configs: str | Path = CONFIGS,
@@ -125,6 +126,7 @@ def run_doctor(
 
 
 # More than seven parameters: each is an option of the command.
+@stage
 def bundle(
     output: str | Path,
     workdir: str | Path = ".",

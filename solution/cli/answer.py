@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from solution.interactive.answers import Explanation, Mark, RankerAnswer, Reliability, ShownPassage
-from solution.questions import letter
+from solution.interactive.answers import Explanation, RankerAnswer, ShownPassage
+from solution.interactive.words import joined, ranker_says, sureness
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +30,7 @@ def print_answer(answer: Explanation, passages: int) -> None:
     console = Console(file=sys.stdout, highlight=False)
     console.print(answer.prompt, style="bold", markup=False)
     _print_options(console, answer)
-    console.print(sureness(answer.confidence, answer.reliability), markup=False)
+    console.print(sureness(answer), markup=False)
     _print_rankers(console, answer.rankers)
     for passage in answer.passages[:passages]:
         console.print(passage_text(passage))
@@ -61,18 +61,6 @@ def _print_options(console: Console, answer: Explanation) -> None:
     console.print(table)
 
 
-def sureness(confidence: float, reliability: Reliability | None) -> str:
-    """How sure the ensemble is, and how often it was right then, in words."""
-    text = f"{confidence:.0%} sure"
-    if reliability is None:
-        return f"{text}; how often it is right then is not known: there are too few out-of-fold answers"
-    span = f"{reliability.low:.0%} to {reliability.high:.0%}"
-    return (
-        f"{text}; out of fold its first choice was right in {reliability.share:.0%} ({span}) of the "
-        f"{reliability.questions} questions on which it was about as sure"
-    )
-
-
 def _print_rankers(console: Console, rankers: Sequence[RankerAnswer]) -> None:
     from rich import box
     from rich.table import Table
@@ -90,14 +78,6 @@ def _print_rankers(console: Console, rankers: Sequence[RankerAnswer]) -> None:
     console.print(table)
 
 
-def ranker_says(ranker: RankerAnswer, most: int = 5) -> str:
-    """The first options of a ranker with their probabilities: "B 71 %  A 20 %"; or why it says nothing."""
-    if ranker.probabilities is None:
-        return ranker.note
-    pairs = sorted(enumerate(ranker.probabilities), key=lambda pair: -pair[1])
-    return "  ".join(f"{letter(place)} {probability:.0%}" for place, probability in pairs[:most])
-
-
 def passage_text(passage: ShownPassage) -> Text:
     """A passage with its title; the deciding sentences stand between » and «, with the letters of their options."""
     from rich.text import Text
@@ -113,14 +93,6 @@ def passage_text(passage: ShownPassage) -> Text:
         text.append(f" [{letters}]", style="bold")
         place = end
     return text.append(passage.text[place:] + "\n")
-
-
-def joined(marks: Sequence[Mark]) -> list[tuple[int, int, str]]:
-    """The marked sentences in order, with the letters of their options: (start, end, "A, C")."""
-    letters: dict[tuple[int, int], list[str]] = {}
-    for mark in marks:
-        letters.setdefault((mark.start, mark.end), []).append(mark.option)
-    return [(start, end, ", ".join(sorted(names))) for (start, end), names in sorted(letters.items())]
 
 
 def shortened(text: str) -> str:

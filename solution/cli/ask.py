@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from solution.api.ensemble import Ensemble, load
-from solution.api.inputs import tell_notes
+from solution.api.inputs import read_noted, tell_notes
 from solution.cli.answer import print_answer
-from solution.cli.options import HERE, WorkdirOption, make_reading, read_noted
+from solution.cli.options import HERE, WorkdirOption, make_reading
 from solution.command import command
 from solution.errors import UserError
 from solution.interactive.answers import to_json

@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
-from solution.cli.options import read_noted, reads_exam
+from solution.api import exams
+from solution.cli.options import reads_exam
 from solution.command import command
-from solution.errors import UserError
 from solution.formats.forms import BY_ENDING, WRITTEN
 from solution.formats.items import Reading
-from solution.progress import say
-from solution.questions import write_questions
 
 
 @command
@@ -31,21 +29,6 @@ def convert(
 
     Rows without ids are numbered from 0.
     """
-    if to is None:
-        by_ending = BY_ENDING.get(output.suffix.lower())
-        to = by_ending.name if by_ending is not None else ""
-    if to not in WRITTEN:
-        raise UserError(f"{output}: name the form to write with --to {', '.join(WRITTEN)}")
-    if output.is_dir():
-        raise UserError(f"{output} is a folder; name a file")
-    if output.exists() and output.resolve() == file.resolve():
-        raise UserError(f"{output} is the file that is read; give another name")
-    questions = read_noted(file, reading)
-    write_questions(output, questions, to)
-    gaps = sum("" in options for options in questions.options)
-    drops = WRITTEN[to].drops
-    if drops:
-        say(f"note: {output}: this form does not hold {drops}")
-        if gaps:
-            say(f"note: {output}: {gaps} questions have a gap among their options; the letters behind it move up")
-    print(f"{output}: {len(questions)} question{'s' if len(questions) > 1 else ''} as {to}")
+    made = exams.convert(file, output, to=to, reading=reading)
+    form = to or BY_ENDING[output.suffix.lower()].name
+    print(f"{output}: {len(made)} question{'s' if len(made) > 1 else ''} as {form}")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from solution.api import whole
 from solution.cli.options import (
     CONFIGS,
     ConfigsOption,
     OverridesArgument,
     WorkdirOption,
-    read_settings,
 )
 from solution.command import command
-from solution.pipeline.demo import run_demo
-from solution.workdir import Workdir
 
 
 @command
@@ -23,5 +21,4 @@ def demo(
     configs: ConfigsOption = CONFIGS / "demo",
 ) -> None:
     """The whole pipeline on the built-in exam: index, folds, training, tuning, submission, score."""
-    run = read_settings(configs, overrides)
-    run_demo(run, Workdir.open(workdir), str(configs))
+    whole.run_demo(workdir, configs, settings=overrides)

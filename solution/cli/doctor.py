@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from solution.api import whole
 from solution.cli.options import (
     CONFIGS,
     HERE,
@@ -17,10 +18,8 @@ from solution.cli.options import (
     reads_exam,
 )
 from solution.command import EXIT_USER_ERROR, command
-from solution.doctor.examine import examine
 from solution.doctor.report import print_report
 from solution.formats.items import Reading
-from solution.workdir import Workdir
 
 
 @command
@@ -41,8 +40,7 @@ def doctor(
 
     Changes nothing. Ends with exit code 2 when something is wrong (warnings are not).
     """
-    Workdir.existing(workdir)
-    report = examine(workdir, configs, questions, corpus, overrides or (), reading)
-    print_report(report, json_)
-    if report.state == "error":
+    found = whole.run_doctor(workdir, configs, questions=questions, corpus=corpus, settings=overrides, reading=reading)
+    print_report(found.report, json_)
+    if not found.ok:
         raise typer.Exit(EXIT_USER_ERROR)

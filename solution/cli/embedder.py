@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from solution.api import retrieval
 from solution.cli.options import (
     CONFIGS,
     HERE,
@@ -14,18 +15,10 @@ from solution.cli.options import (
     CorpusOption,
     OverridesArgument,
     WorkdirOption,
-    read_exam,
-    read_settings,
 )
 from solution.command import command
 from solution.config import EmbedderTuning
-from solution.config_files import settings_given
-from solution.errors import UserError
-from solution.folds import repeated_questions
-from solution.questions import Questions, read_questions
-from solution.retrieval.embedder_tuning.tune import check_output, tune_embedder
 from solution.suggestions import program
-from solution.workdir import Workdir
 
 _DEFAULT = EmbedderTuning()
 
@@ -57,37 +50,13 @@ def tune_embedder_verb(
     The result is a folder that retrieval.embedder names. Wrong passages are mined with the untuned embedder, whose
     index is built where it is missing. Recall on the questions held out is printed, before and after.
     """
-    settings = settings_given(
-        EmbedderTuning, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, negatives=negatives,
-        options=options, max_tokens=max_tokens, held_out=held_out, seed=seed,
+    facts = retrieval.tune_embedder(
+        questions, output, configs, workdir, exam=exam, corpus=corpus, settings=overrides, epochs=epochs,
+        learning_rate=learning_rate, batch_size=batch_size, negatives=negatives, options=options,
+        max_tokens=max_tokens, held_out=held_out, seed=seed,
     )  # fmt: skip
-    retrieval = read_settings(configs, overrides, corpus).retrieval
-    if retrieval.source != "index":
-        raise UserError(f"retrieval.source is {retrieval.source!r}: no embedder searches (set retrieval.source=index)")
-    check_output(output)
-    folder = Workdir.at(workdir)
-    made = read_exam(questions, folder)
-    _refuse_exam(made, questions, exam or folder.questions, exam is not None)
-    facts = tune_embedder(made, retrieval, Workdir.open(workdir), output, settings)
     print(f"learnt from {facts['learnt']} questions; {facts['held_out']} held out, among {facts['pool']} passages:")
     for name in ("before", "after"):
         figures = ", ".join("{} {:.3f} [{:.3f}, {:.3f}]".format(what, *facts[name][what]) for what in facts[name])
         print(f"{name:7}{figures}")
     print(f"{output}: name it as retrieval.embedder, and make a new index ({program()} index)")
-
-
-def _refuse_exam(made: Questions, path: Path, exam: Path, named: bool) -> None:
-    """Refuse to learn from an exam's questions: their contexts would be better than those of other questions.
-
-    Args:
-        path: of the questions to learn from.
-        named: whether the exam must be there.
-
-    Raises:
-        UserError: one of them is a question of the exam.
-    """
-    if (named or exam.is_file()) and (same := repeated_questions(made, read_questions(exam))):
-        raise UserError(
-            f"{len(same)} questions of {path} (first: id {same[0]}) are questions of {exam}: the embedder would have "
-            "seen them, and scores on them would be too high. Remove them (`generate --without` leaves them out)"
-        )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
+from solution.api import training
 from solution.cli.options import (
     CONFIGS,
     HERE,
@@ -15,26 +15,13 @@ from solution.cli.options import (
     OverridesArgument,
     QuestionsOption,
     WorkdirOption,
-    keep_exam_arguments,
     named_values,
     not_negative,
-    read_exam,
-    read_settings,
     reads_exam,
 )
 from solution.command import command
-from solution.ensemble.deployment import deployment_of
-from solution.ensemble.imported import import_oof as import_answers
 from solution.ensemble.table import print_cascade, print_rankers, print_search, print_table
-from solution.ensemble.tune import rankers_with_oof, run_tune
-from solution.errors import UserError
-from solution.folds import exam_folds, taken_back_when_refused
 from solution.formats.items import Reading
-from solution.metrics import bootstrap_interval, credit_at_k
-from solution.progress import say
-from solution.questions import LETTERS
-from solution.report.run import write_report
-from solution.workdir import Workdir
 
 
 @command
@@ -48,20 +35,11 @@ def folds(
     reading: Reading,
 ) -> None:
     """Part the questions into folds and show their balance."""
-    run = read_settings(configs, overrides)
-    exam = read_exam(questions, Workdir.at(workdir), reading=reading)
-    folder = Workdir.open(workdir)
-    fold_of = exam_folds(exam, run.ensemble, folder.folds)
-    keep_exam_arguments(folder)
-    lacking = int((exam.answers < 0).sum())
-    if lacking:
-        say(f"note: {lacking} of {len(exam)} questions have no answer: this exam cannot be trained on")
-    letters = LETTERS[: exam.max_options]
+    table = training.make_folds(configs, workdir, questions=questions, settings=overrides, reading=reading)
+    letters = [name for name in table.columns if name not in ("fold", "questions")]
     print("fold  questions  " + "  ".join(f"{name:>4}" for name in letters))
-    for k in range(run.ensemble.folds):
-        inside = exam.answers[fold_of == k]
-        counts = np.bincount(inside[inside >= 0], minlength=len(letters))
-        print(f"{k:4}  {len(inside):9}  " + "  ".join(f"{count:4}" for count in counts))
+    for row in table:
+        print(f"{row['fold']:4}  {row['questions']:9}  " + "  ".join(f"{row[name]:4}" for name in letters))
 
 
 @command
@@ -82,18 +60,11 @@ def import_oof(
     Each must come from a model that was not trained on its question. For submit.py, give the same program's
     probabilities for the questions to answer with --add NAME=FILE.
     """
-    if not name:
-        raise UserError("give the ranker a name with --name NAME")
-    run = read_settings(configs, overrides)
-    exam = read_exam(questions, Workdir.at(workdir), reading=reading)
-    folder = Workdir.open(workdir)
-    with taken_back_when_refused(folder):
-        fold_of = exam_folds(exam, run.ensemble, folder.folds)
-        table = import_answers(name, file, exam, fold_of, run.ensemble.folds, folder, normalize)
-    keep_exam_arguments(folder)
-    credits = credit_at_k(table, exam.answers)
-    low, high = bootstrap_interval(credits)
-    print(f"{name}: {len(exam)} questions imported, MAP@3 {credits.mean():.4f} [{low:.3f}, {high:.3f}]")
+    scores = training.import_oof(
+        file, name, configs, workdir, normalize=normalize, questions=questions, settings=overrides, reading=reading
+    )
+    interval = f"[{scores.low:.3f}, {scores.high:.3f}]"
+    print(f"{name}: {scores.questions} questions imported, MAP@3 {scores.map3:.4f} {interval}")
 
 
 @command
@@ -111,14 +82,12 @@ def tune(
     workdir: WorkdirOption = HERE,
 ) -> None:
     """Find the ensemble's weights from the OOF files alone and write WORKDIR/weights/ensemble.json."""
-    run = read_settings(configs, overrides)
-    folder = Workdir.existing(workdir)
-    speeds = {
-        name: not_negative(value, f"--seconds {name}") for name, value in named_values(seconds, "--seconds").items()
-    }
-    names = rankers_with_oof(folder, run)
-    tuning, groups = run.ensemble.tune, run.ensemble.groups
-    record = run_tune(folder, tuning, names, groups, speeds, seconds_per_question, deployment_of(run, configs))
+    given = named_values(seconds, "--seconds").items()
+    speeds = {name: not_negative(value, f"--seconds {name}") for name, value in given}
+    tuned = training.tune(
+        configs, workdir, seconds_per_question=seconds_per_question, seconds=speeds, settings=overrides
+    )
+    record = tuned.record
     print_table(record["table"], {blend["title"]: blend["name"] for blend in record["candidates"]})
     print_rankers(record)
     print_cascade(record)
@@ -149,8 +118,5 @@ def report(
     reading: Reading,
 ) -> None:
     """Write what `tune` found as one HTML page and PNGs: scores, weights, calibration, the worst questions."""
-    folder = Workdir.existing(workdir)
-    given = questions is not None or folder.questions.exists()
-    exam = read_exam(questions, folder, reading=reading) if given else None
-    files = write_report(folder, exam, output or folder.root / "report", by or (), gold)
+    files = training.make_report(workdir, questions=questions, output=output, by=by or (), gold=gold, reading=reading)
     print(f"{files[0]} and {len(files) - 1} plots beside it")

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from solution.api import whole
 from solution.cli.options import CONFIGS, ConfigsOption, OverridesArgument, reads_exam
 from solution.command import command
 from solution.formats.items import Reading
-from solution.pipeline.exam import Request, run_exam
 from solution.pipeline.plan import MIN_QUESTIONS
 
 
@@ -49,7 +49,7 @@ def exam(
     Where there are too few with answers, practice questions are made from the corpus to learn from. A second call does
     only what is missing.
     """
-    chosen = Request(
-        folder, questions, test, corpus, workdir, configs, tuple(overrides or ()), reading, all_rankers, count
-    )
-    run_exam(chosen)
+    whole.run_exam(
+        folder, workdir, configs, questions=questions, test=test, corpus=corpus, count=count, all_rankers=all_rankers,
+        settings=overrides, reading=reading,
+    )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from solution.api import whole
 from solution.cli.options import (
     CONFIGS,
     HERE,
@@ -15,13 +16,10 @@ from solution.cli.options import (
 )
 from solution.command import command
 from solution.errors import UserError
-from solution.kaggle.bundle import make_bundle
 from solution.kaggle.check import check_bundle
 from solution.kaggle.kernel import COMPETITION
-from solution.kaggle.public import read_public
-from solution.kaggle.upload import NAME, USER, Address
-from solution.kaggle.wheels import PLATFORM, PYTHON, Wheels
-from solution.workdir import Workdir
+from solution.kaggle.upload import NAME, USER
+from solution.kaggle.wheels import PLATFORM, PYTHON
 
 
 # More than seven parameters: each is an option of the command line.
@@ -73,12 +71,12 @@ def bundle(
         print(f"{check}: installed without a network, and {checked.questions} questions answered")
         return
     skipped = [part.strip() for part in skip.split(",") if part.strip()]
-    packages = Wheels(wheels, no_wheels, skipped, with_torch, python or PYTHON, platform or PLATFORM)
-    public = None if public_test is None else read_public(public_test)
-    folder = Workdir.existing(workdir)
     assert output is not None
-    address = Address(name or NAME, user or USER, competition or COMPETITION)
-    sizes = make_bundle(folder, output, configs, packages, address, not no_models, public)
+    sizes = whole.bundle(
+        output, workdir, configs, name=name or NAME, user=user or USER, competition=competition or COMPETITION,
+        wheels=wheels, no_wheels=no_wheels, skip=skipped, with_torch=with_torch, public_test=public_test,
+        python=python or PYTHON, platform=platform or PLATFORM, models=not no_models,
+    )  # fmt: skip
     for part, size in sizes.items():
         if size:
             print(f"{part:10} {size / 1e6:12,.1f} MB")

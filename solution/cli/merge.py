@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from solution.api import training
 from solution.cli.options import (
     HERE,
     OverridesArgument,
@@ -14,8 +15,6 @@ from solution.cli.options import (
 )
 from solution.command import command
 from solution.suggestions import suggest
-from solution.training.merge import merge_fold
-from solution.workdir import Workdir
 
 
 @command
@@ -33,8 +32,7 @@ def merge(
 
     The settings are those that the fold was trained with; `model=FOLDER` tells where a base model is that has moved.
     """
-    folder = Workdir.existing(workdir)
-    merged = merge_fold(folder, ranker, fold, output, dtype, overrides or ())
+    merged = training.merge(ranker, fold, output, workdir, dtype=dtype, settings=overrides)
     print(f"{merged.folder}: {merged.size / 1e6:.1f} MB, {dtype}")
     print(f"its probabilities differ from the adapter's by {merged.difference:.1g} at most")
     print(f"as a ranker: {suggest('train_fold', '--config', str(merged.settings), '--fold', str(fold))}")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their files are read."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -10,17 +10,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from solution.config import DEFAULT, RetrievalConfig, Run
-from solution.config_files import load_run
+from solution.api import inputs
 from solution.errors import UserError
-from solution.files import write_json
 from solution.formats.items import Reading, columns_named
-from solution.learning import distributed
-from solution.progress import say
-from solution.questions import Questions, read_questions, repeated_options
-from solution.suggestions import exam_arguments
-from solution.tables import shown, summary
-from solution.workdir import Workdir
 
 OverridesArgument = Annotated[
     list[str] | None,
@@ -39,7 +31,7 @@ CorpusOption = Annotated[
 RetrievalOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Only this retrieval (`default`, or a name in retrieval.yaml).")
 ]
-CONFIGS = Path("configs")
+CONFIGS = Path(inputs.CONFIGS)
 HERE = Path(".")
 
 APP_SETTINGS = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
@@ -113,83 +105,6 @@ def reads_exam(function: Callable[..., None]) -> Callable[..., None]:
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del run.__wrapped__  # type: ignore[attr-defined]
     return run
-
-
-def read_exam(
-    path: Path | None, workdir: Workdir, to_answer: bool = False, reading: Reading | None = None
-) -> Questions:
-    """The exam of a command, by default the working folder's, with notes on what is odd in it.
-
-    Args:
-        to_answer: the exam of a submission: every row that can be ranked is, and a warning tells which are wrong.
-        reading: how the user wants the file to be read.
-
-    Raises:
-        UserError: it is not there, or see `read_questions`.
-    """
-    reading = reading or Reading()
-    if path is None:
-        path = workdir.test if to_answer else workdir.questions
-        if not path.exists():
-            raise UserError(f"no question file: {path} is not there; name one with --questions FILE")
-    mended: list[str] = []
-    notes: list[str] = []
-    exam = read_questions(path, mended if to_answer else None, reading, notes)
-    tell_notes(path, notes)
-    if mended:
-        say(summary(f"WARNING: {path} is answered all the same, though rows are wrong", mended))
-    if repeated := repeated_options(exam):
-        first = ", ".join(map(shown, repeated[:5])) + (", ..." if len(repeated) > 5 else "")
-        count = f"{len(repeated)} of {len(exam)} questions"
-        say(f"note: {count} repeat an option, and equal ones cannot be told apart: {first}")
-    return exam
-
-
-def keep_exam_arguments(workdir: Workdir) -> None:
-    """Keep what this command was told of its exam beside the folds: other commands suggest it."""
-    if workdir.folds.exists() and distributed.rank() == 0:
-        write_json(workdir.exam_arguments, exam_arguments())
-
-
-def read_noted(path: Path, reading: Reading) -> Questions:
-    """The questions of a file; what was recognised in it and left out is told."""
-    notes: list[str] = []
-    questions = read_questions(path, None, reading, notes)
-    tell_notes(path, notes)
-    return questions
-
-
-def tell_notes(path: Path, notes: list[str]) -> None:
-    """Tell what was recognised in a question file and left out of it."""
-    for note in notes:
-        say(f"note: {path}: {note}")
-
-
-def read_settings(
-    configs: Path,
-    overrides: list[str] | None,
-    corpus: str | None = None,
-    ranker: str | None = None,
-    config: Path | None = None,
-) -> Run:
-    """The settings of a command; see `load_run`."""
-    return load_run(configs, overrides or (), ranker=ranker, ranker_file=config, corpus=corpus)
-
-
-def chosen_retrievals(run: Run, name: str | None) -> dict[str, RetrievalConfig]:
-    """The retrieval that an option names; without one those that rankers of the run read, and the default one where
-    there are none.
-
-    Raises:
-        UserError: there is no retrieval of this name.
-    """
-    every = run.every_retrieval
-    if name is not None:
-        if name not in every:
-            raise UserError(f"--retrieval {name}: there is no such retrieval (there are: {', '.join(every)})")
-        return {name: every[name]}
-    read = {each for ranker in run.rankers for each in run.reads(ranker)}
-    return {each: every[each] for each in every if each in read} or {DEFAULT: run.retrieval}
 
 
 def named_values(texts: list[str] | None, option: str, form: str = "NAME=SECONDS") -> dict[str, str]:

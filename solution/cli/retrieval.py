@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from solution.api import retrieval as stages
+from solution.api.inputs import chosen_retrievals, read_exam, read_settings
 from solution.cli.options import (
     CONFIGS,
     HERE,
@@ -17,28 +19,17 @@ from solution.cli.options import (
     QuestionsOption,
     RetrievalOption,
     WorkdirOption,
-    chosen_retrievals,
-    read_exam,
-    read_settings,
     reads_exam,
 )
 from solution.command import command
-from solution.config import DEFAULT, SIGNALS, RetrievalConfig
-from solution.config_files import retrieval_owner
+from solution.config import DEFAULT
 from solution.errors import UserError
 from solution.exam import Contexts
-from solution.folds import taken_back_when_refused
 from solution.formats.items import Reading
 from solution.questions import Questions
-from solution.retrieval.contexts.build import build_contexts
 from solution.retrieval.contexts.comparison import compare, table
 from solution.retrieval.contexts.comparison import explain as explain_contexts
 from solution.retrieval.gold import Gold
-from solution.retrieval.index import build_index
-from solution.retrieval.index_tuning import tune_index
-from solution.retrieval.lexical import build_lexical
-from solution.retrieval.reranker.training import summary, train_reranker
-from solution.retrieval.search import Indexes
 from solution.workdir import Workdir
 
 
@@ -60,19 +51,18 @@ def index(
     `index tune` (see its --help) then measures the kinds of dense index on these passages.
     """
     del questions, queries, recall, kinds  # not used: scripts may give the options of `index tune` or `contexts` too
-    run = read_settings(configs, overrides, corpus)
-    chosen = _searching(chosen_retrievals(run, retrieval))
-    folder = Workdir.open(workdir)
-    for name, settings in chosen.items():
-        readers = [ranker for ranker in run.rankers if name in ranker.retrieval]
-        wanted = set(settings.retrievers).union(*(ranker.contexts for ranker in readers))
-        of = f" of {name}" if len(chosen) > 1 else ""
-        if wanted & {"dense", SIGNALS} or settings.uses_vectors:
-            print(f"{len(build_index(settings, folder.root).passages)} passages in the index{of}")
-        if wanted & {"lexical", SIGNALS}:
-            print(f"{len(build_lexical(settings, folder.root).passages)} passages in the lexical index{of}")
-        if SIGNALS in wanted:
-            print(f"{len(Indexes(settings, folder.root).sentences)} sentences in the sentence index{of}")
+    table = stages.index(configs, workdir, corpus=corpus, retrieval=retrieval, settings=overrides)
+    several = len({row["retrieval"] for row in table}) > 1
+    for row in table:
+        of = f" of {row['retrieval']}" if several else ""
+        print(_BUILT[row["index"]].format(count=row["texts"], of=of))
+
+
+_BUILT = {
+    "dense": "{count} passages in the index{of}",
+    "lexical": "{count} passages in the lexical index{of}",
+    "sentences": "{count} sentences in the sentence index{of}",
+}
 
 
 @command
@@ -96,25 +86,10 @@ def index_tune(
 
     The index itself is built first where it is missing.
     """
-    chosen = _searching(chosen_retrievals(read_settings(configs, overrides, corpus), retrieval))
-    folder = Workdir.open(workdir)
-    exam = None if questions is None else read_exam(questions, folder, reading=reading)
-    for settings in chosen.values():
-        tune_index(settings, folder, exam, queries, recall, kinds)
-
-
-def _searching(retrievals: dict[str, RetrievalConfig]) -> dict[str, RetrievalConfig]:
-    """Those of the retrievals that search an index.
-
-    Raises:
-        UserError: none does.
-    """
-    searching = {name: each for name, each in retrievals.items() if each.source == "index"}
-    if not searching:
-        name, other = next(iter(retrievals.items()))
-        owner = retrieval_owner(name)
-        raise UserError(f"{owner}.source is {other.source!r}: no index is used (set {owner}.source=index)")
-    return searching
+    stages.tune_index(
+        configs, workdir, questions=questions, queries=queries, recall=recall, kinds=kinds, corpus=corpus,
+        retrieval=retrieval, settings=overrides, reading=reading,
+    )  # fmt: skip
 
 
 # More than seven parameters: each is an option of the command line.
@@ -153,7 +128,7 @@ def contexts(
     # Also those that no ranker reads yet: the comparison is to tell whether one should.
     compared = run.every_retrieval if report and retrieval is None else chosen
     if report:
-        compared = _searching(compared)
+        compared = stages.searching(compared)
     # To look at contexts needs a folder in which some were made: a wrong name is refused, not made a new folder.
     looks = show > 0 or report or explain is not None
     exam = read_exam(questions, Workdir.existing(workdir) if looks else Workdir.at(workdir), reading=reading)
@@ -174,7 +149,7 @@ def contexts(
             _print_lines(explain_contexts(exam, exam.ids.index(explain), settings, folder.root))
         # --report and --explain are answers of their own: contexts follow them only where --show asks for some.
         if show > 0 or not (report or explain is not None):
-            _print_contexts(exam, build_contexts(exam, settings, folder.root), show, of)
+            _print_contexts(exam, stages.exam_contexts(exam, {name: settings}, folder)[name], show, of)
 
 
 def _print_lines(lines: Iterable[str]) -> None:
@@ -208,12 +183,15 @@ def reranker_train(
 
     What is finished is not done again; a run that was killed goes on from its last checkpoint.
     """
-    run = read_settings(configs, overrides, corpus)
-    (run,) = map(run.with_default, chosen_retrievals(run, retrieval))
-    exam = read_exam(questions, Workdir.at(workdir), reading=reading)
-    folder = Workdir.open(workdir)
-    folds = range(run.ensemble.folds) if fold is None else [fold]
-    with taken_back_when_refused(folder):
-        train_reranker(run, exam, folder, folds)
-    assert run.retrieval.reranker is not None, "train_reranker refuses it"
-    _print_lines(summary(folder, folds, run.retrieval.reranker.name))
+    _print_lines(
+        stages.train_reranker(
+            configs,
+            workdir,
+            fold=fold,
+            questions=questions,
+            corpus=corpus,
+            retrieval=retrieval,
+            settings=overrides,
+            reading=reading,
+        )  # fmt: skip
+    )

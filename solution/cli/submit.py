@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from solution.cli.options import APP_SETTINGS, OverridesArgument, named_values, read_exam, reads_exam
+from solution.api import exams
+from solution.cli.options import APP_SETTINGS, OverridesArgument, named_values, reads_exam
 from solution.command import command
-from solution.errors import UserError
-from solution.files import without_hashing
 from solution.formats.items import Reading
-from solution.inference.devices import parse_devices
-from solution.inference.limits import Limits, parse_duration
-from solution.inference.outputs import Outputs
-from solution.inference.submit import run_submission
-from solution.kaggle.kernel import find_place
-from solution.kaggle.public import sample_to_prove
-from solution.memory import parse_memory
 
 submit_app = typer.Typer(**APP_SETTINGS)  # type: ignore[arg-type]
 
@@ -91,24 +81,9 @@ def submit(
     again. Exit codes: 0 done (also at the deadline), 2 an error, 130 and 143 ended by SIGINT or SIGTERM, with the
     best answer until then written.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    if reading.skip_bad_rows:
-        raise UserError("--skip-bad-rows: a submission answers every row; those that are wrong are told")
-    limits = Limits(
-        parse_duration(deadline, "--deadline") if deadline is not None else None,
-        parse_duration(ranker_timeout, "--ranker-timeout"),
-        strict,
-        None if memory is None else parse_memory(memory),
-        parse_devices(devices),
-    )
-    place = find_place(workdir, questions, output, overrides or [])
-    folder, outputs = place.workdir, Outputs(place.output, ranked, probabilities)
-    exam = read_exam(place.questions, folder, to_answer=True, reading=reading)
-    source = (place.questions or folder.test).resolve()
-    for path in outputs.answers:
-        if path.resolve() == source:
-            raise UserError(f"{path} is the question file; give another output")
-    added = {name: Path(file) for name, file in named_values(add, "--add", "NAME=FILE").items()}
-    with without_hashing() if no_verify else contextlib.nullcontext():
-        sample = None if full_run else sample_to_prove(exam, place.public_hash)
-        run_submission(folder, exam, outputs, place.overrides, added, limits, sample)
+    exams.submit(
+        workdir, questions, output, ranked=ranked, probabilities=probabilities,
+        add=named_values(add, "--add", "NAME=FILE"), deadline=deadline, ranker_timeout=ranker_timeout, strict=strict,
+        memory=memory, devices=devices, verify=not no_verify, full_run=full_run, settings=overrides,
+        reading=reading,
+    )  # fmt: skip

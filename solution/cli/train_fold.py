@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from solution.api import training
 from solution.cli.options import (
     APP_SETTINGS,
     CONFIGS,
@@ -16,20 +17,12 @@ from solution.cli.options import (
     OverridesArgument,
     QuestionsOption,
     WorkdirOption,
-    keep_exam_arguments,
-    read_exam,
-    read_settings,
     reads_exam,
 )
 from solution.command import command
 from solution.errors import UserError
-from solution.folds import taken_back_when_refused
 from solution.formats.items import Reading
 from solution.learning import distributed
-from solution.training.average import average_folds
-from solution.training.full import train_full
-from solution.training.run import train_folds
-from solution.workdir import Workdir
 
 train_fold_app = typer.Typer(**APP_SETTINGS)  # type: ignore[arg-type]
 
@@ -73,25 +66,11 @@ def train_fold(
     distributed.start()
     if [all_folds, fold is not None, full, average].count(True) != 1:
         raise UserError("give one of --fold K, --all-folds, --full and --average")
-    if rank is not None and not average:
-        raise UserError("--rank is for --average: LoRA's rank in training is lora.r in the ranker's settings")
-    if seeds > 1 and not full:
-        raise UserError("--seeds is for --full: folds are trained with the seed of the ranker's settings")
-    if ranker is not None and config is not None:
-        raise UserError("give either --ranker NAME or --config FILE, not both")
-    run = read_settings(configs, overrides, corpus, ranker, config)
+    what: training.What = "full" if full else "average" if average else "folds"
+    training.train(
+        configs, workdir, what=what, fold=fold, seeds=seeds, rank=rank, ranker=ranker, config=config,
+        questions=questions, corpus=corpus, settings=overrides, reading=reading,
+    )  # fmt: skip
     if average:
-        if distributed.rank() == 0:
-            average_folds(run, Workdir.open(workdir), rank)
         return
-    exam = read_exam(questions, Workdir.at(workdir), reading=reading)
-    folder = Workdir.open(workdir)
-    with taken_back_when_refused(folder):
-        try:
-            if full:
-                train_full(run, exam, folder, seeds)
-            else:
-                train_folds(run, exam, folder, range(run.ensemble.folds) if fold is None else [fold])
-        finally:
-            keep_exam_arguments(folder)
     distributed.finish()

@@ -10,6 +10,7 @@ from solution.folds import known_options, options_print
 from solution.inference.turns import Turn
 from solution.interactive.answers import Explanation, Option, RankerAnswer, ShownPassage
 from solution.interactive.deciding import distinct_passages, marked_passages
+from solution.interactive.html import DrawnExplanation
 from solution.interactive.loaded import Asked, LoadedEnsemble
 from solution.interactive.question import one_question
 from solution.interactive.reliability import OofReliability
@@ -47,7 +48,7 @@ class Explainer:
         answers, blended = asked.answers, asked.blended[0]
         confidence = float(blended.max())
         blenders = [name for name, turn in answers.blended_turns.items() if turn.answered[0]]
-        return Explanation(
+        return DrawnExplanation(
             prompt=question.prompts[0],
             options=tuple(Option(letter(place), text) for place, text in enumerate(question.options[0])),
             order=tuple(ranked_options(asked.blended, answers.exists)[0]),

@@ -1,0 +1,39 @@
+"""What every stage does when it is called from Python: messages suggest commands that name the same folders."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from solution.api.inputs import setting_texts
+from solution.suggestions import command_runs, running_command
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def stage(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a stage: what it is given is known to messages as a command's options are.
+
+    Within a command nothing changes: its own options are known already.
+    """
+    signature = inspect.signature(function)
+    name = function.__name__.removeprefix("run_").removeprefix("make_")
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if command_runs():
+            return function(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given: dict[str, Any] = {
+            key: value for key, value in bound.arguments.items() if value is None or isinstance(value, (str, Path))
+        }
+        given["overrides"] = setting_texts(bound.arguments.get("settings"))
+        with running_command(name, given):
+            return function(*args, **kwargs)
+
+    return run
