@@ -296,7 +296,7 @@ class SleepingDevice:
 
 def train_here(workdir: Path, output: Path, steps: int, seconds: float) -> None:
     """Train the first fold of `tiny` on the sleeping device; write its figures."""
-    from solution.cli.options import read_settings
+    from solution.api.inputs import read_settings
     from solution.learning.loop import Training
     from solution.rankers.families import make_ranker
     from solution.rankers.neural import NeuralRanker

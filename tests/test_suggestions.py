@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pipeline import HEADER, LONGEST, ROWS, run, write_configs
 
-from solution.cli.options import keep_exam_arguments
+from solution.api.inputs import keep_exam_arguments
 from solution.command import command
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError

@@ -9,7 +9,7 @@ import pytest
 from hub_encoders import bert_embedder
 from hub_models import science_texts
 
-from solution.cli.embedder import _refuse_exam
+from solution.api.retrieval import refuse_exam
 from solution.config import EmbedderTuning, RetrievalConfig
 from solution.errors import UserError
 from solution.files import MANIFEST
@@ -113,9 +113,9 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
 def test_questions_of_the_exam_are_refused(questions: Questions, tmp_path: Path) -> None:
     write_questions(tmp_path / "exam.csv", questions.subset([3, 5]))
     with pytest.raises(UserError, match=r"2 questions of made.csv \(first: id q3\)"):
-        _refuse_exam(questions, Path("made.csv"), tmp_path / "exam.csv", named=False)
-    _refuse_exam(questions.subset([0, 1]), Path("made.csv"), tmp_path / "exam.csv", named=True)
-    _refuse_exam(questions, Path("made.csv"), tmp_path / "none.csv", named=False)
+        refuse_exam(questions, Path("made.csv"), tmp_path / "exam.csv", named=False)
+    refuse_exam(questions.subset([0, 1]), Path("made.csv"), tmp_path / "exam.csv", named=True)
+    refuse_exam(questions, Path("made.csv"), tmp_path / "none.csv", named=False)
 
 
 def test_it_is_trained_and_kept(questions: Questions, built: Indexes, tmp_path: Path, capsys) -> None:  # noqa: ANN001

@@ -238,11 +238,11 @@ def tune_embedder(
     check_output(Path(output))
     folder = Workdir.at(workdir)
     made = read_exam(questions, folder)
-    _refuse_exam(made, Path(questions), Path(exam or folder.questions), exam is not None)
+    refuse_exam(made, Path(questions), Path(exam or folder.questions), exam is not None)
     return tune_on_questions(made, config, Workdir.open(workdir), Path(output), tuning)
 
 
-def _refuse_exam(made: Questions, path: Path, exam: Path, named: bool) -> None:
+def refuse_exam(made: Questions, path: Path, exam: Path, named: bool) -> None:
     """Refuse to learn from an exam's questions: their contexts would be better than those of other questions.
 
     Args:
