@@ -83,9 +83,10 @@ def test_answers_that_are_not_clear_do_not_matter_where_they_are_not_read() -> N
         ("A) argon B) helium", "no question with options"),
         ('{"prompt": "Which', "not JSON"),
         ("\0", "NUL"),
+        ("Which?" + "," * 300_000, "no question with options"),  # of minutes, where each cell is sought in a list
         ("\n\n".join("a\nA) b" for _ in range(30_000)), "no question with options"),
     ],
-    ids=["words", "one option", "nothing", "no prompt", "json", "nul", "long"],
+    ids=["words", "one option", "nothing", "no prompt", "json", "nul", "commas", "long"],
 )
 def test_a_text_without_a_question_is_refused(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -37,9 +37,10 @@ _NAMELESS = re.compile(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__")
 def _tidied(names: Sequence[str], columns_of: Iterable[Sequence[Any]], form: str) -> Table:
     """A table without empty rows and without columns that have no name; the first such column becomes its index."""
     nameless = [place for place, name in enumerate(names) if _NAMELESS.fullmatch(name)]
+    without_name = set(nameless)  # a line of a million commas has as many
     rows, index, dropped, filled = [], [], 0, set()
     for cells in columns_of:
-        if not any(cell_text(cell) for place, cell in enumerate(cells) if place not in nameless):
+        if not any(cell_text(cell) for place, cell in enumerate(cells) if place not in without_name):
             dropped += 1
             continue
         filled |= {place for place in nameless if cell_text(cells[place])}
@@ -47,7 +48,7 @@ def _tidied(names: Sequence[str], columns_of: Iterable[Sequence[Any]], form: str
         index.append(cells[nameless[0]] if nameless else None)
     # pandas writes the index first into CSV, last into parquet.
     is_index = bool(nameless) and nameless[0] in filled and (nameless[0] == 0 or names[nameless[0]].startswith("__"))
-    kept = [name for place, name in enumerate(names) if place not in nameless]
+    kept = [name for place, name in enumerate(names) if place not in without_name]
     notes = []
     if dropped:
         notes.append(f"{dropped} empty row{'s' if dropped > 1 else ''} left out")
