@@ -46,6 +46,8 @@ def on_files(files: Files, config: Any) -> Files:
     sources = {name: ROOT / source for source, name in PAGES.items() if source.endswith(".md")}
     texts = {name: source.read_text(encoding="utf-8") for name, source in sources.items()}
     texts |= {"settings.md": settings_page(), "commands.md": commands_page()}
+    if files.get_file_from_path("api.md") is None:
+        texts["api.md"] = api_page()
     if NOTEBOOK.exists():
         texts["notebook.md"] = notebook_page(NOTEBOOK.read_text(encoding="utf-8"))
     for name, text in texts.items():
@@ -105,9 +107,18 @@ def drawn(markdown: str) -> str:
     return re.sub(r"^```mermaid\n(.*?)^```$", draw, markdown, flags=re.MULTILINE | re.DOTALL)
 
 
+def api_page() -> str:
+    """The names that `import solution` promises, each with its documentation."""
+    import solution
+
+    names = [name for name in solution.__all__ if name != "__version__"]
+    about = "What `import solution` gives. These names are kept; everything else may change."
+    return "\n\n".join(["# Python API", about, *(f"::: solution.{name}" for name in names)]) + "\n"
+
+
 def notebook_page(text: str) -> str:
     """A notebook as Markdown: its texts and its code; it holds no outputs."""
-    parts = []
+    parts = ["[This page as a notebook](tutorial.ipynb), for Jupyter, Kaggle and Colab."]
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"]).strip()
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")

@@ -55,6 +55,7 @@ SLOW = {
     "test_kills_at_random_moments_change_nothing",
     "test_retrieval_that_hangs_is_given_up_in_time",
     "test_the_estimate_is_honest_and_noise_does_no_harm",
+    "test_the_notebook_runs",
 }
 # The longest files first, so that with two processes neither works alone at the end.
 LONGEST = """

@@ -40,6 +40,7 @@ class TuneSettings(Settings):
     """Points that a sampler tries after the fixed ones (equal weights, the log loss's optimum, each ranker alone)."""
     seed: int = Field(0, ge=0, le=2**31 - 1)
     bootstrap_samples: int = Field(2000, ge=100)
+    """Of the intervals."""
     candidates: list[CandidateName] = list(get_args(CandidateName))
     """The blends that compete, the plainest first: equal weights of all or of `fewer` rankers, the best `single` one;
     groups merged by `mean`, `max` or `max_mean` (only with `ensemble.groups`); equal weights of log-probabilities
@@ -58,6 +59,7 @@ class EnsembleConfig(Settings):
     rankers: list[RankerName] = Field(min_length=1)
     """Names of files in the same folder, without `.yaml`."""
     folds: int = Field(5, ge=2, le=MAX_FOLDS)
+    """How many; each question is left out of the training of one."""
     group_column: str | None = None
     """A column of the question file whose rows with the same value stay in one fold (a module, an article); null:
     columns of contexts and source passages (`context`, `passage`, `article`, ...); none: no column."""

@@ -45,7 +45,9 @@ SCORE_OF = "ranker_"
 
 class RankerConfig(Settings):
     name: RankerName
+    """The name of the file, without `.yaml`."""
     family: FamilyName
+    """The kind of ranker; see docs/models.md for which models each takes."""
     role: Literal["ranker", "baseline"] = "ranker"
     """A baseline is trained, scored and reported, and never blended."""
     model: str = ""
@@ -102,6 +104,7 @@ class RankerConfig(Settings):
     `full`: those that `train_fold.py --full` trained on all
     questions, averaged over its seeds. OOF scores and the blend's weights come from the folds all the same."""
     predict_tokens_per_batch: int = Field(16384, ge=64)
+    """The most padded tokens of a batch in scoring; fewer are taken where memory is short."""
     stream: bool = False
     """Score with a causal model that is larger than the memory: layer by layer from its safetensors files, all
     questions through each layer in turn, to the same scores. Training holds the whole model all the same."""
@@ -112,6 +115,7 @@ class RankerConfig(Settings):
     """Of DeBERTa-v2 and -v3; auto: the fast exact way of rankers/deberta_attention.py, eager: transformers' own,
     flashdeberta: that package's kernels (CUDA only, and no dropout of attention probabilities in training)."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights and products; auto: the best that the device computes."""
     option_score: OptionScore = "sentence"
     """Which of retrieval's option scores `similarity` and `retrieval_prior` use."""
     score_rules: list[ScoreRule] = []

@@ -145,7 +145,9 @@ class RetrievalConfig(Settings):
     passage_prefix: str | None = None
     """The same for passages, and for the sentences that options are compared with."""
     passage_tokens: int = Field(200, ge=16)
+    """The most tokens of a passage, by the embedder's tokenizer."""
     passage_overlap: int = Field(40, ge=0)
+    """Tokens that a passage repeats of the one before it."""
     stub_words: int = Field(20, ge=0)
     """Wikimedia articles of fewer words are left out, as redirects always are."""
     disambiguations: bool = False
@@ -161,9 +163,13 @@ class RetrievalConfig(Settings):
     """`flat` is exact; the others find candidates, scored again from the vectors on disk. `auto` chooses by the number
     of passages; `python -m solution index tune` measures them on yours."""
     metric: Literal["ip", "l2"] = "ip"
+    """The inner product of the vectors, which have length 1, or their Euclidean distance."""
     hnsw_links: int = Field(32, ge=2)
+    """Links of a vector in the graph."""
     hnsw_ef_build: int = Field(200, ge=8)
+    """Candidates that are looked at for each vector when the graph is built."""
     hnsw_ef_search: int = Field(128, ge=1)
+    """Candidates that are looked at in a search."""
     ivf_lists: int | None = Field(None, ge=1)
     """Of the ivf kinds and rabitq; null: about 2 sqrt(passages)."""
     ivf_probes: int | None = Field(None, ge=1)
@@ -181,6 +187,7 @@ class RetrievalConfig(Settings):
     fusion: Literal["rrf", "weighted"] = "rrf"
     """Of several lists: reciprocal ranks, or the scores scaled to 0 to 1 in each list."""
     rrf_k: int = Field(60, ge=0)
+    """A passage at place n of a list gets 1 / (rrf_k + n) (Cormack et al. 2009)."""
     dense_weight: float = Field(0.5, ge=0, le=1)
     """The share of the dense lists in a fusion; the rest is the lexical ones'."""
     candidates: int = Field(50, ge=1)
@@ -193,6 +200,7 @@ class RetrievalConfig(Settings):
     drop_similar: float | None = Field(None, gt=0, le=1)
     """Leave out a passage that shares at least this share of words with a better one (Jaccard); null: keep all."""
     top_k: int = Field(10, ge=1)
+    """Passages that are kept for each question."""
     reranker: RerankerSettings | None = None
     """Rerank the passages before `top_k` of them are taken; null: they stay as they were retrieved."""
     option_scores: list[OptionScore] = ["sentence"]
@@ -206,6 +214,7 @@ class RetrievalConfig(Settings):
     """Of how many retrieved passages the sentences are compared."""
     signals: SignalSettings = SignalSettings()
     batch_size: int = Field(64, ge=1)
+    """The most texts of a batch that is embedded; long texts are fewer."""
     workers: int = Field(1, ge=1)
     """Processes that embed passages, each with the model in its memory."""
     dask: str | None = None

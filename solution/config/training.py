@@ -13,36 +13,51 @@ class LoraSettings(Settings):
     """PEFT's LoraConfig (Hu et al. 2021); the names are PEFT's own."""
 
     r: int = Field(16, ge=1)
+    """The rank of the change that is learnt."""
     lora_alpha: float = Field(32, gt=0)
+    """The change is scaled by lora_alpha / r."""
     lora_dropout: float = Field(0.05, ge=0, lt=1)
+    """The share of the inputs of the change that is dropped in training."""
     target_modules: list[str] | str | None = None
     """Module names, a regular expression, "all-linear", or null for PEFT's choice for the architecture."""
     bias: Literal["none", "all", "lora_only"] = "none"
+    """Which biases are trained too: none, those of the layers with LoRA, or all."""
     use_rslora: bool = False
+    """Scale by lora_alpha / sqrt(r), so that a high rank is not damped (Kalajdzievski 2023)."""
     use_dora: bool = False
+    """Learn the length of each weight vector apart from its direction (Liu et al. 2024); slower."""
     modules_to_save: list[str] = []
     """More modules trained whole; a family adds its own new head (and BERT's or DeBERTa's pooler)."""
     layers_to_transform: list[int] | int | None = None
+    """Numbers of the layers that get LoRA; null: all. The backward pass ends at the lowest of them."""
     layers_pattern: str | None = None
+    """The name of the list of layers in the model, where PEFT does not find it by itself."""
     rank_pattern: dict[str, int] = {}
+    """Another r for modules whose names match a pattern."""
     alpha_pattern: dict[str, float] = {}
+    """Another lora_alpha for modules whose names match a pattern."""
 
 
 class QuantizationSettings(Settings):
     """QLoRA's 4-bit base weights (Dettmers et al. 2023), by bitsandbytes."""
 
     kind: Literal["nf4", "fp4"] = "nf4"
+    """The sixteen values of a weight: nf4 has them where normally distributed weights lie, fp4 is a small float."""
     double: bool = True
+    """Quantise the scales of the blocks too; saves about 0.4 bits a weight."""
 
 
 class PromptSettings(Settings):
     """The text around a question, for causal and seq2seq rankers: `{context}`, `{question}`, `{option}` are put in."""
 
     with_context: str = "{context}\n\nQuestion: {question}\nAnswer:"
+    """The text of a question with passages."""
     without_context: str = "Question: {question}\nAnswer:"
+    """The text of a question without passages."""
     instruction: str = "{context}\n\nInstruction: {question}\nResponse:"
     """Used in the place of `with_context` where a question's `is_question` is false."""
     option: str = " {option}"
+    """The text of an option, behind that of the question."""
     few_shot: int = Field(0, ge=0, le=16)
     """Answered questions of the training folds shown first, without contexts; they are kept with the fold's weights."""
     chat: bool = False
@@ -108,23 +123,34 @@ class SoftLabels(Settings):
 
 class TrainingSettings(Settings):
     epochs: int = Field(2, ge=0)
+    """Passes over the training questions; 0: the model answers as it is."""
     learning_rate: float = Field(2e-4, gt=0)
+    """The highest value; see warmup_share and schedule."""
     head_learning_rate: float | None = Field(None, gt=0)
     """For the new head and other modules trained whole; null: `learning_rate`."""
     weight_decay: float = Field(0.01, ge=0)
+    """AdamW's, of matrices."""
     adam_epsilon: float = Field(1e-6, gt=0)
     optimizer: Literal["adamw", "paged_adamw_8bit", "paged_adamw_32bit"] = "adamw"
+    """The paged ones keep their state in 8 or 32 bits in memory that a GPU can swap out (bitsandbytes)."""
     warmup_share: float = Field(0.1, ge=0, le=1)
+    """The share of the steps in which the learning rate rises."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after that."""
     questions_per_step: int = Field(8, ge=1)
+    """Questions whose gradients make one step, in all processes together."""
     tokens_per_batch: int = Field(8192, ge=64)
     """Upper bound of the padded tokens of one forward and backward pass; a step is split into as many as needed."""
     max_gradient_norm: float = Field(1.0, gt=0)
+    """A gradient with a larger norm is scaled down to it."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: a third more time, much less memory."""
     option_shuffle: bool = True
+    """Give the options another order in each epoch."""
     context_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of training questions shown without a context, drawn anew each epoch."""
     evaluations_per_epoch: int = Field(1, ge=0)
+    """How often the fold that is left out is scored during an epoch."""
     keep: Literal["best", "last"] = "last"
     """`best` keeps the evaluation with the highest validation MAP@3 (which then flatters the OOF score a little)."""
     patience: int | None = Field(None, ge=1)
@@ -149,6 +175,7 @@ class TrainingSettings(Settings):
     soft_labels: SoftLabels | None = None
     """Learn from a teacher's probabilities too; null: from the right answers alone."""
     checkpoint_seconds: float = Field(60.0, ge=0)
+    """A checkpoint is written after so many seconds; a killed run goes on from there."""
     stuck_patience: int = Field(60, ge=1)
     """Steps after warm-up in which the mean loss must leave ln(number of options)."""
     tensorboard: bool = False
