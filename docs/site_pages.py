@@ -46,8 +46,7 @@ def on_files(files: Files, config: Any) -> Files:
     sources = {name: ROOT / source for source, name in PAGES.items() if source.endswith(".md")}
     texts = {name: source.read_text(encoding="utf-8") for name, source in sources.items()}
     texts |= {"settings.md": settings_page(), "commands.md": commands_page()}
-    if files.get_file_from_path("api.md") is None:
-        texts["api.md"] = api_page()
+    texts["python_names.md"] = api_page()
     if NOTEBOOK.exists():
         texts["notebook.md"] = notebook_page(NOTEBOOK.read_text(encoding="utf-8"))
     for name, text in texts.items():
@@ -113,7 +112,7 @@ def api_page() -> str:
 
     names = [name for name in solution.__all__ if name != "__version__"]
     about = "What `import solution` gives. These names are kept; everything else may change."
-    return "\n\n".join(["# Python API", about, *(f"::: solution.{name}" for name in names)]) + "\n"
+    return "\n\n".join(["# Python names", about, *(f"::: solution.{name}" for name in names)]) + "\n"
 
 
 def notebook_page(text: str) -> str:

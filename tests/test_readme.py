@@ -37,7 +37,7 @@ PAGES = {
     str(path.relative_to(ROOT).with_suffix("")): path.read_text(encoding="utf-8")
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
-MADE = {"docs/settings.md", "docs/commands.md", "docs/api.md"}
+MADE = {"docs/settings.md", "docs/commands.md", "docs/python_names.md"}
 """Pages that the site has and the checkout has not."""
 
 
