@@ -178,7 +178,7 @@ def write_pdf(file: Path, articles: Articles, wanted: float) -> None:
     """Pages of 45 lines of 90 characters, with a running head and a number."""
     places: list[int] = []
     text = (line for a in _enough(articles, wanted) for line in _wrapped(a["text"]))
-    pages: list[int] = []
+    count = 0
     with open(file, "wb") as stream:
 
         def put(number: int, body: bytes) -> None:
@@ -186,18 +186,28 @@ def write_pdf(file: Path, articles: Articles, wanted: float) -> None:
             places[number] = stream.tell()
             stream.write(b"%d 0 obj\n%s\nendobj\n" % (number, body))
 
+        def put_parent(number: int, parent: str, kids: range, pages: int) -> None:
+            listed = " ".join(f"{kid} 0 R" for kid in kids)
+            put(number, f"<< /Type /Pages {parent}/Kids [{listed}] /Count {pages} >>".encode())
+
+        # Hundred pages a node, as programs write long files: a node, and for each of its pages the page and its text.
+        step = 1 + 2 * 100
         stream.write(b"%PDF-1.4\n")
         put(3, b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>")
         while lines := list(itertools.islice(text, 45)):
-            shown = "".join(f"({line}) Tj T*\n" for line in ["A running head", *lines, str(len(pages) + 1)])
+            shown = "".join(f"({line}) Tj T*\n" for line in ["A running head", *lines, str(count + 1)])
             content = f"BT /F1 10 Tf 14 TL 50 780 Td\n{shown}ET".encode("latin-1", "replace")
-            number = 4 + 2 * len(pages)
+            parent = 4 + count // 100 * step
+            number = parent + 1 + 2 * (count % 100)
             put(number + 1, b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content))
-            put(number, b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Resources << /Font << /F1 3 0 R >> >> "
-                        b"/Contents %d 0 R >>" % (number + 1))  # fmt: skip
-            pages.append(number)
-        kids = " ".join(f"{number} 0 R" for number in pages)
-        put(2, f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>".encode())
+            put(number, b"<< /Type /Page /Parent %d 0 R /MediaBox [0 0 595 842] /Resources << /Font << /F1 3 0 R >> >> "
+                        b"/Contents %d 0 R >>" % (parent, number + 1))  # fmt: skip
+            count += 1
+        parents = range(4, 4 + -(-count // 100) * step, step)
+        for row, parent in enumerate(parents):
+            pages = min(100, count - 100 * row)
+            put_parent(parent, "/Parent 2 0 R ", range(parent + 1, parent + 1 + 2 * pages, 2), pages)
+        put_parent(2, "", parents, count)
         put(1, b"<< /Type /Catalog /Pages 2 0 R >>")
         start = stream.tell()
         table = "".join(f"{place:010} 00000 n \n" for place in places[1:])

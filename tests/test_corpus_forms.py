@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import struct
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ import documents
 import pyarrow as pa
 import pyarrow.feather as feather
 import pytest
+from pypdf.errors import LimitReachedError
 
 from solution.config.retrieval import RetrievalConfig
 from solution.errors import UserError
@@ -26,7 +28,7 @@ from solution.retrieval.corpus import Document, read_corpus
 from solution.retrieval.readers import documents as office
 from solution.retrieval.readers import packing, pages
 from solution.retrieval.readers.pages import PageText
-from solution.retrieval.readers.pdf import paragraphs
+from solution.retrieval.readers.pdf import _not_whole, paragraphs
 from solution.retrieval.readers.wikitext import article_text, is_disambiguation
 from solution.retrieval.sources import corpus_fingerprint
 from solution.tables import decode
@@ -325,6 +327,8 @@ def test_pdf(tmp_path):
     (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4\nnothing")
     with pytest.raises(UserError, match="not a whole PDF file: .*b.pdf"):
         read(tmp_path / "b.pdf")
+    error = _not_whole(tmp_path / "b.pdf", ", page 3", LimitReachedError("Reached maximum array element count."))
+    assert re.fullmatch(r"the corpus .*b.pdf, page 3 is larger than pypdf reads \(.*\): part it into files", str(error))
 
 
 @pytest.mark.parametrize(

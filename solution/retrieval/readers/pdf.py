@@ -71,6 +71,8 @@ def _not_whole(path: Path, where: str, error: Exception) -> UserError:
             f"the corpus {path} is encrypted, which needs the package cryptography: pip install cryptography"
         )
     message = (str(error) or type(error).__name__).splitlines()[0]
+    if type(error).__name__ == "LimitReachedError":
+        return UserError(f"the corpus {path}{where} is larger than pypdf reads ({message[:200]}): part it into files")
     return UserError(f"the corpus is not a whole PDF file: {path}{where} ({message[:200]}). {REMEDY}")
 
 
