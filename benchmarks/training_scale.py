@@ -11,8 +11,9 @@ of a tiny BERT at 512 tokens, `oof` (the files of a ranker that is not trained, 
 There is no device. A step of the training is a sleep of `--step` milliseconds (8 questions), and so are 16 scored
 questions, so that everything else is seen: what a sleep waits for is the time that the device would wait. The training
 ends after `--steps` steps; the fold is scored whole. Memory is the highest sum over the processes of a stage, sampled:
-resident, and `private`, which leaves out the pages of files that the system can take back. A stage that is done is not
-done again (its figures are kept in the working folder); `--json` prints one JSON object as the last line.
+resident (pages that processes share are counted once), and `private`, which leaves out the pages of files: the system
+can take those back. A stage that is done is not done again (its figures are kept in the working folder); `--json` prints
+one JSON object as the last line.
 """
 
 from __future__ import annotations
@@ -230,13 +231,13 @@ def tree(pid: int) -> Iterator[int]:
 
 
 def memory_of(pid: int) -> tuple[float, float]:
-    """Resident and private (anonymous) MiB of a process."""
+    """Resident MiB of a process, pages that n processes share counted as an n-th, and those that are private to it."""
     try:
-        text = Path(f"/proc/{pid}/status").read_text()
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
         return 0.0, 0.0
-    kib = {name: int(value.split()[0]) for name, value in re.findall(r"^(VmRSS|RssAnon):\s*(.*)$", text, re.M)}
-    return kib.get("VmRSS", 0) / 1024, kib.get("RssAnon", 0) / 1024
+    kib = {name: int(value.split()[0]) for name, value in re.findall(r"^(Pss|Pss_Anon):\s*(.*)$", text, re.M)}
+    return kib.get("Pss", 0) / 1024, kib.get("Pss_Anon", 0) / 1024
 
 
 # --- training with a device that sleeps ----------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import gc
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,6 +171,19 @@ def kaggle_prediction(ranked: Sequence[str], k: int = 3) -> str:
 # --- reading -------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Millions of new objects and no garbage: the collector would look at all of them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_without_collector()
 def read_questions(
     path: str | Path, mended: list[str] | None = None, reading: Reading | None = None, notes: list[str] | None = None
 ) -> Questions:

@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import tiny_config, tiny_exam
+from test_training import Killed
+from test_training_options import Toy
 
+from solution.learning import batches
 from solution.learning.ahead import Encoder, encoded_windows, encoding_processes, pieces
 from solution.learning.batches import WHOLE, epoch_windows, window_size
 
@@ -91,3 +95,31 @@ def test_a_long_epoch_is_planned_by_windows():
 
 def test_pieces():
     assert [len(piece) for piece in pieces(range(70))] == [32, 32, 6]
+
+
+class DyingToy(Toy):
+    left = -1
+
+    def scores(self, items):
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+        return super().scores(items)
+
+
+@pytest.mark.parametrize("life", [1, 15, 16, 17, 38, 39, 70])
+def test_a_training_by_windows_goes_on_with_the_same_steps(life, tmp_path, monkeypatch):
+    """Killed within a window, at its end, and in the second epoch; an epoch has three windows and 38 steps."""
+    monkeypatch.setattr(batches, "WHOLE", 20)
+    monkeypatch.setattr(batches, "_WINDOW", 1)
+    whole, killed = Toy(150), DyingToy(150)
+    settings = {"epochs": 2, "checkpoint_seconds": 0}
+    assert whole.train(tmp_path / "whole", **settings)["steps"] == 76
+    killed.left = life
+    with pytest.raises(Killed):
+        killed.train(tmp_path / "killed", **settings)
+    again = Toy(150)
+    again.train(tmp_path / "killed", **settings)
+    assert len(again.seen) == 76 - life
+    assert all(map(torch.equal, again.seen, whole.seen[life:]))
+    assert torch.equal(again.layer.weight, whole.layer.weight)
