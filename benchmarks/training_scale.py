@@ -12,7 +12,7 @@ There is no device. A step of the training is a sleep of `--step` milliseconds (
 questions, so that everything else is seen: what a sleep waits for is the time that the device would wait. The training
 ends after `--steps` steps; the fold is scored whole. Memory is the highest sum over the processes of a stage, sampled:
 resident (pages that processes share are counted once), and `private`, which leaves out the pages of files: the system
-can take those back. A stage that is done is not done again (its figures are kept in the working folder); `--json` prints
+can take those back. A stage that is done is not done again: its figures are kept in the working folder. `--json` prints
 one JSON object as the last line.
 """
 

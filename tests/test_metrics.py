@@ -191,6 +191,17 @@ def test_bootstrap_interval_covers_the_mean():
     assert 0.91 <= covered / 400 <= 0.98  # 0.95 by name; binomial sd 0.011
 
 
+def test_bootstrap_interval_of_many_questions():
+    """That of few different credits is the interval that all kinds of credits have."""
+    rng = np.random.default_rng(5)
+    credits = rng.choice([0, 1 / 3, 0.5, 1], size=30_000)
+    low, high = bootstrap_interval(credits)
+    spread = 1.96 * credits.std() / len(credits) ** 0.5
+    assert (low, high) == pytest.approx((credits.mean() - spread, credits.mean() + spread), abs=0.1 * spread)
+    others = bootstrap_interval(credits + rng.random(len(credits)) * 1e-9, samples=400)
+    assert others == pytest.approx((low, high), abs=0.2 * spread)
+
+
 def test_bootstrap_interval_is_deterministic_and_ordered():
     credits = np.random.default_rng(4).choice([1, 0.5, 0], size=300)
     first = bootstrap_interval(credits)
