@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,18 @@ def test_as_many_rankers_stay_as_leave_room_for_the_others() -> None:
     assert kept_rankers(plans, 1300) == {"small"}  # and "large" beside it
     assert kept_rankers(plans, 1000) == set()  # "large" needs it all
     assert kept_rankers([], 0) == set()
+    unable = replace(plan("unable", 5000), problem="too large")
+    assert kept_rankers([*plans, unable], 2000) == {"large", "middle", "small"}  # no room is left for it
+
+
+def test_a_ranker_for_which_there_is_no_memory_is_left_out(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ensemble = LoadedEnsemble.open(finished, memory=1)
+    asked = ensemble.ask(read_questions(finished / "test.csv").subset([0]))
+    assert asked.answers.turns["tiny"].state == "failed" and asked.answers.turns["similarity"].state == "finished"
+    said = capsys.readouterr().err
+    assert said.count("the ranker tiny is left out") == 1  # not again with each question
+    assert "loaded anew" not in said and "submit.py" not in said
+    assert "tiny needs" in asked.answers.turns["tiny"].reason
 
 
 def test_reliability_is_that_of_the_nearest_confidences() -> None:

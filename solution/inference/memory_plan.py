@@ -128,7 +128,7 @@ def too_large(config: RankerConfig, plan: MemoryPlan) -> str:
     return (
         f"{config.name} needs {shown(needed)} even for one question at a time ({shown(fixed)} of it "
         f"for weights), and {shown(max(plan.available, 0))} are there. Try "
-        f"{' or '.join(ways) or 'a smaller model'}, give it {shown(missing)} more by --memory (what `submit.py` holds "
+        f"{' or '.join(ways) or 'a smaller model'}, give it {shown(missing)} more by --memory (what the program holds "
         f"itself and {shown(RESERVE)} for libraries come off it), or tune without it"
     )
 

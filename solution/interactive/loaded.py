@@ -130,7 +130,7 @@ class LoadedEnsemble:
         Args:
             workdir: the working folder.
             memory: bytes that may be used, of the GPU or else of the machine; None: what is free. Rankers that do not
-                fit together are loaded anew for each question.
+                fit together are loaded anew for each question; one that does not fit at all is left out.
             rankers: the names of those that are asked; the others are left out, and the weights of those that remain
                 keep their proportions. None: all.
             overrides: settings, `key.path=value`; a key begins with a ranker's name or `retrieval`.
@@ -178,7 +178,7 @@ class LoadedEnsemble:
             self.load(warm=False)
             self.pool.load_seconds.clear()
             answers = self.schedule.answers(questions, self.trained, Limits())
-            for name, reason in self.faults.items():
+            for name, reason in (self.faults | self.pool.problems).items():
                 if name in answers.turns:
                     answers.turns[name].state, answers.turns[name].reason = "failed", reason
             result = Asked(answers, {})

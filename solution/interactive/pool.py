@@ -38,10 +38,11 @@ def kept_rankers(plans: Iterable[MemoryPlan], available: int) -> set[str]:
     """The names of the rankers that stay loaded: the most that leave room for each of the others in its turn.
 
     Args:
-        plans: of all rankers with a model. One whose memory is not known takes none here.
+        plans: of all rankers with a model. One whose memory is not known takes none here, nor does one that cannot run.
         available: bytes.
     """
-    ordered = sorted(plans, key=lambda plan: (plan.peak, plan.ranker))
+    able = [plan for plan in plans if not plan.problem]
+    ordered = sorted(able, key=lambda plan: (plan.peak, plan.ranker))
     for count in range(len(ordered), 0, -1):
         kept, others = ordered[:count], ordered[count:]
         held = sum(plan.weights + plan.adapters for plan in kept)
@@ -80,7 +81,7 @@ class RankerPool:
         self._small: dict[tuple[str, Path | None], Ranker] = {}
 
     def plan(self, rankers: Sequence[TrainedRanker]) -> None:
-        """Decide which rankers stay loaded, and say which do not."""
+        """Decide which rankers stay loaded, and say which do not, and which cannot answer."""
         # Imported here: it loads torch, and whoever only names this class shall not wait for it.
         from solution.inference.outline import plan_memory
 
@@ -92,11 +93,18 @@ class RankerPool:
                 self.plans[ranker.name] = plan_memory(config, exams, folders, self.cache, available, 1)
         self.kept = kept_rankers(self.plans.values(), available)
         for name, plan in self.plans.items():
-            if name not in self.kept:
+            if plan.problem:
+                say(f"WARNING: the ranker {name} is left out: {plan.problem}")
+            elif name not in self.kept:
                 say(
                     f"{name} ({shown(plan.peak)}) does not fit beside the others into {shown(max(available, 0))}: it "
                     "is loaded anew for each question, which takes much longer"
                 )
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """The rankers that cannot run, as for want of memory -> why."""
+        return {name: plan.problem for name, plan in self.plans.items() if plan.problem}
 
     def load(self, rankers: Sequence[TrainedRanker]) -> None:
         """Load what stays loaded; a model that cannot be loaded is told, and tried again when it is asked."""
