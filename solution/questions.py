@@ -242,7 +242,7 @@ def table_questions(
 
 
 def read_given_questions(
-    data: bytes, name: str, notes: list[str] | None = None, with_answers: bool = True
+    data: bytes, name: str, notes: list[str] | None = None, with_answers: bool = True, reading: Reading | None = None
 ) -> Questions:
     """The questions of a text that was pasted, or of a text file that was sent; see `read_given_items`.
 
@@ -250,11 +250,12 @@ def read_given_questions(
 
     Args:
         with_answers: False: the questions are to be answered, and answers that the text has are not read.
+        reading: how the user wants it to be read, where that is said.
 
     Raises:
         UserError: no form is recognised, or no row is usable.
     """
-    reading = Reading(skip_bad_rows=True, expects_answers=False)
+    reading = replace(reading or Reading(), skip_bad_rows=True, expects_answers=False)
     items, columns, table = read_given_items(data, name, reading)
     if not items:
         raise UserError(f"{name} has no question")

@@ -22,7 +22,8 @@ import solution
 from solution.api.inputs import frame_questions, setting_texts
 from solution.api.results import Answered, ExamTable
 from solution.cli.app import app
-from solution.cli.ask import _given
+from solution.cli.ask import _given, _parsed
+from solution.formats.items import Reading
 from solution.questions import Questions
 
 EXAM = Questions(
@@ -95,14 +96,24 @@ def test_the_verb_ask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_question_of_the_command_line(words: list[str], expected: list[object]) -> None:
-    assert list(_given(words, None)) == expected
+    assert list(_given(words, None, Reading())) == expected
     with pytest.raises(solution.UserError, match="not both"):
-        _given(words, Path("exam.csv"))
+        _given(words, Path("exam.csv"), Reading())
 
 
 def test_a_question_with_one_option_is_refused() -> None:
     with pytest.raises(solution.UserError, match="one option: give 2 to 26"):
-        _given(["Which?", "x"], None)
+        _given(["Which?", "x"], None, Reading())
+
+
+def test_the_verb_ask_has_the_options_that_its_messages_name(tmp_path: Path) -> None:
+    data = "Which is hot?\nA) caf\xe9\nB) snow\n".encode("cp1252")
+    wrong = CliRunner().invoke(app, ["ask", "--workdir", str(tmp_path)], input=data)
+    assert wrong.exit_code == 2 and "--encoding cp1252" in wrong.output
+    asked = _parsed(data, "standard input", Reading(encoding="cp1252"))
+    assert asked.options == [["caf\xe9", "snow"]]
+    read = CliRunner().invoke(app, ["ask", "--workdir", str(tmp_path), "--encoding", "cp1252"], input=data)
+    assert read.exit_code == 2 and "not UTF-8" not in read.output and "no such option" not in read.output.lower()
 
 
 def test_scores_of_probabilities_and_of_rankings_agree() -> None:

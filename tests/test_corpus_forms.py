@@ -339,6 +339,16 @@ def test_pdf(tmp_path):
         ("the Debye-\nHückel law", {}, "the Debye-Hückel law"),
         ("pages 10-\n20 and", {}, "pages 10- 20 and"),
         ("a list of the things:\n• ice\n• salt", {}, "a list of the things:\n• ice\n• salt"),
+        (
+            "atom: smallest part of an element\nbase (alkali): what takes protons from an\nacid\ncell: unit of life",
+            {},
+            "atom: smallest part of an element\nbase (alkali): what takes protons from an acid\ncell: unit of life",
+        ),
+        (
+            "the law says: no\nmachine does it and none\nwill be known to",
+            {},
+            "the law says: no machine does it and none will be known to",
+        ),
     ],
 )
 def test_lines_of_a_page_are_joined(text, words, expected):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,10 @@ import typer
 from solution.api.ensemble import Ensemble, load
 from solution.api.inputs import read_noted, tell_notes
 from solution.cli.answer import print_answer
-from solution.cli.options import HERE, WorkdirOption, make_reading
+from solution.cli.options import HERE, WorkdirOption, reads_exam
 from solution.command import command
 from solution.errors import UserError
+from solution.formats.items import Reading
 from solution.interactive.answers import to_json
 from solution.questions import MAX_OPTIONS, MIN_OPTIONS, Questions, letter, read_given_questions
 
@@ -25,6 +27,7 @@ Asked = tuple[str, list[str], str | None]
 
 # More than seven parameters: each is an option of the command line.
 @command
+@reads_exam
 def ask(
     words: Annotated[
         list[str] | None,
@@ -49,12 +52,14 @@ def ask(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object a question, a line each.")] = False,
     workdir: WorkdirOption = HERE,
+    *,
+    reading: Reading,
 ) -> None:
     """Rank the options of a question, and say why: what each ranker says, and the sentences that decided.
 
     Prints how sure the ensemble is, and how often it was right out of fold where it was about as sure.
     """
-    given = _given(words or [], file)
+    given = _given(words or [], file, reading)
     names = None if rankers is None else [name.strip() for name in rankers.split(",") if name.strip()]
     with load(workdir, memory=memory, rankers=names, settings=setting, warm=False) as ensemble:
         for asked in given:
@@ -69,7 +74,7 @@ def _answer(ensemble: Ensemble, asked: Asked, passages: int, as_json: bool) -> N
         print_answer(answer, passages)
 
 
-def _given(words: list[str], file: Path | None) -> Iterator[Asked]:
+def _given(words: list[str], file: Path | None, reading: Reading) -> Iterator[Asked]:
     """The questions of the command line, read and checked before any model loads; those of a terminal come one by one.
 
     Raises:
@@ -78,7 +83,7 @@ def _given(words: list[str], file: Path | None) -> Iterator[Asked]:
     if words and file is not None:
         raise UserError("give either the question or --file FILE, not both")
     if file is not None:
-        return iter(_each(read_noted(file, make_reading())))
+        return iter(_each(read_noted(file, reading)))
     if len(words) > 2:
         return iter([(words[0], words[1:], None)])
     if len(words) == 2:
@@ -87,15 +92,15 @@ def _given(words: list[str], file: Path | None) -> Iterator[Asked]:
             "quotes), or one text that has them all"
         )
     if words:
-        return iter(_each(_parsed(words[0].encode(), "the text")))
+        return iter(_each(_parsed(words[0].encode(), "the text", replace(reading, encoding=None))))
     if sys.stdin.isatty():
         return _typed()
-    return iter(_each(_parsed(sys.stdin.buffer.read(), "standard input")))
+    return iter(_each(_parsed(sys.stdin.buffer.read(), "standard input", reading)))
 
 
-def _parsed(data: bytes, name: str) -> Questions:
+def _parsed(data: bytes, name: str, reading: Reading) -> Questions:
     notes: list[str] = []
-    questions = read_given_questions(data, name, notes, with_answers=False)
+    questions = read_given_questions(data, name, notes, with_answers=False, reading=reading)
     tell_notes(name, notes)
     return questions
 

@@ -23,6 +23,8 @@ _PAGES_AT_ONCE = 64  # in which repeated lines are looked for
 _EDGE = 2  # lines at a page's top and bottom that may be running ones
 _FEWEST = 3  # pages on which a line must stand to be one
 _BULLET = re.compile(r"\s*(?:[•◦▪‣●○■–—*-]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s")
+_ENTRY = re.compile(r"[^\W\d_][^.:;!?]{1,60}: \S")  # "term: definition"
+_LEAST_ENTRIES = 3
 _ENDED = re.compile(r"[.!?:;。！？][\"'”’)\]]*$")
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)\]]*(?=\s|$)")
 _PARTED = re.compile(r"(\w*[^\W\d_])[-\u00ad\u2010]\n\s*([^\W\d_]\w*)")
@@ -180,11 +182,15 @@ def paragraphs(lines: list[str], words: Counter[str]) -> str:
     if not lines:
         return ""
     full = sorted(map(len, lines))[len(lines) * 3 // 4]
+    entries = sum(_ENTRY.match(line) is not None for line in lines)
+    # Of a glossary every third line at least begins an entry; its terms have small letters, and its lines are full.
+    is_glossary = entries >= _LEAST_ENTRIES and 3 * entries >= len(lines)
     parts = [lines[0]]
     for before, line in itertools.pairwise(lines):
         is_short = len(before) < _SHORT * full
         ends = is_short and (_ENDED.search(before) or line.lstrip()[:1].isupper())
-        parts.append("\n\n" if ends or _BULLET.match(line) else "\n")
+        begins = _BULLET.match(line) or (is_glossary and _ENTRY.match(line))
+        parts.append("\n\n" if ends or begins else "\n")
         parts.append(line)
 
     def whole(match: re.Match[str]) -> str:
