@@ -773,7 +773,7 @@ def test_an_exam_of_ten_options_goes_the_whole_way(tmp_path: Path) -> None:
 def test_the_examples_of_the_page_are_read(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[1:]  # without the commands
-    names = ["csv", "jsonl", "csv", "jsonl", "jsonl", "xml", "gift", "txt", "txt", "xml", "xml"]
+    names = ["csv", "jsonl", "csv", "jsonl", "jsonl", "xml", "gift", "txt", "txt", "txt", "xml", "xml"]
     assert len(blocks) == len(names)
     for name, block in zip(names, blocks, strict=True):
         # Lines of JSON show several forms: each is a file.

@@ -138,6 +138,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield built_once(tmp_path_factory, "hub_decoders", _build)
 
 
+AVERAGED = [name for name, values in CONFIGS.items() if values.get("answer_with") == "average"]
+
+
 def _build(folder: Path) -> None:
     header = "id,prompt,A,B,C,answer,context\n"
     rows = "".join(f"{line}\n" for line in CONTEXT_ROWS.splitlines()[:6])
@@ -150,6 +153,7 @@ def _build(folder: Path) -> None:
     write_configs(folder / "configs", rankers, folds=2, source="column", top_k=1, option_scores=[])
     for command in (
         ("train", "--all-folds"),
+        *(("train", "--average", "--ranker", name) for name in AVERAGED),
         ("tune", "tune.choose=equal"),
         ("doctor", "--json"),
         ("bundle", "--output", "bundle", "--no-wheels"),

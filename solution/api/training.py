@@ -28,6 +28,7 @@ from solution.errors import UserError
 from solution.folds import exam_folds, taken_back_when_refused
 from solution.formats.items import Reading
 from solution.learning import distributed
+from solution.progress import say
 from solution.questions import LETTERS, Questions
 from solution.report.run import write_report
 from solution.training.average import average_folds
@@ -68,6 +69,9 @@ def make_folds(
     folder = Workdir.open(workdir)
     fold_of = exam_folds(exam, run.ensemble, folder.folds)
     keep_exam_arguments(folder)
+    lacking = int((exam.answers < 0).sum())
+    if lacking:
+        say(f"note: {lacking} of {len(exam)} questions have no answer: this exam cannot be trained on")
     letters = LETTERS[: exam.max_options]
     rows = []
     for fold in range(run.ensemble.folds):
