@@ -254,7 +254,7 @@ class SleepingDevice:
 
     def update(self, training: Any, step: Any) -> Any:
         """In the place of `Training.update`."""
-        from solution.learning.loop import Update
+        from solution.learning.task import Update
 
         self.begun.append(time.monotonic())
         time.sleep(self.seconds)

@@ -30,7 +30,7 @@ from solution.errors import UserError
 from solution.exam import Exam, JoinedPassages, Supervision, texts_read
 from solution.files import content_hash
 from solution.learning.gradient import Aim, Batch, divergence, listwise_loss
-from solution.learning.loop import Targets
+from solution.learning.task import Targets
 from solution.oof import load_oof
 from solution.questions import Questions, joined, write_questions
 from solution.rankers.families import make_ranker

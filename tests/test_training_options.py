@@ -21,8 +21,9 @@ from solution.device import Device
 from solution.errors import UserError
 from solution.learning.checkpoint import drop_checkpoint
 from solution.learning.gradient import Aim, Batch, divergence, listwise_loss
-from solution.learning.loop import RunFiles, RunSettings, Targets, train
+from solution.learning.loop import train
 from solution.learning.perturbation import perturbed
+from solution.learning.task import RunFiles, RunSettings, Targets
 from solution.metrics import map_at_k
 from solution.rankers.families import check_models
 

@@ -19,7 +19,8 @@ from solution.files import MANIFEST, content_hash, read_json
 from solution.learning import adapters, distributed
 from solution.learning.ahead import Encoder, encoded_windows, encoding_processes, pieces
 from solution.learning.batches import window_size
-from solution.learning.loop import RunFiles, RunSettings, Targets, train
+from solution.learning.loop import train
+from solution.learning.task import RunFiles, RunSettings, Targets
 from solution.metrics import map_at_k
 from solution.probabilities import masked_softmax
 from solution.progress import Bar, progress_bar, say

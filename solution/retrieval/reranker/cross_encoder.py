@@ -19,7 +19,8 @@ from solution.config import RerankerSettings
 from solution.errors import UserError
 from solution.files import content_hash
 from solution.learning.ahead import Encoder
-from solution.learning.loop import RunFiles, RunSettings, Targets, train
+from solution.learning.loop import train
+from solution.learning.task import RunFiles, RunSettings, Targets
 from solution.progress import progress_bar, say
 from solution.rankers.multiple_choice import EncodedChoices, MultipleChoiceRanker
 from solution.rankers.neural import Item
