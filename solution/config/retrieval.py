@@ -87,7 +87,7 @@ class RerankerSettings(Settings):
         "keep_threshold": True,
         "predict_tokens_per_batch": True,
         "precision": True,
-        "training": {"checkpoint_seconds", "stuck_patience", "tensorboard"},
+        "training": {"checkpoint_seconds", "encoding_processes", "stuck_patience", "tensorboard"},
     }
 
     @property
