@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from solution.config import RankerConfig
 from solution.errors import UserError
 from solution.exam import ContextPassage
 from solution.inference.memory_plan import MemoryPlan
@@ -21,6 +22,7 @@ from solution.interactive.pool import kept_rankers
 from solution.interactive.question import one_question
 from solution.interactive.reliability import reliability_at, wilson
 from solution.questions import Questions, read_questions
+from solution.rankers.base import Ranker
 
 ROUNDING = 1e-3
 """Of answers in bfloat16: their sums differ by what else is in the batch."""
@@ -79,6 +81,37 @@ def test_rankers_that_do_not_fit_are_loaded_for_each_question(
     np.testing.assert_allclose(asked.blended[0], submitted(finished)[0], atol=ROUNDING)
     said = capsys.readouterr().err
     assert "is loaded anew for each question" in said and said.count("tiny: loaded in") == 2
+
+
+def test_a_ranker_that_cannot_be_loaded_leaves_the_answer_to_the_others(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = pool_module.make_ranker
+
+    def make_some(config: RankerConfig, cache: Path) -> Ranker:
+        if config.has_model:
+            raise RuntimeError("too little memory")
+        return make(config, cache)
+
+    monkeypatch.setattr(pool_module, "make_ranker", make_some)
+    ensemble = LoadedEnsemble.open(finished, warm=False)
+    assert "tiny cannot be loaded: too little memory" in capsys.readouterr().err
+    answers = ensemble.ask(read_questions(finished / "test.csv").subset([0])).answers
+    assert answers.turns["tiny"].state == "failed" and answers.turns["similarity"].answered.all()
+
+
+def test_reasons_are_made_while_no_other_thread_asks(opened: LoadedEnsemble, monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer, free = Explainer(opened), []
+
+    def look(*_: object) -> object:
+        thread = threading.Thread(target=lambda: free.append(opened.lock.acquire(blocking=False)))
+        thread.start()
+        thread.join()
+        return (), ""
+
+    monkeypatch.setattr(explainer, "_passages", look)
+    explainer.explain("Which?", ["one", "two"])
+    assert free == [False]
 
 
 def test_rankers_may_be_left_out(finished: Path, opened: LoadedEnsemble) -> None:

@@ -40,9 +40,11 @@ class Explainer:
         """
         started = time.monotonic()
         question = one_question(prompt, options, context)
-        asked = self.ensemble.ask(question)
-        before = time.monotonic()
-        passages, kind = self._passages(question, asked)
+        # One lock for both: the embedder and the indexes serve one thread at a time.
+        with self.ensemble.lock:
+            asked = self.ensemble.ask(question)
+            before = time.monotonic()
+            passages, kind = self._passages(question, asked)
         seconds = {**asked.seconds, "sentences": time.monotonic() - before}
         seconds["total"] = time.monotonic() - started
         answers, blended = asked.answers, asked.blended[0]

@@ -28,7 +28,7 @@ from solution.inference.trained import (
 )
 from solution.inference.turns import Answers
 from solution.interactive.pool import RankerPool
-from solution.progress import news
+from solution.progress import news, say
 from solution.questions import Questions
 from solution.rankers.base import Ranker
 from solution.retrieval.contexts.opened import OpenRetrieval
@@ -86,6 +86,7 @@ class LoadedEnsemble:
         faults: the other rankers -> why they do not answer.
         retrievals: hash of a retrieval's settings -> the open retrieval.
         pool: the models.
+        lock: held while questions are answered; whoever uses the retrievals besides holds it too.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class LoadedEnsemble:
         self.requests: list[ContextRequest] = context_requests(self.trained)
         self.retrievals: dict[str, OpenRetrieval] = {}
         self.pool = RankerPool(workdir.cache.resolve(), memory)
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._is_open = False
 
     @classmethod
@@ -150,20 +151,31 @@ class LoadedEnsemble:
         return self.asked | set(sources)
 
     def load(self, warm: bool = True) -> None:
-        """Open the indexes and load the models; once is enough."""
-        with self._lock:
+        """Open the indexes and load the models; once is enough.
+
+        What cannot be opened or loaded is told, and tried again with each question: as in a submission, the rankers
+        that need it are left out then, and the others answer.
+        """
+        with self.lock:
             if self._is_open:
                 return
             for request in self.requests:
-                key = request.config.hash()
-                if key not in self.retrievals:
-                    news("the indexes are being opened")
-                    self.retrievals[key] = OpenRetrieval(request.config, self.workdir.root)
+                try:
+                    self._opened(request)
+                except (UserError, OSError) as error:
+                    say(f"WARNING: {', '.join(request.readers)}: {error}")
             self.pool.plan(self.trained)
             self.pool.load(self.trained)
             self._is_open = True
             if warm:
                 self.ask(_trial())
+
+    def _opened(self, request: ContextRequest) -> OpenRetrieval:
+        key = request.config.hash()
+        if key not in self.retrievals:
+            news("the indexes are being opened")
+            self.retrievals[key] = OpenRetrieval(request.config, self.workdir.root)
+        return self.retrievals[key]
 
     def ask(self, questions: Questions) -> Asked:
         """Have the rankers answer.
@@ -174,7 +186,7 @@ class LoadedEnsemble:
         Raises:
             UserError: no ranker could answer one of the questions; says why.
         """
-        with self._lock:
+        with self.lock:
             self.load(warm=False)
             self.pool.load_seconds.clear()
             answers = self.schedule.answers(questions, self.trained, Limits())
@@ -197,7 +209,7 @@ class LoadedEnsemble:
             key = request.config.hash()
             news("passages are being searched")
             try:
-                views = self.retrievals[key].views(answers.questions, request.views)
+                views = self._opened(request).views(answers.questions, request.views)
                 result.contexts.setdefault(key, {}).update(views)
             except (UserError, OSError) as error:
                 for name in request.readers:
@@ -233,7 +245,7 @@ class LoadedEnsemble:
 
     def close(self) -> None:
         """Give back the memory of the models; the next question loads them again."""
-        with self._lock:
+        with self.lock:
             self.pool.close()
             self.retrievals.clear()
             self._is_open = False

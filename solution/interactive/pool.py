@@ -110,8 +110,12 @@ class RankerPool:
         """Load what stays loaded; a model that cannot be loaded is told, and tried again when it is asked."""
         for ranker in rankers:
             if ranker.name in self.kept or not ranker.config.has_model:
-                for folder in ranker.asked_folders:
-                    self.model(ranker, folder if ranker.config.has_model or ranker.config.learns_signals else None)
+                has_files = ranker.config.has_model or ranker.config.learns_signals
+                try:
+                    for folder in ranker.asked_folders if has_files else [None]:
+                        self.model(ranker, folder)
+                except Exception as error:  # noqa: BLE001 - as in `Asking.answer`, whatever a library raises
+                    say(f"WARNING: {ranker.name} cannot be loaded: {error}")
 
     def model(self, ranker: TrainedRanker, folder: Path | None) -> Ranker:
         """A ranker with the weights in a folder; None: it has none.
