@@ -24,8 +24,9 @@ def trained_rankers(workdir: Workdir) -> list[TrainedRanker]:
     imported = imported_rankers(ensemble)
     if imported:
         say(
-            f"note: the ensemble uses {', '.join(imported)}, imported from another program: in the kernel its answers "
-            f"are needed as --add {imported[0]}=FILE (edit the notebook)"
+            f"note: the ensemble uses {', '.join(imported)}, imported from another program, which does not come along: "
+            f"where it is to answer, submit needs its answers as --add {imported[0]}=FILE (in a Kaggle kernel: edit "
+            "the notebook)"
         )
     return read_rankers(workdir, ensemble, [], imported)
 
@@ -70,7 +71,7 @@ def index_items(workdir: Workdir, rankers: Sequence[TrainedRanker]) -> list[Item
 
 
 def put(items: Sequence[Item], folder: Path) -> None:
-    """Link or copy each file to its place in the bundle's folder."""
+    """Link or copy each file to its place in the folder."""
     for item in items:
         target = folder / item.target
         if item.link:
@@ -89,4 +90,4 @@ def check_room(items: Sequence[Item], output: Path) -> None:
     )
     free = shutil.disk_usage(place).free
     if needed > free:
-        raise UserError(f"the bundle needs {needed / 1e9:.1f} GB and {place} has {free / 1e9:.1f} GB free")
+        raise UserError(f"the files need {needed / 1e9:.1f} GB and {place} has {free / 1e9:.1f} GB free")
