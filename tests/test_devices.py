@@ -17,7 +17,7 @@ from solution.ensemble.cascade import Stage
 from solution.errors import UserError
 from solution.gpu import VisibleGpu
 from solution.inference import devices as devices_module
-from solution.inference import sharing, worker
+from solution.inference import shared_batches, worker
 from solution.inference.devices import (
     DEFAULT_DEVICE,
     ComputeDevice,
@@ -31,7 +31,7 @@ from solution.inference.jobs import Fault, OutOfTime, Patience
 from solution.inference.limits import Limits, WantedDevices
 from solution.inference.memory_plan import GPU_PROCESS, RESERVE, MemoryPlan, Room, room_for
 from solution.inference.schedule import expected_seconds, fitting, shared_seconds
-from solution.inference.sharing import SharedBatches, Sharing
+from solution.inference.shared_batches import SharedBatches, Sharing
 from solution.inference.turns import Turn
 
 GIB = 1 << 30
@@ -188,7 +188,7 @@ class FakeChild:
         pass
 
 
-class FakeAsked:
+class FakeRanker:
     """A ranker that notes what it hears."""
 
     def __init__(self, room: Room | None = None):
@@ -226,11 +226,11 @@ def shared(
     count: int = 12,
     room: Room | None = None,
     limits: Limits | None = None,
-) -> tuple[FakeAsked, list[str]]:
-    monkeypatch.setattr(sharing, "Child", FakeChild)
+) -> tuple[FakeRanker, list[str]]:
+    monkeypatch.setattr(shared_batches, "Child", FakeChild)
     monkeypatch.setattr(FakeChild, "faults", faults)
     monkeypatch.setattr(FakeChild, "started", started := [])
-    asked = FakeAsked(room)
+    asked = FakeRanker(room)
     Sharing(asked, count, devices_on_cpu(2), limits or Limits(), Patience(0.2, "silent for")).run()
     assert sorted(number for _, number in asked.heard) == list(range(count))  # each once
     return asked, started

@@ -19,7 +19,7 @@ from solution.inference.memory_plan import SAMPLE, MemoryPlan, text_sizes
 from solution.inference.outputs import AnswerFile
 from solution.inference.processes import AskedRanker
 from solution.inference.schedule import START_SECONDS, shared_seconds
-from solution.inference.sharing import Sharing
+from solution.inference.shared_batches import Sharing
 from solution.inference.wire import AnswerJob, PlanRequest, exam_record
 from solution.memory import resident_kib
 from solution.progress import progress_bar, say

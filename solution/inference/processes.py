@@ -22,7 +22,7 @@ from solution.progress import Bar, say
 
 @dataclass
 class AskedRanker:
-    """A ranker whose batches are shared out, see `sharing.Asked`.
+    """A ranker whose batches are shared out, see `BatchedRanker`.
 
     Attributes:
         devices: those that answer.

@@ -42,10 +42,12 @@ def read_scores(config: RankerConfig, questions: Questions, folds: np.ndarray, w
     """
     if not config.signals_from:
         return None
-    return scores_of(config.signals_from, config.name, questions, folds, workdir)
+    return read_oof_scores(config.signals_from, config.name, questions, folds, workdir)
 
 
-def scores_of(names: Sequence[str], reader: str, questions: Questions, folds: np.ndarray, workdir: Workdir) -> Scores:
+def read_oof_scores(
+    names: Sequence[str], reader: str, questions: Questions, folds: np.ndarray, workdir: Workdir
+) -> Scores:
     """The OOF scores of these rankers, from which the ranker `reader` learns; see `read_scores`."""
     try:
         oof = load_oof(workdir, names)

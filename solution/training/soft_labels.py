@@ -33,7 +33,7 @@ from solution.oof import IMPORTED, read_about
 from solution.questions import Questions, joined
 from solution.suggestions import suggest
 from solution.training.extra import ExtraFiles, extra_questions
-from solution.training.scores import scores_of
+from solution.training.scores import read_oof_scores
 from solution.weights import read_record
 from solution.workdir import Workdir
 
@@ -134,7 +134,7 @@ def read_teacher(
     if not config.teachers:
         return _of_file(config, questions, files)
     (name,) = config.teachers
-    scores = scores_of([name], config.name, questions, folds, workdir)
+    scores = read_oof_scores([name], config.name, questions, folds, workdir)
     imported = scores.families[name] == IMPORTED
     return Teacher(scores.tables[name], None, scores.hashes[name], None if imported else name)
 

@@ -74,7 +74,7 @@ class SharedBatches:
         return back
 
 
-class Asked(Protocol):
+class BatchedRanker(Protocol):
     """A ranker, as those see it who share out its batches."""
 
     def job(self, device: ComputeDevice, number: int) -> bytes:
@@ -115,7 +115,9 @@ class Sharing:
         errors: device -> why it has failed.
     """
 
-    def __init__(self, asked: Asked, count: int, devices: Sequence[ComputeDevice], limits: Limits, patience: Patience):
+    def __init__(
+        self, asked: BatchedRanker, count: int, devices: Sequence[ComputeDevice], limits: Limits, patience: Patience
+    ):
         self.errors: dict[str, str] = {}
         self._asked, self._limits, self._patience = asked, limits, patience
         self._batches = SharedBatches(count)
