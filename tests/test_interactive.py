@@ -24,8 +24,8 @@ from solution.interactive.reliability import reliability_at, wilson
 from solution.questions import Questions, read_questions
 from solution.rankers.base import Ranker
 
-ROUNDING = 1e-3
-"""Of answers in bfloat16: their sums differ by what else is in the batch."""
+ROUNDING = 4e-3
+"""Of answers in bfloat16 (8 bits: 1/256): their sums differ by what else is in the batch."""
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,11 @@ class Ensemble(ShownAsTable):
     def _explainer(self) -> Explainer:
         return Explainer(self._loaded)
 
+    @property
+    def rankers(self) -> tuple[str, ...]:
+        """The names of the rankers that answer, and of those whose scores they read."""
+        return tuple(ranker.name for ranker in self._loaded.trained)
+
     def rank(self, prompt: str, options: Sequence[str], context: str | None = None) -> Ranking:
         """The options of a question, the best first.
 
@@ -139,5 +144,4 @@ class Ensemble(ShownAsTable):
         self.close()
 
     def __repr__(self) -> str:
-        names = ", ".join(ranker.name for ranker in self._loaded.trained)
-        return f"<Ensemble of {self._loaded.workdir.root}: {names}>"
+        return f"<Ensemble of {self._loaded.workdir.root}: {', '.join(self.rankers)}>"

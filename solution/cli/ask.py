@@ -14,7 +14,7 @@ import typer
 from solution.api.ensemble import Ensemble, load
 from solution.api.inputs import read_noted, tell_notes
 from solution.cli.answer import print_answer
-from solution.cli.options import HERE, WorkdirOption, reads_exam
+from solution.cli.options import HERE, WorkdirOption, listed, reads_exam
 from solution.command import command
 from solution.errors import UserError
 from solution.formats.items import Reading
@@ -60,7 +60,7 @@ def ask(
     Prints how sure the ensemble is, and how often it was right out of fold where it was about as sure.
     """
     given = _given(words or [], file, reading)
-    names = None if rankers is None else [name.strip() for name in rankers.split(",") if name.strip()]
+    names = None if rankers is None else listed(rankers)
     with load(workdir, memory=memory, rankers=names, settings=setting, warm=False) as ensemble:
         for asked in given:
             _answer(ensemble, asked, passages, json_)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from solution.api import exams
-from solution.cli.options import CONFIGS, ConfigsOption, CorpusOption, OverridesArgument
+from solution.cli.options import CONFIGS, ConfigsOption, CorpusOption, OverridesArgument, listed
 from solution.command import command
 from solution.generation.drafts import KINDS
 from solution.questions import MAX_OPTIONS, MIN_OPTIONS
@@ -37,7 +37,7 @@ def generate(
     Kinds: cloze (a sentence with a blank), term (which term has this definition), definition (which has this term).
     The columns `passage`, `title` and `kind` tell what each question was made from.
     """
-    names = [name.strip() for name in kinds.split(",") if name.strip()]
+    names = listed(kinds)
     exam = exams.generate(
         count, output, configs, corpus=corpus, options=options, kinds=names, seed=seed, without=without,
         at_most=at_most, settings=overrides,

@@ -13,6 +13,7 @@ from solution.cli.options import (
     HERE,
     ConfigsOption,
     WorkdirOption,
+    listed,
 )
 from solution.command import command
 from solution.errors import UserError
@@ -70,7 +71,7 @@ def bundle(
             print(line)
         print(f"{check}: installed without a network, and {checked.questions} questions answered")
         return
-    skipped = [part.strip() for part in skip.split(",") if part.strip()]
+    skipped = listed(skip)
     assert output is not None
     sizes = whole.bundle(
         output, workdir, configs, name=name or NAME, user=user or USER, competition=competition or COMPETITION,

@@ -107,6 +107,11 @@ def reads_exam(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def listed(text: str) -> list[str]:
+    """The names of an option `NAME,NAME`."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def named_values(texts: list[str] | None, option: str, form: str = "NAME=SECONDS") -> dict[str, str]:
     """The texts of an option that may be given several times, parted at the first `=`.
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from solution.api.inputs import read_noted
-from solution.cli.options import HERE, WorkdirOption
+from solution.cli.options import HERE, WorkdirOption, listed
 from solution.command import command
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
@@ -59,7 +59,7 @@ def serve(
         raise UserError(f"the page needs the package {error.name}; run: pip install starlette uvicorn") from None
     folder = Workdir.existing(workdir)
     load_ensemble(folder)  # what is wrong with it is told before the server starts
-    chosen = None if rankers is None else [name.strip() for name in rankers.split(",") if name.strip()]
+    chosen = None if rankers is None else listed(rankers)
     amount = None if memory is None else parse_memory(memory)
     exams = [
         PractiseExam.of(path.name, read_noted(path, Reading(expects_answers=True)), Limits()) for path in exam or []

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from solution.api.ensemble import load
 from solution.config import RetrievalConfig
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.generation.exam import Wish
 from solution.generation.stored import StoredExam
 from solution.interactive.answers import Explanation
-from solution.interactive.explaining import Explainer
-from solution.interactive.loaded import LoadedEnsemble
 from solution.progress import heard_by
 from solution.questions import Questions
 from solution.web.engine import About, Tell
@@ -19,31 +18,29 @@ from solution.workdir import Workdir
 
 
 class EnsembleEngine:
-    """An ensemble whose rankers stay loaded as far as the memory allows; see `LoadedEnsemble.open`.
+    """An ensemble whose rankers stay loaded as far as the memory allows; see `load`.
 
     Raises:
-        UserError: see `LoadedEnsemble.open`.
+        UserError: see `load`.
     """
 
     def __init__(self, workdir: Workdir, memory: int | None, rankers: Collection[str] | None, tell: Tell):
         tell("the ensemble is being opened")
         estimate = load_ensemble(workdir)["estimate"]
         with heard_by(tell):
-            ensemble = LoadedEnsemble.open(workdir.root, memory, rankers)
-            self._explainer = Explainer(ensemble)
-        names = tuple(ranker.name for ranker in ensemble.trained)
+            self._ensemble = load(workdir.root, memory=memory, rankers=rankers)
         # The estimate is that of the whole ensemble.
         map3 = (estimate["map3"], estimate["low"], estimate["high"]) if rankers is None else None
-        self._about = About(names, map3)
+        self._about = About(self._ensemble.rankers, map3)
 
     def about(self) -> About:
         """Names of the rankers, and the honest estimate of all of them."""
         return self._about
 
     def explain(self, prompt: str, options: Sequence[str], tell: Tell) -> Explanation:
-        """See `Explainer.explain`."""
+        """See `Ensemble.explain`."""
         with heard_by(tell):
-            return self._explainer.explain(prompt, options)
+            return self._ensemble.explain(prompt, options)
 
 
 def generated_exam(workdir: Workdir, count: int) -> Questions:
