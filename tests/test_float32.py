@@ -24,7 +24,7 @@ from solution.device import Device
 from solution.ensemble.blend import Recipe
 from solution.ensemble.cascade import Stage
 from solution.errors import UserError
-from solution.inference import sharing, worker
+from solution.inference import shared_batches, worker
 from solution.inference.answering import Answering
 from solution.inference.asking import ReadyRanker
 from solution.inference.engine import Engine
@@ -327,7 +327,7 @@ def test_a_submission_counts_them(trained, tmp_path, monkeypatch, capsys):
     rankers = {"tiny": ReadyRanker(TrainedRanker("tiny", config, folders), [made.hidden()], 0.0)}
     journal, file = AnswerJournal(tmp_path / "journal"), AnswerFile(answers, lambda blend: None)
     monkeypatch.setattr(model_module, "choose_device", lambda precision: HALF)
-    monkeypatch.setattr(sharing, "Child", ChildHere)
+    monkeypatch.setattr(shared_batches, "Child", ChildHere)
     Engine(answers, Answering(answers, rankers, tmp_path, journal, file)).run(
         [Stage("tiny", Recipe({"tiny": 1.0}))], []
     )
