@@ -31,8 +31,24 @@ class Squares:
         return item[1]
 
 
-def numbers(windows: list[list[list[int]]], processes: int) -> list[list[tuple[Any, int]]]:
-    encoder = Squares()
+class NotSent(Squares):
+    """An encoder that cannot be pickled, as a tokenizer with a normaliser in Python."""
+
+    def __reduce__(self) -> Any:
+        raise Exception("Custom Normalizer cannot be serialized")
+
+
+class NotReceived(Squares):
+    """An encoder that another process cannot read."""
+
+    def __reduce__(self) -> Any:
+        return int, ("no encoder",)
+
+
+def numbers(
+    windows: list[list[list[int]]], processes: int, encoder: Encoder | None = None
+) -> list[list[tuple[Any, int]]]:
+    encoder = encoder or Squares()
     found = encoded_windows(encoder, encoder, windows, processes)
     return [[(stored.item, stored.length) for stored in window] for window in found]
 
@@ -41,6 +57,16 @@ def test_processes_encode_in_order_and_one_that_dies_is_replaced(capsys):
     windows = [[[4, 5], [6]], [[7]], [[8], [9, 1]], [[2, -3], [4]], [[5]], [[6]]]
     assert numbers(windows, 1) == numbers(windows, 0)
     assert "a process that encodes questions has ended" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("encoder", "told"), [(NotSent(), "cannot be sent to other processes (Custom"), (NotReceived(), "has ended")]
+)
+def test_an_encoder_that_no_other_process_can_have_encodes_here(encoder, told, capfd):
+    windows = [[[4, 5], [6]], [[7]]]
+    assert numbers(windows, 1, encoder) == numbers(windows, 0)
+    error = capfd.readouterr().err
+    assert told in error and "Traceback" not in error
 
 
 def test_encoding_stops_where_the_training_does():

@@ -73,10 +73,10 @@ def write(path: Path, rows: list[str], header: str = "id,prompt,A,B,answer,weigh
 def test_a_row_has_its_weight_and_without_one_is_left_out(tmp_path: Path) -> None:
     settings = write(tmp_path / "w.csv", ["a,Which one?,x,y,A,2", "b,Which two?,x,y,B,", "c,Which?,x,y,B,0"])
     assert ExtraFiles().of(settings).ids == ["a", "b"]
-    for cell in ("much", "-1", "nan"):
+    for cell in ("much", "-1", "nan", "1e308"):
         settings = write(tmp_path / "w.csv", ["a,Which one?,x,y,A,1", f"b,Which two?,x,y,B,{cell}"])
         with pytest.raises(
-            UserError, match=rf"weight must hold numbers from 0 on, and holds '{cell}' \(id b, 1 rows\)"
+            UserError, match=rf"weight must hold numbers from 0 to 1,000,000, and holds '{cell}' \(id b, 1 rows\)"
         ):
             ExtraFiles().of(settings)
     # Columns and encoding as on the command line.

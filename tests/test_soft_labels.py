@@ -82,6 +82,10 @@ def test_the_aim_is_a_mean_of_the_right_answer_and_the_softened_teacher() -> Non
     assert found is not None
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert target_probabilities(exam.subset([2]), settings) is None
+    # However low the temperature is, the surest option has all of the teacher's share.
+    for temperature in (1e-3, 1e-310):
+        found = target_probabilities(exam, student(share=1.0, temperature=temperature).training)
+        assert found is not None and found.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     # A question with fewer columns than the exam has, and one that is sure.
     exam.supervision = Supervision.of(3, teacher=np.array([[0.5, 0.5], [1, 0], [0.5, 0.5]], dtype=np.float32))
     found = target_probabilities(exam, student(share=1.0).training)

@@ -38,6 +38,7 @@ from solution.config.retrieval import (
     SignalSettings,
 )
 from solution.config.training import (
+    MOST_WEIGHT,
     AwpSettings,
     ExtraQuestions,
     LoraSettings,
@@ -62,6 +63,7 @@ __all__ = [
     "Language",
     "LoraSettings",
     "MAX_FOLDS",
+    "MOST_WEIGHT",
     "OptionScore",
     "PretrainingSettings",
     "PromptSettings",

@@ -91,12 +91,16 @@ class AwpSettings(Settings):
     """The first epoch with it, from 0: a ranker that has learnt nothing yet gains nothing from it."""
 
 
+MOST_WEIGHT = 1e6
+"""Of a training-only question. Beside it one of the exam counts for nothing; far larger ones overflow when added."""
+
+
 class ExtraQuestions(Settings):
     """A file of questions that rankers only train on: in no fold, no OOF file, no tuning and no score."""
 
     questions: str = Field(min_length=1)
     """In any form that exams are read in (docs/formats.md), with answers."""
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, le=MOST_WEIGHT)
     """Of each question in the loss, where a question of the exam has 1; times its cell in a column `weight`."""
     columns: dict[str, str] = {}
     """This package's name of a column -> the file's, as `--columns` has them: {prompt: question, A: opt1}."""

@@ -81,11 +81,12 @@ def encoded_windows(
         copy: the encoder as it is sent to other processes; None: it is not.
         windows: the jobs of each.
     """
-    if not processes or copy is None:
+    sent = _pickled(copy) if processes and copy is not None else None
+    if sent is None:
         for jobs in windows:
             yield _encoded_here(encoder, jobs)
         return
-    workers = _Workers(copy, processes)
+    workers = _Workers(sent, processes)
     waiting: deque[tuple[Sequence[Any], list[Future[list[Stored]]]]] = deque()
     try:
         for jobs in windows:
@@ -96,6 +97,15 @@ def encoded_windows(
             yield _result(encoder, workers, *waiting.popleft())
     finally:
         workers.stop()
+
+
+def _pickled(copy: Encoder) -> bytes | None:
+    """The copy as it is sent; None where it cannot be: parts of a tokenizer that Python code computes."""
+    try:
+        return pickle.dumps(copy, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # the library `tokenizers` raises plain exceptions
+        say(f"note: the tokenizer cannot be sent to other processes ({error}); the model's own process encodes")
+        return None
 
 
 def _encoded_here(encoder: Encoder, jobs: Sequence[Any]) -> list[Stored]:
@@ -117,7 +127,7 @@ def _result(
 class _Workers:
     """Processes that encode jobs. They are spawned, so that none holds a copy of the model or of the GPU's state."""
 
-    def __init__(self, encoder: Encoder, processes: int):
+    def __init__(self, encoder: bytes, processes: int):
         self.broken = False
         self._pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (encoder,))
 
@@ -143,10 +153,13 @@ _encoder: Encoder | None = None
 """In a process that encodes."""
 
 
-def _begin(encoder: Encoder) -> None:
-    """The beginning of a process that encodes."""
+def _begin(encoder: bytes) -> None:
+    """The beginning of a process that encodes. One that cannot read the encoder ends: see `_Workers.tell_broken`."""
     global _encoder
-    _encoder = encoder
+    try:
+        _encoder = pickle.loads(encoder)  # the first process's own work, no file
+    except Exception:  # whatever a tokenizer's own code raises; the executor would print a traceback
+        os._exit(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share the cores among themselves
     os.nice(5)  # the process that feeds the device goes first
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all: the first process ends the others

@@ -41,7 +41,9 @@ def target_probabilities(exam: Exam, settings: TrainingSettings) -> np.ndarray |
         return None
     targets = np.zeros(exists.shape)
     targets[np.arange(len(targets)), exam.questions.answers] = 1
-    powers = np.where(exists[known], np.maximum(taught[known], FLOOR), 0) ** (1 / soft.temperature)
+    logs = np.where(exists[known], np.log(np.maximum(taught[known], FLOOR)), -np.inf)
+    with np.errstate(over="ignore"):  # a temperature near 0: the surest option has all
+        powers = np.exp((logs - logs.max(axis=1, keepdims=True)) / soft.temperature)
     targets[known] *= 1 - soft.share
     targets[known] += soft.share * powers / powers.sum(axis=1, keepdims=True)
     return targets.astype(np.float32)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from solution.config import EnsembleConfig, ExtraQuestions, RankerConfig, Run
+from solution.config import MOST_WEIGHT, EnsembleConfig, ExtraQuestions, RankerConfig, Run
 from solution.errors import UserError
 from solution.exam import Exam, Supervision, context_key, is_question
 from solution.files import content_hash
@@ -61,7 +61,7 @@ class ExtraFiles:
         """The questions of a file that count for something.
 
         Raises:
-            UserError: it cannot be read, or lacks answers, or a weight is not a number from 0 on.
+            UserError: it cannot be read, or lacks answers, or a weight is not a number from 0 to `MOST_WEIGHT`.
         """
         reading = settings.model_dump(exclude={"weight"})
         key = content_hash(reading)
@@ -98,7 +98,7 @@ def _row_weights(questions: Questions, name: str) -> np.ndarray:
     """The column `weight` of a file, float64 [m], 1 where it is empty or missing.
 
     Raises:
-        UserError: a cell is not a number from 0 on.
+        UserError: a cell is not a number from 0 to `MOST_WEIGHT`.
     """
     weights = np.ones(len(questions))
     for row, cell in enumerate(map(cell_text, questions.extra.get(WEIGHT, []))):
@@ -106,12 +106,12 @@ def _row_weights(questions: Questions, name: str) -> np.ndarray:
             weights[row] = float(cell or 1)
         except ValueError:
             weights[row] = np.nan
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    wrong = np.flatnonzero(~((weights >= 0) & (weights <= MOST_WEIGHT)))
     if len(wrong):
         cell = cell_text(questions.extra[WEIGHT][wrong[0]])
         raise UserError(
-            f"{name}: the column {WEIGHT} must hold numbers from 0 on, and holds {shown(cell)!r} (id "
-            f"{questions.ids[wrong[0]]}, {len(wrong)} rows)"
+            f"{name}: the column {WEIGHT} must hold numbers from 0 to {MOST_WEIGHT:,.0f}, and holds {shown(cell)!r} "
+            f"(id {questions.ids[wrong[0]]}, {len(wrong)} rows)"
         )
     return weights
 
