@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +70,23 @@ def test_an_encoder_that_no_other_process_can_have_encodes_here(encoder, told, c
     assert numbers(windows, 1, encoder) == numbers(windows, 0)
     error = capfd.readouterr().err
     assert told in error and "Traceback" not in error
+
+
+def test_a_script_is_not_run_once_more_by_the_processes_that_encode(tmp_path):
+    (tmp_path / "lengths.py").write_text(
+        "class Lengths:\n    encode_job, length = staticmethod(list), staticmethod(len)\n"
+    )
+    (tmp_path / "script.py").write_text(
+        "from lengths import Lengths\n"
+        "from solution.learning.ahead import encoded_windows\n"
+        "print([each.pickled for window in encoded_windows(None, Lengths(), [[['ab', 'c']]], 1) for each in window])\n"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("[True, True]\n", "")
 
 
 def test_encoding_stops_where_the_training_does():

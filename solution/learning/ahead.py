@@ -5,16 +5,19 @@ Questions are encoded window by window. While the model reads a window, the next
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 from solution.progress import say
@@ -135,7 +138,8 @@ class _Workers:
         if self.broken:
             return []
         try:
-            return [self._pool.submit(_encode, job) for job in jobs]
+            with _without_main():
+                return [self._pool.submit(_encode, job) for job in jobs]
         except BrokenProcessPool:
             self.tell_broken()
             return []
@@ -147,6 +151,20 @@ class _Workers:
 
     def stop(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that are started meanwhile do not import the program's main module, which they do not need.
+
+    A user's script that trains at once, without `if __name__ == "__main__"`, would run once more in each of them.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 _encoder: Encoder | None = None
