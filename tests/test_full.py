@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.exam import Exam
 from solution.files import read_json, write_json
+from solution.inference.trained import TrainedRanker
 from solution.questions import read_questions
 from solution.rankers.families import make_ranker
 from solution.retrieval.contexts.build import build_contexts
@@ -123,6 +125,16 @@ def test_damaged_full_weights_are_told_by_doctor_and_left_out_of_a_submission(co
     done = run("submit", cwd=copy)
     assert "full_1" in done.stderr and "--full" in done.stderr
     assert len((copy / "submission.csv").read_text().splitlines()) == 10
+
+
+def test_folds_that_are_trained_again_wait_for_tune(finished: Path) -> None:
+    """On other training-only questions, say: the blend was tuned on what the folds before said."""
+    about = load_ensemble(Workdir(finished))["about"]["tiny"]
+    assert TrainedRanker.read(Workdir(finished), "tiny", about, []).asked_text == "3 folds"
+    for name in ("extra", "soft_labels", "pretrained"):
+        other: Any = {**about, name: "other"}
+        with pytest.raises(UserError, match=rf"fold_0 were made with other {name} than the OOF files .* tune"):
+            TrainedRanker.read(Workdir(finished), "tiny", other, [])
 
 
 def test_weights_of_another_exam_do_not_answer(copy: Path) -> None:

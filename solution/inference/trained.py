@@ -190,7 +190,7 @@ def _checked_record(folder: Path, about: RankerAbout, remedy: str) -> FoldRecord
         record = read_record(folder, remedy)
     except (UserError, OSError) as error:
         raise WeightsError(str(error)) from None
-    # Folds have OOF files of their own, which `tune` has compared. Other weights have none.
+    # A fold's OOF file is written with it, so that `tune` is to run again. Other weights have none.
     if not is_of_a_fold(folder) and (differing := differing_inputs(record, about)):
         raise WeightsError(
             f"the weights in {folder} and the OOF files that the ensemble was tuned on were made with other "
@@ -207,6 +207,12 @@ def _checked_record(folder: Path, about: RankerAbout, remedy: str) -> FoldRecord
             f"{record['about']['contexts']}) are not those that the ensemble was tuned with (settings "
             f"{about['config']}, contexts {about['contexts']}). Run again, with the --configs of its rankers: "
             f"{suggest('tune')}"
+        )
+    lessons = {"pretrained", "extra", "soft_labels"}  # beside the questions of the exam
+    if differing := sorted(lessons & set(differing_inputs(record, about))):
+        raise WeightsError(
+            f"the weights in {folder} were made with other {', '.join(differing)} than the OOF files that the ensemble "
+            f"was tuned on. Run again, with the --configs of its rankers: {suggest('tune')}"
         )
     return record
 
