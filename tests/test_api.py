@@ -174,3 +174,8 @@ def test_settings_in_both_forms() -> None:
 def test_results_show_as_tables() -> None:
     table = ExamTable(Questions(["1"], ["Is <b> bold?"], [["yes", "no"]], np.array([0])))
     assert "Is &lt;b&gt; bold?" in table._repr_html_() and "Is <b> bold?" in repr(table)
+
+
+def test_a_wrong_argument_is_told_with_the_function() -> None:
+    with pytest.raises(TypeError, match=r"make_report\(\) got an unexpected keyword argument 'configs'"):
+        solution.make_report(configs="demo")  # type: ignore[call-arg]

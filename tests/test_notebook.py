@@ -10,6 +10,8 @@ from pathlib import Path
 import forked
 from pipeline import ROOT
 
+from solution.config import LoraSettings
+
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
 
 
@@ -30,4 +32,6 @@ def test_the_notebook_holds_no_outputs() -> None:
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert len(code) > 15
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    text = "".join("".join(cell["source"]) for cell in notebook["cells"])
+    assert not [name for name in LoraSettings.model_fields if f"| `{name}` |" not in text or f'"{name}": ' not in text]
     assert "find_spec" in "".join(code[0]["source"])  # installs the package where it is missing

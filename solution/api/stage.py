@@ -27,7 +27,10 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         if command_runs():
             return function(*args, **kwargs)
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:
+            return function(*args, **kwargs)  # raises Python's own message, which names the function
         bound.apply_defaults()
         given: dict[str, Any] = {
             key: value for key, value in bound.arguments.items() if value is None or isinstance(value, (str, Path))

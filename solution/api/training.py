@@ -114,7 +114,7 @@ def train(
         configs, workdir, settings: see `make_folds`.
 
     Returns:
-        A row for each trained fold of these rankers: ranker, fold, map3, questions, seconds.
+        A row for each trained fold of these rankers: ranker, fold, map3, seconds.
 
     Raises:
         UserError: the settings, the exam or a model are not usable.
