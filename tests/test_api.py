@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import solution
 from solution.api.inputs import frame_questions, setting_texts
-from solution.api.results import Answered, ExamTable
+from solution.api.results import Answered, ExamTable, Rows
 from solution.cli.app import app
 from solution.cli.ask import _given, _parsed
 from solution.formats.items import Reading
@@ -174,6 +174,7 @@ def test_settings_in_both_forms() -> None:
 def test_results_show_as_tables() -> None:
     table = ExamTable(Questions(["1"], ["Is <b> bold?"], [["yes", "no"]], np.array([0])))
     assert "Is &lt;b&gt; bold?" in table._repr_html_() and "Is <b> bold?" in repr(table)
+    assert "wide " * 20 not in repr(Rows([{"text": "wide " * 40}], ["text"]))  # a line at the prompt is not a page
 
 
 def test_a_wrong_argument_is_told_with_the_function() -> None:

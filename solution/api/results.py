@@ -23,6 +23,7 @@ def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = Non
 
 
 _SHOWN = 30  # rows
+_WIDEST = 60  # characters of a cell at the prompt
 
 
 class ShownAsTable:
@@ -33,7 +34,9 @@ class ShownAsTable:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        text: str = self.to_frame().to_string(index=False, max_rows=_SHOWN, float_format="{:.4f}".format)
+        text: str = self.to_frame().to_string(
+            index=False, max_rows=_SHOWN, max_colwidth=_WIDEST, float_format="{:.4f}".format
+        )
         return text
 
     def _repr_html_(self) -> str:

@@ -81,7 +81,8 @@ def _not_whole(path: Path, where: str, error: Exception) -> UserError:
 def _title(reader: Any) -> str:
     title = str((reader.metadata or {}).get("/Title") or "").strip()
     # Programs write the name of the file that was printed.
-    return "" if re.search(r"\.(docx?|tex|dvi|indd|qxd|pdf|pptx?)$|^untitled|^microsoft word", title, re.I) else title
+    file_names = r"\.(docx?|tex|dvi|indd|qxd|pdf|pptx?|html?)$|^untitled|^microsoft word"
+    return "" if re.search(file_names, title, re.I) else title
 
 
 def _bookmarks(reader: Any) -> dict[int, str]:
