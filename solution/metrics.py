@@ -71,6 +71,11 @@ def credit_at_k(probabilities: np.ndarray, answers: np.ndarray, k: int = 3) -> n
     return _lookup(np.asarray(probabilities), answers, k, lambda place: 1.0 / place)
 
 
+def credit_at_places(places: np.ndarray, k: int = 3) -> np.ndarray:
+    """`credit_at_k` where the right option's place is known, from 1; inf: it was not ranked."""
+    return np.where(places <= k, 1.0 / places, 0.0)
+
+
 def map_at_k(probabilities: np.ndarray, answers: np.ndarray, k: int = 3) -> float:
     """Mean average precision at k with one right option a question: the mean of 1/place, 0 beyond place k.
 

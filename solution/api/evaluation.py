@@ -22,8 +22,6 @@ from solution.workdir import Workdir
 if TYPE_CHECKING:
     import pandas as pd
 
-_PLACES = 3
-
 
 def evaluate(
     answers: str | Path | pd.DataFrame | ShownAsTable, exam: ExamLike, reading: Reading | None = None
@@ -67,7 +65,7 @@ def scores_of(probabilities: np.ndarray, answers: np.ndarray, exists: np.ndarray
 
 def _scores_of_rankings(places: np.ndarray, questions: Questions) -> Scores:
     """The scores where the right option stands at these places, float [n], from 1; inf: at none of the first three."""
-    credits = np.where(places <= _PLACES, 1.0 / places, 0.0)
+    credits = metrics.credit_at_places(places)
     low, high = metrics.bootstrap_interval(credits)
     random = metrics.expected_random_map(questions.exists().sum(axis=1))
     accuracy = float((places == 1).mean())

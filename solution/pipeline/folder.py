@@ -17,7 +17,7 @@ from solution.formats.columns import NoQuestionColumns
 from solution.formats.forms import BY_ENDING, read_items
 from solution.formats.items import Reading
 from solution.near_questions import question_key
-from solution.questions import Questions, read_questions
+from solution.questions import Questions, joined, read_questions
 from solution.retrieval.readers.forms import Kind
 from solution.retrieval.readers.rows import NoTextColumn
 from solution.retrieval.sources import corpus_files, kind_of_corpus, texts_about_others
@@ -255,28 +255,19 @@ def _joined(files: Sequence[QuestionFile]) -> QuestionFile | None:
     """The questions of all files as one exam. A question that stands twice with the same answer is taken once."""
     if len(files) < 2:
         return files[0] if files else None
-    counts = Counter(id_ for file in files for id_ in file.questions.ids)
-    columns = list(dict.fromkeys(name for file in files for name in file.questions.extra))
-    ids: list[str] = []
-    rows: list[tuple[Questions, int]] = []
+    every = joined([file.questions for file in files])
+    counts = Counter(every.ids)
+    rows: list[int] = []
     seen: set[tuple[object, str | None]] = set()
-    for file in files:
-        of = file.questions
-        for row, (id_, prompt, options) in enumerate(zip(of.ids, of.prompts, of.options, strict=True)):
-            right = options[of.answers[row]] if of.answers[row] >= 0 else None
-            key = question_key(prompt, options), right
-            if key not in seen:
-                seen.add(key)
-                rows.append((of, row))
-                ids.append(id_ if counts[id_] == 1 else f"{file.path.name}-{id_}")
-    whole = Questions(
-        ids,
-        [of.prompts[row] for of, row in rows],
-        [of.options[row] for of, row in rows],
-        np.array([of.answers[row] for of, row in rows], dtype=np.int64),
-        {name: [of.extra[name][row] if name in of.extra else "" for of, row in rows] for name in columns},
-    )
-    twice = sum(len(file.questions) for file in files) - len(rows)
+    for row, (prompt, options, answer) in enumerate(zip(every.prompts, every.options, every.answers, strict=True)):
+        key = question_key(prompt, options), options[answer] if answer >= 0 else None
+        if key not in seen:
+            seen.add(key)
+            rows.append(row)
+    names = [file.path.name for file in files for _ in file.questions.ids]
+    ids = [id_ if counts[id_] == 1 else f"{name}-{id_}" for name, id_ in zip(names, every.ids, strict=True)]
+    whole = replace(every, ids=ids).subset(rows)
+    twice = len(every) - len(rows)
     notes = [f"{twice} that stand twice taken once"] if twice else []
     notes += [note for file in files for note in file.notes]
     return QuestionFile(files[0].path, whole, list(dict.fromkeys(notes)), tuple(file.path for file in files[1:]))

@@ -136,15 +136,19 @@ class Desk:
         self._loading = ""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._waiting)
-                if self._closed:
+                if (next_ := self._next()) is None:
                     return
-                name, job = self._waiting.popitem(last=False)
+                name, job = next_
                 if self._clock() - job.looked > _ABANDONED:
                     continue
                 job.state = "working"
                 self._keep(name, job)
             self._answer(self._engine, job)
+
+    def _next(self) -> tuple[str, _Job] | None:
+        """The first question of the queue, waited for and taken out of it, under the lock; None at the end."""
+        self._changed.wait_for(lambda: self._closed or self._waiting)
+        return None if self._closed else self._waiting.popitem(last=False)
 
     def _keep(self, name: str, job: _Job) -> None:
         self._others[name] = job
@@ -172,10 +176,9 @@ class Desk:
         say(f"error: {message}")
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._waiting)
-                if self._closed:
+                if (next_ := self._next()) is None:
                     return
-                name, job = self._waiting.popitem(last=False)
+                name, job = next_
                 job.error, job.state = message, "failed"
                 self._keep(name, job)
 
