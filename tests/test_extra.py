@@ -33,9 +33,9 @@ from solution.learning.gradient import Aim, Batch, divergence, listwise_loss
 from solution.learning.task import Targets
 from solution.oof import load_oof
 from solution.questions import Questions, joined, write_questions
+from solution.rankers.examples import choose_examples
 from solution.rankers.families import make_ranker
 from solution.rankers.features import FeaturesRanker
-from solution.rankers.generative import choose_examples
 from solution.rankers.option_inputs import OptionInputs
 from solution.rankers.option_models import Forests, LinearModel
 from solution.rankers.supervision import question_weights

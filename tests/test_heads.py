@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from tiny_models import llama
 
 from solution.errors import UserError
+from solution.rankers.examples import choose_examples
 from solution.rankers.families import make_ranker
-from solution.rankers.generative import ScoreHead, choose_examples
+from solution.rankers.generative import ScoreHead
 from solution.rankers.prompts import question_with_options
 
 torch.set_num_threads(1)

@@ -19,6 +19,7 @@ from solution.errors import UserError
 from solution.exam import ContextPassage, Exam
 from solution.rankers.families import make_ranker
 from solution.rankers.generative import EncodedOptions
+from solution.rankers.likelihoods import UntrainedLikelihoods, likelihoods_file
 from solution.training.merge import _checked_settings
 
 torch.set_num_threads(1)
@@ -176,6 +177,74 @@ def test_trains_saves_and_loads(tiny, tmp_path, model, head):
     again: Any = make_ranker(config, tmp_path)
     again.load(tmp_path)
     np.testing.assert_allclose(again.predict(exam), after, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["llama", "t5"])
+def test_the_folds_of_a_ranker_compute_the_model_before_training_once(tiny, tmp_path, monkeypatch, model):
+    """The second fold makes no pass of it, and whichever fold comes first, their answers are the same bytes."""
+    family = "seq2seq" if model == "t5" else "causal"
+    config = tiny_config(family, tiny(model), max_tokens=120, head="both", likelihood_prior="question")
+    exam, passes = tiny_exam(8, (4, 3)), []
+    kind = type(make_ranker(config, tmp_path))
+    whole = kind._option_scores
+
+    def counted(ranker: Any, one: Any) -> torch.Tensor:
+        passes.append(one.prior)
+        return whole(ranker, one)
+
+    monkeypatch.setattr(kind, "_option_scores", counted)
+
+    def answers(cache: Path, inside: Any) -> np.ndarray:
+        ranker: Any = make_ranker(config, cache)
+        outside = [row for row in range(8) if row not in inside]
+        ranker.fit(exam.subset(outside), exam.subset(inside), tmp_path / "checkpoint")
+        table = ranker.predict(exam.subset(inside).hidden())
+        return table
+
+    first = answers(tmp_path / "a", range(4))
+    assert sum(passes) == 8, "each question once, alone"
+    passes.clear()
+    second = answers(tmp_path / "a", range(4, 8))
+    assert passes and not any(passes)
+    assert (answers(tmp_path / "b", range(4, 8)) == second).all() and (answers(tmp_path / "b", range(4)) == first).all()
+
+    # A ranker that is only loaded asks the model; what it says is the same.
+    ranker: Any = make_ranker(config, tmp_path / "a")
+    passes.clear()
+    before = ranker.predict(exam)
+    assert any(passes)
+    ranker._keeps_likelihoods = True
+    np.testing.assert_allclose(ranker.predict(exam), before, atol=1e-6)
+
+
+def test_kept_likelihoods_are_found_again(tmp_path):
+    path = tmp_path / "likelihoods.safetensors"
+    kept = UntrainedLikelihoods(path)
+    kept.save()
+    assert not path.exists() and kept.find([1, 2], [[3]]) is None
+    kept.add([1, 2], [[3], [4, 5], [6]], [-1.5, -2.25, float("nan")])
+    assert kept.find([1, 2], [[4, 5], [3]]) == [-2.25, -1.5]
+    other = UntrainedLikelihoods(path)
+    other.add([7], [[8]], [-3.0])
+    kept.save()
+    other.save()
+    again = UntrainedLikelihoods(path)
+    assert again.find([1, 2], [[3]]) == [-1.5] and again.find([7], [[8]]) == [-3.0]
+    assert again.find([1, 2], [[6]]) is None, "it was not finite"
+    assert again.find([1], [[2, 3]]) is None, "another cut of the same tokens is another text"
+    path.write_bytes(path.read_bytes()[:-3])
+    assert UntrainedLikelihoods(path).find([7], [[8]]) is None
+
+
+def test_another_model_has_a_file_of_its_own(tmp_path):
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"1")
+    name = likelihoods_file(tmp_path, str(weights.parent), "cpu", None)
+    assert name == likelihoods_file(tmp_path, str(weights.parent), "cpu", None)
+    assert name != likelihoods_file(tmp_path, str(weights.parent), "cuda", None)
+    weights.write_bytes(b"22")
+    assert name != likelihoods_file(tmp_path, str(weights.parent), "cpu", None)
 
 
 def test_the_length_of_a_question_counts_both_passes(tiny, tmp_path):

@@ -149,7 +149,7 @@ class CausalRanker(GenerativeRanker):
             likelihood = self._likelihood(states, ids, places) if head.needs_likelihood else None
         if one.prior:
             assert likelihood is not None
-            return head.taken_out(likelihood)
+            return likelihood
         questions = torch.tensor([place.question for place in places], device=states.device)
         return head(last_states(states, places), likelihood, questions)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +19,12 @@ from solution.config import RankerConfig
 from solution.errors import UserError
 from solution.exam import Exam, is_question
 from solution.files import read_json, write_json
+from solution.learning import distributed
+from solution.models import resolve_model
 from solution.questions import LETTERS
+from solution.rankers.examples import Example, choose_examples
 from solution.rankers.layout import spread
+from solution.rankers.likelihoods import UntrainedLikelihoods, likelihoods_file
 from solution.rankers.neural import NeuralRanker
 from solution.rankers.prompts import (
     context_text,
@@ -75,16 +80,6 @@ class ScoringPass(NamedTuple):
     items: Sequence[EncodedOptions]
     places: Sequence[int]
     prior: bool
-
-
-@dataclass(frozen=True)
-class Example:
-    """An answered question of the training folds, shown in the prompt."""
-
-    id: str
-    prompt: str
-    options: list[str]
-    answer: int
 
 
 class ScoreHead(nn.Module):
@@ -157,6 +152,7 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
     def __init__(self, config: RankerConfig, cache: Path):
         super().__init__(config, cache)
         self.examples: list[Example] = []
+        self._keeps_likelihoods = False
 
     @property
     def base_dtype(self) -> torch.dtype:
@@ -195,7 +191,16 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
     def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
         """See `Ranker.fit`."""
         self.examples = choose_examples(train_exam, self.config)
-        return super().fit(train_exam, valid_exam, checkpoint, logs)
+        self._keeps_likelihoods = self.config.trains
+        facts = super().fit(train_exam, valid_exam, checkpoint, logs)
+        self._save_likelihoods()
+        return facts
+
+    def predict(self, exam: Exam) -> np.ndarray:
+        """See `Ranker.predict`."""
+        table = super().predict(exam)
+        self._save_likelihoods()
+        return table
 
     def save(self, folder: Path) -> None:
         """See `Ranker.save`."""
@@ -217,13 +222,63 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
     # --- scoring ---
 
     def _option_scores(self, one: ScoringPass) -> torch.Tensor:
-        """The part of the scores that a pass gives, float32 [its options]."""
+        """What a pass says of its options, float32 [its options]: their scores, or of a prior the likelihoods."""
         raise NotImplementedError
 
     def encoded_scores(self, items: Sequence[EncodedOptions]) -> torch.Tensor:
         """See `NeuralRanker.encoded_scores`."""
-        passes = self._passes(items)
-        return spread(summed([self._option_scores(one) for one in passes], passes), items)
+        known = [self._kept_likelihoods(item) for item in items]
+        passes = self._passes(
+            [item if kept is None else replace(item, prior=None) for item, kept in zip(items, known, strict=True)]
+        )
+        values = [self._option_scores(one) for one in passes]
+
+        # What is known of the model before training takes no pass.
+        starts = itertools.accumulate((len(item.options) for item in items), initial=0)
+        for start, kept in zip(starts, known, strict=False):
+            if kept is not None:
+                passes.append(ScoringPass([], range(start, start + len(kept)), prior=True))
+                values.append(torch.tensor(kept, device=values[0].device))
+        return spread(self._summed(values, passes), items)
+
+    def _summed(self, values: Sequence[torch.Tensor], passes: Sequence[ScoringPass]) -> torch.Tensor:
+        """The scores of a batch's options from what its passes say, float32 [options of the batch]."""
+        head = self.head
+        assert isinstance(head, ScoreHead)
+        both = zip(values, passes, strict=True)
+        return summed([head.taken_out(value) if one.prior else value for value, one in both], passes)
+
+    # --- likelihoods before training ---
+
+    @functools.cached_property
+    def _likelihoods(self) -> UntrainedLikelihoods:
+        config = self.config
+        source = resolve_model(config.model, self.cache, config.revision)
+        formats = (config.quantization, self.device, self.bare_model.dtype)
+        return UntrainedLikelihoods(likelihoods_file(self.cache, source, config.family, config.revision, *formats))
+
+    def _kept_likelihoods(self, item: EncodedOptions) -> list[float] | None:
+        """The likelihoods that are taken out of the scores; None where the batch is to compute them, or none are.
+
+        The questions that a ranker is trained with are read by every fold, and the model before training says the
+        same of them each time. They are computed alone, so that a value does not depend on the batch that it came in.
+        """
+        # Processes that work together make the same passes, whatever each of them knows.
+        if not self._keeps_likelihoods or item.prior is None or distributed.size() > 1:
+            return None
+        values = self._likelihoods.find(item.prior, item.options)
+        if values is None:
+            # Rounding depends on their order, and training shuffles them.
+            options = sorted(item.options)
+            alone = [part for part in self._passes([replace(item, options=options)]) if part.prior]
+            found = summed([self._option_scores(part) for part in alone], alone).tolist()
+            self._likelihoods.add(item.prior, options, found)
+            values = [found[options.index(option)] for option in item.options]
+        return values
+
+    def _save_likelihoods(self) -> None:
+        if "_likelihoods" in vars(self):
+            self._likelihoods.save()
 
     @contextmanager
     def _weights(self, prior: bool) -> Iterator[None]:
@@ -233,6 +288,8 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
             yield
             return
         adapted = self.model.base_model if hasattr(self.model, "peft_config") else None
+        training = self.model.training
+        self.model.eval()  # a base model may have dropout of its own
         if adapted is not None:
             adapted.disable_adapter_layers()
         try:
@@ -241,6 +298,7 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
         finally:
             if adapted is not None:
                 adapted.enable_adapter_layers()
+            self.model.train(training)
 
     def _passes(self, items: Sequence[EncodedOptions]) -> list[ScoringPass]:
         """The passes of a batch through the model: the options behind their questions, and behind the prior's text.
@@ -249,9 +307,12 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
         """
         places = range(sum(len(item.options) for item in items))
         passes = [ScoringPass(items, places, prior=False)]
-        if items[0].prior is not None:
-            priors = [EncodedOptions(item.prior or [], item.options, item.positions) for item in items]
-            passes.append(ScoringPass(priors, places, prior=True))
+        starts = itertools.accumulate((len(item.options) for item in items), initial=0)
+        asked = [(start, item) for start, item in zip(starts, items, strict=False) if item.prior is not None]
+        if asked:
+            priors = [EncodedOptions(item.prior or [], item.options, item.positions) for _, item in asked]
+            of_these = [start + option for start, item in asked for option in range(len(item.options))]
+            passes.append(ScoringPass(priors, of_these, prior=True))
         return passes
 
     # --- the prompt ---
@@ -378,28 +439,3 @@ def summed(values: Sequence[torch.Tensor], passes: Sequence[ScoringPass]) -> tor
     places = [place for one in passes for place in one.places]
     total = torch.zeros(max(places) + 1, dtype=flat.dtype, device=flat.device)
     return total.index_add(0, torch.tensor(places, device=flat.device), flat)
-
-
-def choose_examples(exam: Exam, config: RankerConfig) -> list[Example]:
-    """`prompt.few_shot` answered questions and one to spare, of the shorter half; a function of exam and seed.
-
-    Questions that are only trained on (`training.extra`) are none of them: examples are kept with the weights.
-    """
-    if not config.prompt.few_shot:
-        return []
-    if exam.supervision is not None:
-        exam = exam.subset(~exam.supervision.is_extra)
-    exam.questions.require_answers("examples in the prompt")
-    questions = exam.questions
-    both = zip(questions.prompts, questions.options, strict=True)
-    sizes = [len(prompt) + sum(map(len, options)) for prompt, options in both]
-    rows = [row for row in np.argsort(sizes, kind="stable") if is_question(exam, int(row))]
-    rows = rows[: max(config.prompt.few_shot + 1, len(rows) // 2)]
-    picked = np.random.default_rng([config.seed, 11]).permutation(len(rows))[: config.prompt.few_shot + 1]
-    examples = []
-    for row in (int(rows[i]) for i in picked):
-        positions = [i for i, option in enumerate(questions.options[row]) if option]
-        options = [questions.options[row][i] for i in positions]
-        answer = positions.index(int(questions.answers[row]))
-        examples.append(Example(questions.ids[row], questions.prompts[row], options, answer))
-    return examples

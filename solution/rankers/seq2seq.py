@@ -69,6 +69,6 @@ class Seq2SeqRanker(GenerativeRanker):
             likelihood = torch.where(is_token, token, 0.0).sum(dim=1) / option_lengths
         if one.prior:
             assert likelihood is not None
-            return head.taken_out(likelihood)
+            return likelihood
         last = output.decoder_hidden_states[-1][torch.arange(len(labels), device=device), option_lengths - 1]
         return head(last, likelihood, owners)

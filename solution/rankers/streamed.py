@@ -22,7 +22,7 @@ from solution.exam import Exam
 from solution.models import empty_model, stored_quantized
 from solution.rankers.attention import use_shared_prefix
 from solution.rankers.causal import CausalRanker, unpacked_reason
-from solution.rankers.generative import EncodedOptions, ScoreHead, summed
+from solution.rankers.generative import EncodedOptions, ScoreHead
 from solution.rankers.layout import spread
 from solution.rankers.neural import Item
 from solution.rankers.stages import Stages
@@ -199,7 +199,7 @@ class StreamedCausalRanker(CausalRanker):
         start = 0
         for batch, items, parts in zip(batches, encoded, split, strict=True):
             with self.device.autocast():
-                scores = spread(summed(values[start : start + len(parts)], parts), items)
+                scores = spread(self._summed(values[start : start + len(parts)], parts), items)
                 scores = self.with_prior(scores, batch)
             yield scores
             start += len(parts)
