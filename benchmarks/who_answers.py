@@ -15,7 +15,6 @@ rankers' probabilities.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,10 +23,10 @@ import numpy as np
 from solution.config import RankerConfig
 from solution.demo.exam import EXAM
 from solution.exam import Exam
+from solution.inference.trained import TrainedRanker
 from solution.metrics import bootstrap_interval, credit_at_k
+from solution.pipeline.run import predict_folds
 from solution.questions import Questions, read_questions
-from solution.rankers.base import predict_contexts
-from solution.rankers.families import make_ranker
 from solution.retrieval.contexts.build import build_views
 from solution.weights import FoldRecord, deployed_folders, read_record, read_retrievals, trained_folders
 from solution.workdir import Workdir
@@ -66,16 +65,11 @@ def exams_of(questions: Questions, record: FoldRecord, workdir: Workdir) -> list
     return [exam.hidden() for exam in Exam.views(config, questions, contexts)]
 
 
-def answer(exams: Sequence[Exam], folders: Sequence[Path], workdir: Workdir) -> tuple[np.ndarray, float]:
+def answer(name: str, exams: Sequence[Exam], folders: list[Path], workdir: Workdir) -> tuple[np.ndarray, float]:
     """The mean of the probabilities of all these weights, and the seconds a question that scoring took."""
-    tables, seconds = [], 0.0
-    for folder in folders:
-        ranker = make_ranker(RankerConfig.model_validate(read_record(folder, "")["config"]), workdir.cache)
-        ranker.load(folder)
-        started = time.monotonic()
-        tables.append(predict_contexts(ranker, exams))
-        seconds += time.monotonic() - started
-    return np.mean(tables, axis=0), seconds / len(exams[0])
+    config = RankerConfig.model_validate(read_record(folders[0], "")["config"])
+    table, seconds = predict_folds(TrainedRanker(name, config, folders), exams, workdir)
+    return table, seconds / len(exams[0])
 
 
 def told(name: str, answers: Answers, right: np.ndarray) -> None:
@@ -123,7 +117,7 @@ def main() -> None:
             continue
         exams = exams_of(questions, read_record(folders[0], ""), workdir)
         kinds = sets_of_weights(workdir, name)
-        by_ranker[name] = {kind: answer(exams, folders, workdir) for kind, folders in kinds.items()}
+        by_ranker[name] = {kind: answer(name, exams, folders, workdir) for kind, folders in kinds.items()}
         told(name, by_ranker[name], questions.answers)
     if any("average" in answers for answers in by_ranker.values()):
         for answers in by_ranker.values():  # trees have no mean: beside the means of the others their folds answer

@@ -224,6 +224,7 @@ class Contexts:
             passages. See `retrieval.contexts.signals`.
         key: names the questions, corpus, embedder and settings that the contexts were made from. It is the same on
             every machine, also where `hash` differs by rounding.
+        seconds: a question, that making the signals took; None: there are none, or it is not known.
     """
 
     ids: list[str]
@@ -231,6 +232,7 @@ class Contexts:
     option_scores: dict[str, np.ndarray] = field(default_factory=dict)
     key: str = "none"
     signals: dict[str, np.ndarray] = field(default_factory=dict)
+    seconds: float | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -274,6 +276,7 @@ class Contexts:
             {kind: table[np.array(chosen, dtype=np.int64)] for kind, table in self.option_scores.items()},
             self.key,
             {name: table[np.array(chosen, dtype=np.int64)] for name, table in self.signals.items()},
+            self.seconds,
         )
 
 

@@ -24,6 +24,8 @@ EXAMPLES = "examples.json"
 """Questions of the training folds that a ranker's prompt shows."""
 PRETRAINED = "pretrained weights"
 """The kind of manifest of the weights that a ranker's folds start from."""
+SIGNAL_SECONDS = "signal_seconds_per_question"
+"""In a fold's metrics: what making its signals takes in a submission, beside its scoring."""
 TIMINGS = (_METRICS, LOG)
 """Files that do not change a fold's answers: answers are stored by the hashes of the other files."""
 NOT_THE_MODEL = (MANIFEST, _METRICS, _RECORD)
@@ -113,6 +115,23 @@ def differing_inputs(record: FoldRecord, about: Mapping[str, Any]) -> list[str]:
     return [name for name in inputs if record["about"].get(name) != about.get(name)]
 
 
+def differing_folds(workdir: Workdir, ranker: str, record: FoldRecord) -> dict[int, list[str]]:
+    """The ranker's trained folds that were made from other inputs than its other weights, see `differing_inputs`.
+
+    Args:
+        record: of the weights that are no fold's.
+
+    Raises:
+        UserError: a fold's record is missing or not JSON.
+    """
+    differing = {}
+    for folder in trained_folders(workdir, ranker):
+        names = differing_inputs(record, read_record(folder, "Train that fold again.")["about"])
+        if names:
+            differing[int(folder.name.rpartition("_")[2])] = names
+    return differing
+
+
 def answering_folders(workdir: Workdir, ranker: str, answer_with: AnswerWith, folds: int) -> list[Path]:
     """The folders of the weights that answer in a submission, whether they are there or not (see `AnswerWith`)."""
     if answer_with == "full":
@@ -154,7 +173,7 @@ def read_metrics(folder: Path, remedy: str) -> dict[str, Any]:
 def mean_metrics(folders: Sequence[Path]) -> dict[str, Any]:
     """What is measured of all of these weights, averaged: seconds and memory of the mean of them."""
     measured = [read_metrics(folder, "") for folder in folders]
-    names = ("score_seconds_per_question", "load_seconds", "peak_memory_mib")
+    names = ("score_seconds_per_question", SIGNAL_SECONDS, "load_seconds", "peak_memory_mib")
     return {
         name: round(sum(facts[name] for facts in measured) / len(measured), 4)
         for name in names

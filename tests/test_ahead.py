@@ -169,3 +169,19 @@ def test_a_training_by_windows_goes_on_with_the_same_steps(life, tmp_path, monke
     assert len(again.seen) == 76 - life
     assert all(map(torch.equal, again.seen, whole.seen[life:]))
     assert torch.equal(again.layer.weight, whole.layer.weight)
+
+
+def test_a_checkpoint_of_a_version_with_another_order_is_not_continued(tmp_path, monkeypatch, capsys):
+    """Versions before there were windows read a long epoch as a whole."""
+    settings = {"epochs": 1, "checkpoint_seconds": 0}
+    killed = DyingToy(150)
+    killed.left = 5
+    with pytest.raises(Killed):
+        killed.train(tmp_path / "killed", **settings)
+    monkeypatch.setattr(batches, "WHOLE", 20)
+    whole, again = Toy(150), Toy(150)
+    whole.train(tmp_path / "whole", **settings)
+    assert "starting this one anew" not in capsys.readouterr().err
+    again.train(tmp_path / "killed", **settings)
+    assert "an older version of this program, which read many questions in another order" in capsys.readouterr().err
+    assert torch.equal(again.layer.weight, whole.layer.weight)

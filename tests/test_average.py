@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,16 @@ from safetensors.torch import load_file, save_file
 
 from solution.config import LoraSettings, RankerConfig
 from solution.doctor.examine import examine
+from solution.doctor.folder import unlike_folds
 from solution.ensemble.costs import measured_cost
+from solution.ensemble.deployment import note_untuned
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
-from solution.files import read_json
+from solution.files import read_json, write_json
+from solution.inference.trained import TrainedRanker
 from solution.learning.averaging import compressed, down_names, mean_adapter, mean_tensors, up_name, widened
 from solution.rankers.families import make_ranker
+from solution.weights import read_record, write_record
 from solution.workdir import Workdir
 
 ADAPTER = "adapter_model.safetensors"
@@ -159,10 +164,45 @@ def test_doctor_compares_the_settings_of_the_folds(averaged: Path, monkeypatch: 
     path.write_text(before + "answer_with: average\nseed: 7\n")
     found = look()
     path.write_text(before)
-    assert "the mean of its folds, hashes checked; with other settings or inputs than those of now: seed" in found, (
-        found
-    )
+    assert "the mean of its folds, hashes checked; made with other settings than those of now: seed" in found, found
     assert "fold 0, 1, 2: trained with other settings than those of now: seed" in found, found
+
+
+def test_the_mean_is_compared_with_every_fold(averaged: Path, tmp_path: Path) -> None:
+    """By the weights that are here, or else by the OOF files."""
+    shutil.copytree(averaged / "weights" / "tiny", tmp_path / "weights" / "tiny")
+    shutil.copytree(averaged / "oof" / "tiny", tmp_path / "oof" / "tiny")
+    workdir = Workdir(tmp_path)
+    record = read_record(workdir.average_weights("tiny"), "")
+    assert unlike_folds(workdir, "tiny", record) == ""
+    fold = read_record(workdir.fold_weights("tiny", 2), "")
+    write_record(workdir.fold_weights("tiny", 2), {**fold, "about": {**fold["about"], "contexts": "other"}})
+    assert unlike_folds(workdir, "tiny", record) == "contexts than fold 2 was"
+    for number in range(3):
+        shutil.rmtree(workdir.fold_weights("tiny", number))
+    assert unlike_folds(workdir, "tiny", record) == ""
+    record["about"]["questions"] = "other"
+    assert unlike_folds(workdir, "tiny", record) == "questions than fold_0.parquet was"
+
+
+def test_a_mean_of_folds_of_another_exam_waits_for_tune(averaged: Path, tmp_path: Path, capsys: Any) -> None:
+    """Its folds were trained again with it; without them it is the mean that is to be made again."""
+    shutil.copytree(averaged, tmp_path / "copy")
+    workdir = Workdir(tmp_path / "copy")
+    ensemble: Any = load_ensemble(workdir)
+    note_untuned(workdir, ["tiny", "similarity"])
+    assert capsys.readouterr().err == ""
+    ensemble["about"]["tiny"]["questions"] = "other"
+    about = {**ensemble["about"]["tiny"], "answer_with": "average"}
+    with pytest.raises(UserError, match="average .* made with other questions. Run again.* tune$"):
+        TrainedRanker.read(workdir, "tiny", about, [])
+    write_json(workdir.ensemble, {**ensemble, "hash": None})
+    note_untuned(workdir, ["tiny", "similarity"])
+    assert "was tuned on other questions or settings than tiny is trained with now" in capsys.readouterr().err
+    for fold in range(3):
+        shutil.rmtree(workdir.fold_weights("tiny", fold))
+    with pytest.raises(UserError, match="made with other questions. Train it again.*--average --ranker tiny"):
+        TrainedRanker.read(workdir, "tiny", about, [])
 
 
 def test_rank_brings_the_mean_down_and_tells_the_loss(averaged: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_the_path_of_a_file_does_not_count_and_rankers_that_learn_nothing_refuse
     assert plain.hash() == more.hash()  # what is in the file is part of a fold's inputs
     with pytest.raises(ValidationError, match=r"training\.extra is for rankers that learn"):
         RankerConfig(name="s", family="similarity", **extra)  # type: ignore[arg-type]
-    with pytest.raises(ValidationError, match="signals_from do not go together"):
+    with pytest.raises(ValidationError, match="signals_from do not go together.* Give training.extra to a instead"):
         RankerConfig(name="f", family="features", signals_from=["a"], **extra)  # type: ignore[arg-type]
     for setting in ({"option_count_weight": "log"}, extra["training"]):
         with pytest.raises(ValidationError, match="is a setting of rankers, not of a reranker"):

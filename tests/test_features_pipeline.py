@@ -58,7 +58,9 @@ def test_a_fold_keeps_its_models_and_figures(built: Path) -> None:
     trees = {f"{prefix}forest_{number}.txt" for prefix in ("", "without_scores_") for number in range(2)}
     fewer = {f"fewer_signals_{number}_forest_0.txt" for number in range(4)}
     assert names == {*trees, *fewer, "signals.json", "metrics.json", "ranker.json", "manifest.json"}
-    figures = json.loads((folder / "metrics.json").read_text())["signals"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert 0 < metrics["signal_seconds_per_question"] < 60  # of both retrievals together
+    figures = metrics["signals"]
     assert {"pmi_mean", "ranker_longest"} < set(figures) and set(figures["pmi_mean"]) == {"map3", "linear", "trees"}
     again = run("train", "--all-folds", cwd=built)
     assert again.stderr.count("already trained, nothing has changed") == 12
@@ -141,6 +143,9 @@ def test_doctor_report_and_bundle_know_it(built: Path, tmp_path: Path) -> None:
         "longest": 1, "similarity": 1, "noted": 1, "features": 3,
     }  # fmt: skip
     assert not [finding for finding in found["findings"] if finding["state"] == "error"], found
+    told = {finding["subject"]: finding["found"] for finding in found["findings"] if finding["area"] == "submission"}
+    assert [name for name, text in told.items() if "its signals take" in text] == ["features"]
+    assert "to start, load and score, " in told["time"] and "of it to make signals, without searching" in told["time"]
     of = [finding for finding in found["findings"] if finding["area"] in ("contexts", "index")]
     assert len([finding for finding in of if finding["subject"].startswith("sentences-")]) == 2
     assert {finding["subject"] for finding in of if finding["area"] == "contexts"} == set(RANKERS)

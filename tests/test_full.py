@@ -135,6 +135,9 @@ def test_folds_that_are_trained_again_wait_for_tune(finished: Path) -> None:
         other: Any = {**about, name: "other"}
         with pytest.raises(UserError, match=rf"fold_0 were made with other {name} than the OOF files .* tune"):
             TrainedRanker.read(Workdir(finished), "tiny", other, [])
+    other = {**about, "questions": "other"}
+    with pytest.raises(UserError, match="fold_0 were trained on other questions or folds than .* tune"):
+        TrainedRanker.read(Workdir(finished), "tiny", other, [])
 
 
 def test_weights_of_another_exam_do_not_answer(copy: Path) -> None:
@@ -148,7 +151,7 @@ def test_weights_of_another_exam_do_not_answer(copy: Path) -> None:
     assert done.returncode == 2 and "full_0" in done.stderr and "made with other questions" in done.stderr
     assert "train_fold.py --full --seeds 2 --ranker tiny" in done.stderr
     done = run("doctor", cwd=copy)
-    assert "settings or inputs than those of now: questions" in " ".join(done.stdout.split())
+    assert "hashes checked; made with other questions than fold 0 was" in " ".join(done.stdout.split())
     done = run("submit", cwd=copy)
     assert "full_0" in done.stderr and "made with other questions" in done.stderr
     assert len((copy / "submission.csv").read_text().splitlines()) == 10

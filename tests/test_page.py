@@ -15,15 +15,15 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
-from web_engine import TEXT, FakeEngine
+from web_answerer import TEXT, FakeAnswerer
 
 from solution.cli.app import app as commands
 from solution.errors import UserError
 from solution.questions import Questions
+from solution.web.answerer import About, Tell
 from solution.web.app import Doors, make_app
 from solution.web.desk import Busy, Desk, UnknownJob
-from solution.web.engine import About, Tell
-from solution.web.ensemble import EnsembleEngine
+from solution.web.ensemble import EnsembleAnswerer
 from solution.web.exams import PractiseExam, Shelf
 from solution.web.limits import Limits
 from solution.web.serve import Address, listen
@@ -41,13 +41,13 @@ HERE = "http://127.0.0.1"
 
 
 @pytest.fixture(scope="module")
-def engine() -> FakeEngine:
-    return FakeEngine()
+def answerer() -> FakeAnswerer:
+    return FakeAnswerer()
 
 
 @pytest.fixture(scope="module")
-def page(engine: FakeEngine) -> Iterator[TestClient]:
-    desk = Desk(lambda tell: engine, LIMITS)
+def page(answerer: FakeAnswerer) -> Iterator[TestClient]:
+    desk = Desk(lambda tell: answerer, LIMITS)
     shelf = Shelf([PractiseExam.of("Gases", EXAM, LIMITS)], LIMITS)
     with TestClient(make_app(desk, shelf, LIMITS, Doors(), "demo_run"), base_url=HERE) as client:
         yield client
@@ -84,8 +84,8 @@ def test_a_question_is_answered_with_its_reasons(page: TestClient) -> None:
     assert answer["passages"][1]["parts"] == [["No mark.", ""]]
 
 
-def test_questions_wait_in_their_order_and_see_their_place(page: TestClient, engine: FakeEngine) -> None:
-    engine.gate.clear()
+def test_questions_wait_in_their_order_and_see_their_place(page: TestClient, answerer: FakeAnswerer) -> None:
+    answerer.gate.clear()
     names = [ask(page, "first")]
     while page.get(f"/api/questions/{names[0]}").json()["news"] != "large: loading":
         time.sleep(0.01)
@@ -97,9 +97,9 @@ def test_questions_wait_in_their_order_and_see_their_place(page: TestClient, eng
     assert page.delete(f"/api/questions/{names[1]}").status_code == 200
     assert page.get(f"/api/questions/{names[2]}").json()["place"] == 1
     assert page.get(f"/api/questions/{names[1]}").status_code == 404
-    engine.gate.set()
+    answerer.gate.set()
     assert wait(page, names[2])["answer"]["prompt"] == "third"
-    assert engine.asked[-2:] == ["first", "third"]
+    assert answerer.asked[-2:] == ["first", "third"]
 
 
 def test_an_error_is_a_message_and_the_next_question_is_answered(page: TestClient, capsys: Any) -> None:
@@ -119,9 +119,9 @@ def test_only_so_many_answers_are_kept(page: TestClient) -> None:
 
 
 def test_a_question_that_nobody_waits_for_is_dropped() -> None:
-    now, engine = [0.0], FakeEngine()
-    engine.gate.clear()
-    desk = Desk(lambda tell: engine, LIMITS, clock=lambda: now[0])
+    now, answerer = [0.0], FakeAnswerer()
+    answerer.gate.clear()
+    desk = Desk(lambda tell: answerer, LIMITS, clock=lambda: now[0])
     first = desk.put("first", ["a", "b"])
     while desk.look(first)["state"] == "waiting":
         time.sleep(0.005)
@@ -134,15 +134,15 @@ def test_a_question_that_nobody_waits_for_is_dropped() -> None:
     assert desk.look(kept)["place"] == 1
     with pytest.raises(UnknownJob):
         desk.look(gone)
-    engine.gate.set()
+    answerer.gate.set()
     while desk.look(kept)["state"] != "done":
         time.sleep(0.005)
-    assert engine.asked == ["first", "kept"]
+    assert answerer.asked == ["first", "kept"]
     desk.close()
 
 
 def test_an_ensemble_that_cannot_be_loaded_is_told_to_whoever_asks() -> None:
-    def fail(tell: Tell) -> FakeEngine:
+    def fail(tell: Tell) -> FakeAnswerer:
         tell("loading large")
         raise UserError("no ranker can answer: large: its weights are missing")
 
@@ -271,12 +271,12 @@ def test_other_names_are_refused(page: TestClient, host: str) -> None:
     assert done.status_code == 421 and "--allow-host" in done.json()["error"]
 
 
-def test_names_of_this_machine_are_taken(page: TestClient, engine: FakeEngine, monkeypatch: Any) -> None:
+def test_names_of_this_machine_are_taken(page: TestClient, answerer: FakeAnswerer, monkeypatch: Any) -> None:
     for host in ("localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:8080"):
         assert page.get("/api/about", headers={"Host": host}).status_code == 200
     monkeypatch.setenv("SPACE_HOST", "me-exam.hf.space")
     doors = Address("0.0.0.0", names=["exam.school"]).doors()
-    desk = Desk(lambda tell: engine, LIMITS)
+    desk = Desk(lambda tell: answerer, LIMITS)
     with TestClient(make_app(desk, Shelf([], LIMITS), LIMITS, doors), base_url=HERE) as opened:
         for host in ("10.0.0.1:8080", "exam.school", "me-exam.hf.space", "[fe80::1]"):
             assert opened.get("/api/about", headers={"Host": host}).status_code == 200
@@ -352,11 +352,11 @@ def test_the_command_serves_a_working_folder(finished: Path, monkeypatch: pytest
 def test_the_news_of_a_question_are_heard(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished)
     heard: list[str] = []
-    engine = EnsembleEngine(Workdir.existing(finished), None, ["tiny"], heard.append)
+    answerer = EnsembleAnswerer(Workdir.existing(finished), None, ["tiny"], heard.append)
     assert heard[0] == "the ensemble is being opened" and "tiny is being loaded" in heard
-    assert engine.about() == About(("tiny",), None)
+    assert answerer.about() == About(("tiny",), None)
     heard.clear()
-    engine.explain("Which?", ["Planet 1", "Planet 2"], heard.append)
+    answerer.explain("Which?", ["Planet 1", "Planet 2"], heard.append)
     assert heard == ["passages are being searched", "tiny is answering"]
 
 

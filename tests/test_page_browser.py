@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import uvicorn
 from browser import Browser, find_chromium
-from web_engine import FakeEngine
+from web_answerer import FakeAnswerer
 
 from solution.questions import Questions
 from solution.web.app import Doors, make_app
@@ -38,14 +38,14 @@ AIKEN = b"Which is blue?\nA. grass\nB. sky\nANSWER: B\n"
 @dataclass
 class Site:
     url: str
-    engine: FakeEngine
+    answerer: FakeAnswerer
     shelf: Shelf
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    engine, limits = FakeEngine(), Limits()
-    desk = Desk(lambda tell: engine, limits)
+    answerer, limits = FakeAnswerer(), Limits()
+    desk = Desk(lambda tell: answerer, limits)
     shelf = Shelf([PractiseExam.of("Gases", EXAM, limits)], limits)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(make_app(desk, shelf, limits, Doors(), "demo_run"), log_level="warning", lifespan="off")
@@ -53,9 +53,9 @@ def site() -> Iterator[Site]:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            yield Site(f"http://127.0.0.1:{listener.getsockname()[1]}/", engine, shelf)
+            yield Site(f"http://127.0.0.1:{listener.getsockname()[1]}/", answerer, shelf)
         finally:
-            engine.gate.set()
+            answerer.gate.set()
             server.should_exit = server.force_exit = True
             thread.join(20)
             desk.close()
@@ -143,7 +143,7 @@ def test_a_pasted_text_fills_the_form_and_wrong_input_is_told(fresh: Browser) ->
 
 
 def test_two_visitors_wait_for_each_other(site: Site, fresh: Browser) -> None:
-    site.engine.gate.clear()
+    site.answerer.gate.clear()
     click(fresh, "Show an example")
     click(fresh, "Rank the options")
     fresh.wait("document.querySelector('.waiting p')?.textContent === 'Large: loading'")
@@ -153,7 +153,7 @@ def test_two_visitors_wait_for_each_other(site: Site, fresh: Browser) -> None:
     click(fresh, "Show an example")
     click(fresh, "Rank the options")
     fresh.wait("document.querySelector('.waiting p')?.textContent === 'Your question is next.'")
-    site.engine.gate.set()
+    site.answerer.gate.set()
     fresh.wait("document.querySelector('.answer') !== null")
     fresh.go_to(first)
     fresh.wait("document.querySelector('.answer') !== null")

@@ -49,7 +49,7 @@ def test_where_soft_labels_come_from_counts_by_content() -> None:
     plain = tiny_config("multiple_choice", "x", name="student")
     assert student(**{"from": "other"}).hash() == student().hash() != plain.hash()
     assert "soft_labels" not in plain.training.hashed_values()
-    with pytest.raises(ValidationError, match="soft_labels is for rankers whose model is trained"):
+    with pytest.raises(ValidationError, match="whose model is trained: .* Name the teacher in signals_from"):
         RankerConfig(name="f", family="features", training={"soft_labels": {"from": "a"}})  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="names the ranker itself"):
         student("memo")

@@ -21,7 +21,7 @@ from solution.api.inputs import (
 from solution.api.results import Rows, Scores, Tuned
 from solution.api.stage import stage
 from solution.config import Run
-from solution.ensemble.deployment import deployment_of
+from solution.ensemble.deployment import deployment_of, note_untuned
 from solution.ensemble.imported import import_oof as import_answers
 from solution.ensemble.tune import rankers_with_oof, run_tune
 from solution.errors import UserError
@@ -150,7 +150,9 @@ def _check_training(what: What, fold: int | None, seeds: int, rank: int | None) 
 
 
 def _trained(run: Run, workdir: Workdir) -> Rows:
-    """The figures of each fold of these rankers."""
+    """The figures of each fold of these rankers; a note where the ensemble was tuned before they were trained."""
+    if distributed.rank() == 0:
+        note_untuned(workdir, [config.name for config in run.rankers])
     rows = []
     for config in run.rankers:
         for folder in trained_folders(workdir, config.name):

@@ -16,7 +16,7 @@ from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.formats.items import Reading
 from solution.memory import parse_memory
-from solution.web.ensemble import EnsembleEngine, generated_exam
+from solution.web.ensemble import EnsembleAnswerer, generated_exam
 from solution.web.exams import PractiseExam
 from solution.web.limits import Limits
 from solution.workdir import Workdir
@@ -66,5 +66,5 @@ def serve(
     ]
     if generate is not None:
         exams.append(PractiseExam.of("Questions made from the corpus", generated_exam(folder, generate), Limits()))
-    engine = functools.partial(EnsembleEngine, folder, amount, chosen)
-    run_server(engine, exams, Address(host, port, allow_host or []), folder.root.resolve().name, opens)
+    answerer = functools.partial(EnsembleAnswerer, folder, amount, chosen)
+    run_server(answerer, exams, Address(host, port, allow_host or []), folder.root.resolve().name, opens)

@@ -204,11 +204,15 @@ class RankerConfig(Settings):
             raise ValueError("training.extra is for rankers that learn, and this one does not: remove it")
         if self.training.extra and self.signals_from:
             raise ValueError(
-                "training.extra and signals_from do not go together: the rankers that signals_from names have no "
-                "scores of questions that are in no fold. Remove one of them"
+                "training.extra and signals_from do not go together: scores of these questions would have to come from "
+                "trainings that saw neither the question nor the fold that is left out, and there are none. Give "
+                f"training.extra to {', '.join(self.signals_from)} instead, or remove one of the two"
             )
         if self.training.soft_labels is not None and not self.trains:
-            raise ValueError("training.soft_labels is for rankers whose model is trained: remove it")
+            instead = "remove it"
+            if self.learns_signals:
+                instead = "trees and linear models learn from right answers alone. Name the teacher in signals_from"
+            raise ValueError(f"training.soft_labels is for rankers whose model is trained: {instead}")
         if self.name in self.teachers:
             raise ValueError("training.soft_labels.from names the ranker itself: name another one")
         if self.merged and (not self.model or self.training.epochs > 0):

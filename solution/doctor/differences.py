@@ -9,7 +9,7 @@ from typing import Any
 from solution.config import RankerConfig, RetrievalConfig, Run
 from solution.errors import UserError
 from solution.training.prepared import retrievals_hash
-from solution.weights import FoldRecord, read_record, read_retrievals
+from solution.weights import FoldRecord, read_record, read_retrievals, trained_folders
 from solution.workdir import Workdir
 
 
@@ -53,7 +53,10 @@ def with_lora_of_folds(record: FoldRecord, workdir: Workdir, config: RankerConfi
     """The record of the mean of a ranker's folds with the LoRA settings of the folds: those of the mean have a higher
     rank."""
     lora = config.model_dump(mode="json")["lora"]
-    with contextlib.suppress(UserError, OSError, KeyError, TypeError):  # the folds need not be there
-        fold = read_record(workdir.fold_weights(config.name, 0), "")
-        lora = fold["config"]["lora"] if fold["about"]["config"] == record["about"]["config"] else lora
+    for folder in trained_folders(workdir, config.name):  # they need not be there
+        with contextlib.suppress(UserError, OSError, KeyError, TypeError):
+            fold = read_record(folder, "")
+            if fold["about"]["config"] == record["about"]["config"]:
+                lora = fold["config"]["lora"]
+                break
     return {**record, "config": {**record["config"], "lora": lora}}

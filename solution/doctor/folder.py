@@ -34,6 +34,7 @@ from solution.weights import (
     FoldRecord,
     check_folder,
     deployed_folders,
+    differing_folds,
     differing_inputs,
     read_record,
     record_path,
@@ -294,16 +295,30 @@ def _other_weights(
         record = read_record(folder, remedy)
         if run is not None and config is not None:
             compared = with_lora_of_folds(record, workdir, config) if kind == "average" else record
-            differences.append(settings_difference(compared, config, run))
-        if workdir.oof_part(name, 0).is_file():
-            differences.append(", ".join(differing_inputs(record, oof.read_oof(workdir.oof_part(name, 0)).about)))
+            difference = settings_difference(compared, config, run)
+            differences.append(difference and f"settings than those of now: {difference}")
+        differences.append(unlike_folds(workdir, name, record))
     found = f"trained on all questions from {len(folders)} seeds" if kind == "full" else "the mean of its folds"
     found += ", hashes checked"
     if any(differences):
-        found += f"; with other settings or inputs than those of now: {next(filter(None, differences))}"
+        found += f"; made with other {next(filter(None, differences))}"
     elif config is not None and not answers:
         found += f"; not used (answer_with: {config.answers_with})"
     yield Finding("weights and OOF", name, "warning" if any(differences) else "ok", found, again * any(differences))
+
+
+def unlike_folds(workdir: Workdir, name: str, record: FoldRecord) -> str:
+    """The inputs that weights were made from otherwise than the first fold or OOF file that differs; "" where none
+    does.
+
+    The weights of every fold that is here are compared, and the OOF files, which need not have weights beside them.
+    """
+    for fold, inputs in differing_folds(workdir, name, record).items():
+        return f"{', '.join(inputs)} than fold {fold} was"
+    for path in sorted(workdir.oof_part(name, 0).parent.glob("fold_*.parquet")):
+        if inputs := differing_inputs(record, oof.read_about(path)):
+            return f"{', '.join(inputs)} than {path.name} was"
+    return ""
 
 
 def _oof_part(workdir: Workdir, name: str, fold: int, record: FoldRecord, again: str) -> Iterator[Finding]:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from solution.config import SIGNALS
 from solution.device import choose_device
 from solution.doctor.examined import Examined
 from solution.doctor.report import Finding, Report
 from solution.inference.devices import DEFAULT_DEVICE, speed_of
 from solution.inference.schedule import ensemble_costs, ensemble_points, expected_seconds
 from solution.inference.trained import TrainedRanker
-from solution.weights import read_metrics
+from solution.weights import SIGNAL_SECONDS, read_metrics
 
 
 def submission(examined: Examined, report: Report) -> Iterator[Finding]:
@@ -41,6 +42,7 @@ def submission(examined: Examined, report: Report) -> Iterator[Finding]:
         yield Finding("submission", ranker.name, "ok", found)
     if count is None:
         return
+    making = _signal_seconds(trained)
     if any(record["seconds_per_question"] is None and record["share"] for record in report.plan):
         found = f"{count} questions: unknown, since not all rankers were measured here"
     else:
@@ -49,8 +51,11 @@ def submission(examined: Examined, report: Report) -> Iterator[Finding]:
         speeds = {each.name: speed for each in trained if each.config.has_model and not each.config.stream}
         report.seconds = expected_seconds(point, stages, count, speeds)
         shared = f"on {speed} devices " if speed > 1 else ""
+        signals = f", {_duration(making * count)} of it to make signals" if making else ""
+        report.seconds += making * count
         found = (
-            f"{count} questions: about {_duration(report.seconds)} {shared}to start, load and score, without searching "
+            f"{count} questions: about {_duration(report.seconds)} {shared}to start, load and score{signals}, without "
+            "searching "
             f"(by {examined.workdir.ensemble} and each fold's metrics.json)"
         )
     yield Finding("submission", "time", "ok", found)
@@ -77,6 +82,8 @@ def _ranker(ranker: TrainedRanker, weight: float, share: float) -> tuple[dict[st
     time = remark if seconds is None else f"{max(seconds, 0.001):.3g} s a question{remark}"
     turns = f"{ranker.asked_text} in turn, " if len(folders) > 1 else ""
     found = f"weight {weight:.2f}, {record['model']}, {turns}{time}"
+    if signals := _signal_seconds([ranker]):
+        found += f"; its signals take {max(signals, 0.001):.3g} s a question to make (measured in training)"
     if share < 1:
         found += f"; the cascade asks it {f'about {share:.0%} of the questions' if share else 'nothing'}"
     return record, found
@@ -99,6 +106,17 @@ def _measured(folders: Sequence[Path], device: str) -> tuple[float | None, float
         total += seconds
         load = max(load, float(metrics.get("load_seconds") or 0.0))
     return total, load, f", {load:.0f} s to load (measured in training)" if load else " (measured in training)"
+
+
+def _signal_seconds(rankers: Sequence[TrainedRanker]) -> float:
+    """The seconds a question that the signals of these rankers take to make, as far as training measured them; rankers
+    of the same retrievals share theirs."""
+    by_retrievals = {}
+    for ranker in rankers:
+        if SIGNALS in ranker.config.contexts:
+            key = tuple(retrieval.hash() for retrieval in ranker.retrievals.values())
+            by_retrievals[key] = read_metrics(ranker.folders[0], "").get(SIGNAL_SECONDS, 0.0)
+    return sum(by_retrievals.values())
 
 
 def _duration(seconds: float) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from solution.config import DEFAULT, AnswerWith, RetrievalConfig, Run, TrackerName
 from solution.ensemble.costs import Cost, measured_cost, with_sources
+from solution.ensemble.record import about_all, load_ensemble
 from solution.errors import UserError
 from solution.oof import Oof, changed_sources, load_oof, signal_sources
+from solution.progress import say
 from solution.suggestions import suggest, typed_settings
-from solution.weights import deployed_folders, differing_inputs, read_record
+from solution.weights import deployed_folders, differing_inputs, read_record, trained_folders
 from solution.workdir import Workdir
 
 
@@ -87,6 +89,26 @@ def answering_about(workdir: Workdir, known: Mapping[str, Any], deployment: Depl
                 )
         about[name] = {**about[name], "answer_with": answer_with}
     return about
+
+
+def note_untuned(workdir: Workdir, rankers: Iterable[str]) -> None:
+    """Say which of these rankers' folds were made from other inputs than `ensemble.json` was tuned on, so that a
+    submission leaves them out."""
+    try:
+        about = about_all(load_ensemble(workdir))
+    except UserError:
+        return  # there is none yet, or it is damaged, which the next command that needs it tells
+    changed = [
+        name
+        for name in rankers
+        if name in about
+        and any(differing_inputs(read_record(folder, ""), about[name]) for folder in trained_folders(workdir, name))
+    ]
+    if changed:
+        say(
+            f"note: {workdir.ensemble} was tuned on other questions or settings than {', '.join(changed)} is trained "
+            f"with now. Before a submission: {suggest('tune')}"
+        )
 
 
 def _answers(name: str, about: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -30,6 +30,7 @@ from solution.weights import (
     answering_folders,
     check_folder,
     deployed_folders,
+    differing_folds,
     differing_inputs,
     is_of_a_fold,
     read_record,
@@ -98,7 +99,7 @@ class TrainedRanker:
         folders, records, lost = [], [], []
         for folder in answering_folders(workdir, name, answer_with, int(about["folds"])):
             try:
-                records.append(_checked_record(folder, about, remedy))
+                records.append(_checked_record(workdir, folder, about, remedy))
                 folders.append(folder)
             except WeightsError as error:
                 if not partly:
@@ -179,8 +180,8 @@ def _changed_settings(
     return config, retrievals
 
 
-def _checked_record(folder: Path, about: RankerAbout, remedy: str) -> FoldRecord:
-    """`ranker.json` of a fold whose files are whole and that the ensemble was tuned with.
+def _checked_record(workdir: Workdir, folder: Path, about: RankerAbout, remedy: str) -> FoldRecord:
+    """`ranker.json` of weights whose files are whole and that the ensemble was tuned with.
 
     Raises:
         WeightsError: they are not.
@@ -190,11 +191,22 @@ def _checked_record(folder: Path, about: RankerAbout, remedy: str) -> FoldRecord
         record = read_record(folder, remedy)
     except (UserError, OSError) as error:
         raise WeightsError(str(error)) from None
-    # A fold's OOF file is written with it, so that `tune` is to run again. Other weights have none.
-    if not is_of_a_fold(folder) and (differing := differing_inputs(record, about)):
+    tune_again = f"Run again, with the --configs of its rankers: {suggest('tune')}"
+    differing = differing_inputs(record, about)
+    if "questions" in differing and is_of_a_fold(folder):
+        raise WeightsError(
+            f"the weights in {folder} were trained on other questions or folds than those that the ensemble was tuned "
+            f"on. {tune_again}"
+        )
+    # A fold's OOF file is written with it, so that `tune` is to run again. Other weights have none: either they are
+    # older than the ensemble, or the folds were trained again since, and these weights after them.
+    if differing and not is_of_a_fold(folder):
+        name = folder.parent.name
+        is_like_folds = trained_folders(workdir, name) and not differing_folds(workdir, name, record)
+        mend = tune_again if is_like_folds else remedy
         raise WeightsError(
             f"the weights in {folder} and the OOF files that the ensemble was tuned on were made with other "
-            f"{', '.join(differing)}. {remedy}"
+            f"{', '.join(differing)}. {mend}"
         )
     if signal_sources(record["about"]) != signal_sources(about):
         raise WeightsError(
@@ -205,14 +217,12 @@ def _checked_record(folder: Path, about: RankerAbout, remedy: str) -> FoldRecord
         raise WeightsError(
             f"the weights in {folder} (settings {record['about']['config']}, contexts "
             f"{record['about']['contexts']}) are not those that the ensemble was tuned with (settings "
-            f"{about['config']}, contexts {about['contexts']}). Run again, with the --configs of its rankers: "
-            f"{suggest('tune')}"
+            f"{about['config']}, contexts {about['contexts']}). {tune_again}"
         )
-    lessons = {"pretrained", "extra", "soft_labels"}  # beside the questions of the exam
-    if differing := sorted(lessons & set(differing_inputs(record, about))):
+    if differing:
         raise WeightsError(
             f"the weights in {folder} were made with other {', '.join(differing)} than the OOF files that the ensemble "
-            f"was tuned on. Run again, with the --configs of its rankers: {suggest('tune')}"
+            f"was tuned on. {tune_again}"
         )
     return record
 

@@ -179,7 +179,7 @@ def _begin(encoder: bytes) -> None:
     except Exception:  # whatever a tokenizer's own code raises; the executor would print a traceback
         os._exit(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share the cores among themselves
-    os.nice(5)  # the process that feeds the device goes first
+    # No lower priority (`nice`): on a crowded machine other programs would starve it, and the device would wait.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all: the first process ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

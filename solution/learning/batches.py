@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from solution.files import content_hash
+
 MAX_PADDING = 0.05
 """The share of a batch that may be padding in prediction."""
 
@@ -76,6 +78,15 @@ class Window:
 def window_size(count: int, multiple: int = 1) -> int:
     """The most of `count` questions that are encoded at a time, a multiple of `multiple`: all, where they are few."""
     return max(count, 1) if count <= WHOLE else max(_WINDOW // multiple, 1) * multiple
+
+
+def key_with_order(key: str, count: int) -> str:
+    """The key of a run on `count` questions, with the order in which its epochs read them.
+
+    Versions of this program before there were windows read an epoch of any length as a whole. A checkpoint of theirs
+    cannot be continued by windows: some questions would be read twice, and others not at all.
+    """
+    return key if count <= WHOLE else content_hash(key, "windows")
 
 
 def epoch_windows(count: int, questions_per_step: int, seed: int, epoch: int) -> list[Window]:

@@ -114,6 +114,10 @@ def load_checkpoint(
         drop_checkpoint(folder)
         return None
     if state.get("run") != run:
+        say(
+            f"note: the checkpoint in {folder} is of another training (other questions or settings, or an older "
+            "version of this program, which read many questions in another order); starting this one anew"
+        )
         drop_checkpoint(folder)
         return None
 

@@ -18,7 +18,7 @@ from solution.errors import UserError
 from solution.learning import distributed
 from solution.learning.ahead import encoded_windows, encoding_processes, pieces
 from solution.learning.average import MovingAverage, put
-from solution.learning.batches import Window, epoch_windows
+from solution.learning.batches import Window, epoch_windows, key_with_order
 from solution.learning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from solution.learning.gradient import Aim, Batch, accumulate_gradient, gradient_is_finite
 from solution.learning.log import TrainingLog
@@ -119,7 +119,7 @@ class Training:
         self._warmup_steps = int(self.total_steps * settings.warmup_share)
 
         # Resume or begin. Parameters and optimizer are restored in place.
-        self.progress = Progress(run.key)
+        self.progress = Progress(key_with_order(run.key, len(targets.answers)))
         self.best: list[torch.Tensor] = []
         stored_average = self._resume()
         distributed.same_start(self.parameters)
@@ -134,8 +134,9 @@ class Training:
 
     def _resume(self) -> list[torch.Tensor] | None:
         """Take up the checkpoint where there is one of this run; returns the moving average in it."""
+        key = self.progress.run
         stored = distributed.main_first(
-            lambda: load_checkpoint(self.files.checkpoint, self.parameters, self.optimizer, self.run.key)
+            lambda: load_checkpoint(self.files.checkpoint, self.parameters, self.optimizer, key)
         )
         average = None
         if stored is not None:

@@ -201,7 +201,7 @@ def held_out_rows(
     for ranker in rankers:  # in the order of the run: those whose scores another one reads come first
         scores = {name: answers[name] for name in ranker.config.signals_from}
         exams = with_scores(ranker_exams(ranker, held_out, contexts), scores, exists)
-        answers[ranker.name] = predict_folds(ranker, exams, workdir)
+        answers[ranker.name], _ = predict_folds(ranker, exams, workdir)
     blendable = [config.name for config in listed(run) if config.role == "ranker"]
     equal = blend(answers, {name: 1 / len(blendable) for name in blendable}, exists)
     scorer = Scorer(right, credit_at_k(equal, right), samples, seed)
@@ -217,19 +217,23 @@ def listed(run: Run) -> list[RankerConfig]:
     return [config for config in run.rankers if config.name in run.ensemble.rankers]
 
 
-def predict_folds(ranker: TrainedRanker, exams: Sequence[Exam], workdir: Workdir) -> np.ndarray:
-    """The mean of what a ranker's folds answer, float32 [n, max_options]; the base model is loaded once and freed.
+def predict_folds(ranker: TrainedRanker, exams: Sequence[Exam], workdir: Workdir) -> tuple[np.ndarray, float]:
+    """The mean of what a ranker's folds answer, float32 [n, max_options], and the seconds that scoring took.
+
+    The base model is loaded once and freed; loading is not among the seconds.
 
     Args:
         exams: the questions with each of the ranker's contexts, see `ranker_exams`.
     """
-    folders = ranker.asked_folders
+    folders, seconds = ranker.asked_folders, 0.0
     total = np.zeros(exams[0].questions.exists().shape, dtype=np.float64)
     with watched(ranker.name, len(exams[0])) as watch:
         model = make_ranker(ranker.config, workdir.cache)
         for folder in folders:
             model.load(folder)
             watch.loaded(model)
+            started = time.monotonic()
             total += predict_contexts(model, exams)
+            seconds += time.monotonic() - started
         del model
-    return (total / len(folders)).astype(np.float32)
+    return (total / len(folders)).astype(np.float32), seconds

@@ -97,6 +97,7 @@ def _train(config: RankerConfig, run: Run, prepared: Prepared, workdir: Workdir,
         "score_seconds_per_question": seconds,
         "load_seconds": round(getattr(ranker, "load_seconds", 0.0), 2),
         "peak_memory_mib": peak.mib(),
+        **prepared.signal_facts(config, run),
         **facts,
     }
     write_weights(ranker, folder, logs, fold_record(config, run.reads(config), about), metrics, key)

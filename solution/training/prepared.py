@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from solution.config import ContextView, RankerConfig, RetrievalConfig, Run
+from solution.config import SIGNALS, ContextView, RankerConfig, RetrievalConfig, Run
 from solution.errors import UserError
 from solution.exam import Contexts, Exam, Supervision, context_key, is_question
 from solution.files import content_hash
@@ -22,6 +22,7 @@ from solution.training.extra import ExtraExam, ExtraFiles, prepare_extra
 from solution.training.pretraining import Pretrained
 from solution.training.scores import Scores
 from solution.training.soft_labels import Teacher
+from solution.weights import SIGNAL_SECONDS
 from solution.workdir import Workdir
 
 
@@ -52,6 +53,14 @@ class Prepared:
     def read_by(self, config: RankerConfig, run: Run) -> dict[str, dict[ContextView, Contexts]]:
         """The contexts that a ranker reads, by the name of their retrieval; empty: none."""
         return {name: self.contexts[retrieval.hash()] for name, retrieval in run.reads(config).items()}
+
+    def signal_facts(self, config: RankerConfig, run: Run) -> dict[str, float]:
+        """The seconds a question that making the ranker's signals took, for `metrics.json`; nothing where it reads none
+        or where this is not known."""
+        views = self.read_by(config, run).values()
+        seconds = [contexts[SIGNALS].seconds for contexts in views if SIGNALS in config.contexts]
+        known = [each for each in seconds if each is not None]
+        return {SIGNAL_SECONDS: round(sum(known), 5)} if known and len(known) == len(seconds) else {}
 
     def learnt_from(
         self,

@@ -142,6 +142,7 @@ def train_fold(config: RankerConfig, run: Run, prepared: Prepared, workdir: Work
     settings = {**config.model_dump(mode="json"), "fold": fold}
     with tracked(run.ensemble.trackers, workdir.tracking, f"{config.name}/fold_{fold}", settings):
         facts = ranker.fit(lesson, exams[0].subset(inside), place.checkpoint, place.logs) | extra_facts(lesson)
+        facts |= prepared.signal_facts(config, run)
         clock.trained()
         probabilities = predict_contexts(ranker, [exam.subset(inside).hidden() for exam in exams])  # [fold, width]
         probabilities = widen(probabilities, questions.max_options)

@@ -155,8 +155,8 @@ class _Site:
 
     async def about(self, _: Request) -> Response:
         """What the head of the page says."""
-        engine = self._desk.engine
-        about = engine.about() if engine is not None else None
+        answerer = self._desk.answerer
+        about = answerer.about() if answerer is not None else None
         return JSONResponse(
             {
                 "version": __version__,

@@ -12,7 +12,7 @@ from typing import Any
 
 from solution.errors import explanation
 from solution.progress import say
-from solution.web.engine import Engine, MakeEngine
+from solution.web.answerer import Answerer, MakeAnswerer
 from solution.web.limits import Limits
 from solution.web.shown import shown_answer
 
@@ -44,17 +44,17 @@ class Desk:
     """Takes questions from any thread, and answers them in one thread of its own, in their order.
 
     Args:
-        make_engine: called in that thread, before the first question; it takes news.
+        make_answerer: called in that thread, before the first question; it takes news.
         clock: seconds, for tests.
 
     Attributes:
         is_ending: the server ends: nobody shall wait for news any longer.
     """
 
-    def __init__(self, make_engine: MakeEngine, limits: Limits, clock: Callable[[], float] = time.monotonic):
-        self._make_engine, self._limits, self._clock = make_engine, limits, clock
+    def __init__(self, make_answerer: MakeAnswerer, limits: Limits, clock: Callable[[], float] = time.monotonic):
+        self._make_answerer, self._limits, self._clock = make_answerer, limits, clock
         self.is_ending = False
-        self._engine: Engine | None = None
+        self._answerer: Answerer | None = None
         self._loading = ""
         self._waiting: OrderedDict[str, _Job] = OrderedDict()
         self._others: OrderedDict[str, _Job] = OrderedDict()  # at work or finished
@@ -64,9 +64,9 @@ class Desk:
         self._thread.start()
 
     @property
-    def engine(self) -> Engine | None:
+    def answerer(self) -> Answerer | None:
         """None while it is being loaded."""
-        return self._engine
+        return self._answerer
 
     @property
     def loading(self) -> str:
@@ -114,7 +114,7 @@ class Desk:
             if job.state == "waiting":
                 self._drop_abandoned()
                 place = list(self._waiting).index(name) + 1
-            news = job.news or (self._loading if self._engine is None else "")
+            news = job.news or (self._loading if self._answerer is None else "")
             return {"state": job.state, "place": place, "news": news, "answer": job.answer, "error": job.error}
 
     def give_up(self, name: str) -> None:
@@ -129,7 +129,7 @@ class Desk:
 
     def _work(self) -> None:
         try:
-            self._engine = self._make_engine(self._tell_loading)
+            self._answerer = self._make_answerer(self._tell_loading)
         except Exception as error:
             self._fail_all(error)
             return
@@ -143,7 +143,7 @@ class Desk:
                     continue
                 job.state = "working"
                 self._keep(name, job)
-            self._answer(self._engine, job)
+            self._answer(self._answerer, job)
 
     def _next(self) -> tuple[str, _Job] | None:
         """The first question of the queue, waited for and taken out of it, under the lock; None at the end."""
@@ -155,12 +155,12 @@ class Desk:
         while len(self._others) > self._limits.finished:
             self._others.popitem(last=False)
 
-    def _answer(self, engine: Engine, job: _Job) -> None:
+    def _answer(self, answerer: Answerer, job: _Job) -> None:
         def tell(text: str) -> None:
             job.news = text
 
         try:
-            job.answer = shown_answer(engine.explain(job.prompt, job.options, tell))
+            job.answer = shown_answer(answerer.explain(job.prompt, job.options, tell))
             job.state = "done"
         except Exception as error:
             # Whatever a library raises on one question, the next one is answered.

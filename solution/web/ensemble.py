@@ -13,11 +13,11 @@ from solution.generation.stored import StoredExam
 from solution.interactive.answers import Explanation
 from solution.progress import heard_by
 from solution.questions import Questions
-from solution.web.engine import About, Tell
+from solution.web.answerer import About, Tell
 from solution.workdir import Workdir
 
 
-class EnsembleEngine:
+class EnsembleAnswerer:
     """An ensemble whose rankers stay loaded as far as the memory allows; see `load`.
 
     Raises:

@@ -14,9 +14,9 @@ import uvicorn
 
 from solution.errors import UserError
 from solution.progress import say
+from solution.web.answerer import MakeAnswerer
 from solution.web.app import Doors, make_app
 from solution.web.desk import Desk
-from solution.web.engine import MakeEngine
 from solution.web.exams import PractiseExam, Shelf
 from solution.web.guard import is_local
 from solution.web.limits import Limits
@@ -81,12 +81,12 @@ class _Server(uvicorn.Server):
 
 
 def run_server(
-    make_engine: MakeEngine, exams: Sequence[PractiseExam], address: Address, title: str, opens: bool
+    make_answerer: MakeAnswerer, exams: Sequence[PractiseExam], address: Address, title: str, opens: bool
 ) -> None:
     """Serve the page until the process is interrupted.
 
     Args:
-        make_engine: loads the ensemble; the page is there before that has ended.
+        make_answerer: loads the ensemble; the page is there before that has ended.
         exams: that everybody may practise with.
         title: the ensemble's, for the page.
         opens: show the page in this machine's browser.
@@ -104,7 +104,7 @@ def run_server(
                 "note: the page is open to every machine that reaches this one, without a password. Whoever opens it "
                 "can ask questions; no file can be read through it"
             )
-        desk = Desk(make_engine, limits)
+        desk = Desk(make_answerer, limits)
         app = make_app(desk, Shelf(exams, limits), limits, address.doors(), title)
         config = uvicorn.Config(
             app,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,10 @@ def signal_contexts(
     cache = _signal_cache(questions, config, indexes)
     contexts = cache.read()
     if contexts is None:
+        _ = indexes.dense, indexes.lexical, indexes.sentences  # building one is not among the seconds
+        started = time.monotonic()
         contexts = make_signals(questions, config, indexes, limit)
+        contexts.seconds = round((time.monotonic() - started) / max(len(questions), 1), 5)
         made = made_by_step(contexts.signals, questions.exists())
         if any(count < len(questions) for count in made.values()):
             cache = cache.part(made)

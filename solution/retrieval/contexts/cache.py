@@ -119,7 +119,7 @@ def _contexts(table: Any, about: dict[str, Any]) -> Contexts:
     passages = [[ContextPassage(**p) for p in question] for question in table.column("passages").to_pylist()]
     scores = {kind: _table(table, f"option_{kind}") for kind in about["kinds"]}
     signals = {name: _table(table, f"signal_{name}") for name in about.get("signals", [])}
-    return Contexts(table.column("id").to_pylist(), passages, scores, about["key"], signals)
+    return Contexts(table.column("id").to_pylist(), passages, scores, about["key"], signals, about.get("seconds"))
 
 
 def _table(table: Any, column: str) -> np.ndarray:
@@ -177,8 +177,9 @@ class ContextCache:
             for part in parts:
                 rows = _table_of(part)
                 if writer is None:
-                    names = {"kinds": sorted(part.option_scores)}
+                    names: dict[str, Any] = {"kinds": sorted(part.option_scores)}
                     names |= {"signals": list(part.signals)} if part.signals else {}
+                    names |= {} if part.seconds is None else {"seconds": part.seconds}
                     writer = open_files.enter_context(pq.ParquetWriter(temporary, rows.schema, compression="zstd"))
                 writer.write_table(rows)
                 hashes += part.row_hashes()

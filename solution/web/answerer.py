@@ -25,7 +25,7 @@ class About:
     map3: tuple[float, float, float] | None = None
 
 
-class Engine(Protocol):
+class Answerer(Protocol):
     """Ranks options; called by one thread at a time."""
 
     def explain(self, prompt: str, options: Sequence[str], tell: Tell) -> Explanation:
@@ -39,4 +39,4 @@ class Engine(Protocol):
         """What is known of the ensemble without a question."""
 
 
-MakeEngine = Callable[[Tell], Engine]
+MakeAnswerer = Callable[[Tell], Answerer]

@@ -1,4 +1,4 @@
-"""An engine for tests of the page: it answers at once, or when it is let go, without any model."""
+"""An answerer for tests of the page: it answers at once, or when it is let go, without any model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from solution.interactive.answers import (
     ShownPassage,
 )
 from solution.questions import letter
-from solution.web.engine import About, Tell
+from solution.web.answerer import About, Tell
 
 TEXT = "Helium is lighter than air 🎈. It lifts balloons. Neon <glows> red."
 
 
-class FakeEngine:
+class FakeAnswerer:
     """The longer an option, the more probable it is.
 
     Attributes:
