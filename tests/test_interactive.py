@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from solution.api.ensemble import Ensemble
 from solution.config import RankerConfig
 from solution.errors import UserError
 from solution.exam import ContextPassage
@@ -98,6 +100,18 @@ def test_a_ranker_that_cannot_be_loaded_leaves_the_answer_to_the_others(
     assert "tiny cannot be loaded: too little memory" in capsys.readouterr().err
     answers = ensemble.ask(read_questions(finished / "test.csv").subset([0])).answers
     assert answers.turns["tiny"].state == "failed" and answers.turns["similarity"].answered.all()
+
+
+def test_lost_folds_are_told(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(finished, work)
+    shutil.rmtree(work / "weights" / "tiny" / "fold_1")
+    ensemble = LoadedEnsemble.open(work, warm=False)
+    told = capsys.readouterr().err
+    assert "WARNING: tiny goes on without one of its folds" in told and "fold_1" in told
+    (note,) = Explainer(ensemble).explain("Which?", ["one", "two"]).notes
+    assert note == "tiny answers with 2 of 3 folds: the weights of fold 1 are missing or cannot be used."
+    assert Ensemble(ensemble).to_frame().set_index("ranker").loc["tiny", "answers with"] == "2 of 3 folds"
 
 
 def test_reasons_are_made_while_no_other_thread_asks(opened: LoadedEnsemble, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,7 +200,7 @@ class _Submission:
         for name, reason in self.members.faults.items():
             answers.fail(name, reason)
         for ranker in self.members.trained:
-            for reason in ranker.lost:
+            for reason in ranker.lost.values():
                 say(f"WARNING: {ranker.name} goes on without one of its folds: {reason}")
                 timeline.note(f"{ranker.name} without a fold: {reason}")
 
@@ -274,7 +274,7 @@ class _Submission:
         self.answers.timeline.note("answer written")
         if self.answers.sample is not None:
             self.answers.timeline.note(self.answers.public_run())
-        lost_folds = {ranker.name: ranker.lost for ranker in self.members.trained}
+        lost_folds = {ranker.name: [*ranker.lost.values()] for ranker in self.members.trained}
         report = submission_report(self.answers, lost_folds, self.retrieving.time_taken, ended, self.outputs.submission)
         try:
             write_json(self.outputs.report, report)
@@ -322,7 +322,7 @@ class _Submission:
         if strict and left_out:
             best = "the best answer of the others" if some else f"only {answers.baseline_kind}"
             raise UserError(f"--strict: {left_out}; {output} holds {best}")
-        lost = {ranker.name: ranker.lost[0] for ranker in self.members.trained if ranker.lost}
+        lost = {ranker.name: next(iter(ranker.lost.values())) for ranker in self.members.trained if ranker.lost}
         if strict and lost:
             raise UserError(f"--strict: folds are {_left_out(lost)}; {output} holds the answer of the other folds")
 

@@ -56,14 +56,14 @@ class TrainedRanker:
         config: the settings it was trained with, and those of the command line.
         folders: of its usable weights, at least one: of its folds, or those trained on all questions.
         retrievals: what its contexts are made by, by name, in its order; empty: it reads none.
-        lost: a message for each of its weights that is not usable.
+        lost: folder's name -> why its weights are not usable; the others answer without it.
     """
 
     name: str
     config: RankerConfig
     folders: list[Path]
     retrievals: dict[str, RetrievalConfig] = field(default_factory=dict)
-    lost: list[str] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
 
     @property
     def asked_folders(self) -> list[Path]:
@@ -72,11 +72,27 @@ class TrainedRanker:
 
     @property
     def asked_text(self) -> str:
-        """ "3 folds", "1 seed" of a training on all questions, or "their mean"."""
-        count, kind = len(self.asked_folders), self.folders[0].name.partition("_")[0]
+        """ "3 folds", "2 of 3 folds", "1 seed" of a training on all questions, or "the mean of its folds"."""
+        count, kind = len(self.asked_folders), self._kind
         if kind == "average":
             return "the mean of its folds"
-        return f"{count} {'seed' if kind == 'full' else 'fold'}{'s' * (count > 1)}"
+        every = count + (len(self.lost) if self.config.folds_differ else 0)
+        return f"{count} {f'of {every} ' if every > count else ''}{kind}{'s' * (every > 1)}"
+
+    @property
+    def _kind(self) -> str:
+        """What its folders are, in a word: "fold", "seed" (of a training on all questions) or "average"."""
+        kind = self.folders[0].name.partition("_")[0]
+        return "seed" if kind == "full" else kind
+
+    @property
+    def shortfall(self) -> str:
+        """A sentence on the lost weights that the answer misses; empty: it misses none."""
+        if not self.lost or not self.config.folds_differ:
+            return ""
+        numbers = ", ".join(name.rpartition("_")[2] for name in self.lost)
+        lost = f"{self._kind}{'s' * (len(self.lost) > 1)} {numbers}"
+        return f"{self.name} answers with {self.asked_text}: the weights of {lost} are missing or cannot be used."
 
     @classmethod
     def read(
@@ -96,7 +112,7 @@ class TrainedRanker:
         answer_with = _answers_with(workdir, name, about)
         again = training_command(workdir, name, answer_with)
         remedy = f"Train it again, with the exam, corpus and settings that it was trained with: {again}"
-        folders, records, lost = [], [], []
+        folders, records, lost = [], [], {}
         for folder in answering_folders(workdir, name, answer_with, int(about["folds"])):
             try:
                 records.append(_checked_record(workdir, folder, about, remedy))
@@ -104,9 +120,9 @@ class TrainedRanker:
             except WeightsError as error:
                 if not partly:
                     raise
-                lost.append(str(error))
+                lost[folder.name] = str(error)
         if not records:
-            raise WeightsError(lost[0])
+            raise WeightsError(next(iter(lost.values())))
         first, source = records[0], record_path(folders[0])
         config, retrievals = _changed_settings(name, first, source, overrides)
         _check_rerankers(workdir, name, retrievals, first["about"].get("reranker"), remedy)

@@ -108,6 +108,11 @@ class Explainer:
             groups = ", ".join(group for groups in turn.alike.values() for group in groups)
             if groups:
                 notes.append(f"{name} reads the options {groups} alike: their texts are the same tokens to it.")
+        notes += [
+            ranker.shortfall
+            for ranker in self.ensemble.trained
+            if ranker.shortfall and asked.answers.turns[ranker.name].answered[0]
+        ]
         left_out = [name for name, turn in asked.answers.blended_turns.items() if turn.state == "failed"]
         if left_out:
             notes.append(f"Answered without {', '.join(left_out)}: the others keep the proportions of their weights.")

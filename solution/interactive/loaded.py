@@ -164,6 +164,9 @@ class LoadedEnsemble:
                     self._opened(request)
                 except (UserError, OSError) as error:
                     say(f"WARNING: {', '.join(request.readers)}: {error}")
+            for ranker in self.trained:
+                for reason in ranker.lost.values():
+                    say(f"WARNING: {ranker.name} goes on without one of its folds: {reason}")
             self.pool.plan(self.trained)
             self.pool.load(self.trained)
             self._is_open = True
