@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import socket
 import threading
 import time
@@ -209,7 +210,7 @@ def test_a_visitors_exam_is_given_again_to_a_server_that_has_started_again(site:
 
 
 SIDEWAYS = """[document.documentElement.scrollWidth, ...[...document.querySelectorAll('main *')]
-    .filter(each => !each.closest('.scroll') && !each.closest('.unseen') && each.getClientRects().length)
+    .filter(each => !each.closest('.unseen, .rankers thead') && each.getClientRects().length)
     .map(each => Math.round(each.getBoundingClientRect().right))].reduce((a, b) => Math.max(a, b))"""
 
 
@@ -238,9 +239,32 @@ def views(browser: Browser) -> Iterator[str]:
 
 def test_nothing_is_cut_off_on_a_phone(fresh: Browser) -> None:
     for view in views(fresh):
-        for width in (320, 375):
+        for width in (320, 390):
             fresh.call("Emulation.setDeviceMetricsOverride", width=width, height=700, deviceScaleFactor=1, mobile=True)
             assert fresh.ask(SIDEWAYS) <= width, (view, width)
+
+
+def test_shares_of_many_options_stand_below_their_ranker(fresh: Browser) -> None:
+    options = [LONG, r"$\frac{\partial^2\psi}{\partial t^2}=\nabla\cdot\left(\varepsilon_r\right)$", *"cdefghij"]
+    for count, columns in ((5, True), (10, False)):
+        shares = [1.0] + [0.0] * (count - 1)
+        answer = {
+            "options": [{"letter": "ABCDEFGHIJ"[place], "text": options[place]} for place in range(count)],
+            "order": list("ABCDEFGHIJ"[:count]),
+            "probabilities": shares,
+            "rankers": [
+                {"name": "a_ranker_with_a_long_name", "weight": 0.9, "probabilities": shares, "note": ""},
+                {"name": "small", "weight": 0.1, "probabilities": None, "note": "it was not asked"},
+            ],
+        } | {"passages": [], "reliability": None, "confidence": 1.0, "notes": [], "seconds": {"total": 1.0}}
+        show = "import(location.origin + '/answer.js').then(page => document.querySelector('#ask-answer')"
+        fresh.ask(f"{show}.replaceChildren(page.shownAnswer({json.dumps(answer)}, 'A')))")
+        letter = "getComputedStyle(document.querySelector('.heat'), '::before').content"
+        for width in (320, 390, 768):
+            fresh.call("Emulation.setDeviceMetricsOverride", width=width, height=700, deviceScaleFactor=1, mobile=False)
+            assert fresh.ask(SIDEWAYS) <= width, (count, width)
+            assert (fresh.ask(letter) == "none") == (columns and width == 768), (count, width)
+        assert fresh.ask("document.querySelectorAll('.rankers [role=cell]').length") == count + 1
 
 
 def axe() -> str:
@@ -263,7 +287,9 @@ def test_axe_finds_nothing(fresh: Browser) -> None:
         assert fresh.ask(FINDINGS.replace("MORE", "{}")) == [], view
         fresh.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
         assert fresh.ask("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
-        assert fresh.ask(FINDINGS.replace("MORE", CONTRAST)) == [], view
+        for width in (390, 1000):
+            fresh.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+            assert fresh.ask(FINDINGS.replace("MORE", "{}" if width < 400 else CONTRAST)) == [], view
         fresh.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
     fresh.ask("document.querySelector('main').append(Object.assign(document.createElement('img'), {src: 'data:,'}))")
     assert [found[:2] for found in fresh.ask(FINDINGS.replace("MORE", "{}"))] == [["critical", "image-alt"]]

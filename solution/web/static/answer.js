@@ -8,6 +8,9 @@ const MARK_KINDS = {
   terms: "Marked: the sentence that shares the most words with the question and each option.",
 };
 
+// Options that have room beside each other in a window of any width above that of a phone.
+const MOST_COLUMNS = 6;
+
 // Ask the server to rank the options; shows the place in the queue and the news in `place`, then the answer in `target`.
 // `known`: the name of a question that is in the queue already. `begun` takes the name.
 export async function rank({ question, known, place, target, begun, right, level, focuses = true }) {
@@ -103,29 +106,32 @@ function confidence(answer) {
   );
 }
 
+// A table with a column for each option. Where these have no room beside each other, page.css stacks it: below the name of
+// a ranker stand its shares, each with its letter. The roles keep it a table for screen readers in both forms.
 function rankers(answer, right) {
+  const row = (...cells) => el("tr", { role: "row" }, ...cells);
   const heads = answer.options.map((option) =>
-    el("th", { scope: "col" }, option.letter, option.letter === right ? " (right)" : null),
+    el("th", { scope: "col", role: "columnheader" }, option.letter, option.letter === right ? " (right)" : null),
   );
   const rows = answer.rankers.map((ranker) => {
-    const name = el("th", { scope: "row" }, el("b", {}, ranker.name), el("span", { class: "family" }, weight(ranker)));
+    const name = el("th", { scope: "row", role: "rowheader" }, el("b", {}, ranker.name), el("span", { class: "family" }, weight(ranker)));
     if (ranker.probabilities === null) {
-      return el("tr", {}, name, el("td", { colspan: answer.options.length, class: "none" }, ranker.note || "not asked"));
+      const why = ranker.note || "not asked";
+      return row(name, el("td", { colspan: answer.options.length, role: "cell", class: "none" }, why));
     }
     const most = Math.max(...ranker.probabilities);
-    return el("tr", {}, name, ranker.probabilities.map((share) => {
-      const cell = el("td", { class: share === most ? "most" : null }, el("span", { class: "heat" }, percent(share)));
+    return row(name, ranker.probabilities.map((share, place) => {
+      const { letter } = answer.options[place];
+      const label = letter === right ? `${letter}✓` : letter;
+      const cell = el("td", { role: "cell", class: share === most ? "most" : null },
+        el("span", { class: "heat", "data-letter": label }, percent(share)));
       cell.style.setProperty("--share", `${Math.round(share * 100)}%`);
       return cell;
     }));
   });
-  return el(
-    "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": "What each ranker says" },
-    el("table", { class: "rankers" },
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "ranker"), heads)),
-      el("tbody", {}, rows)),
-  );
+  return el("table", { class: answer.options.length > MOST_COLUMNS ? "rankers many" : "rankers", role: "table", "aria-label": "What each ranker says" },
+    el("thead", { role: "rowgroup" }, row(el("th", { scope: "col", role: "columnheader" }, "ranker"), heads)),
+    el("tbody", { role: "rowgroup" }, rows));
 }
 
 function weight(ranker) {
