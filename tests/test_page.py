@@ -24,7 +24,7 @@ from solution.web.answerer import About, Tell
 from solution.web.app import Doors, make_app
 from solution.web.desk import Busy, Desk, UnknownJob
 from solution.web.ensemble import EnsembleAnswerer
-from solution.web.exams import PractiseExam, Shelf
+from solution.web.exams import ComingExam, PractiseExam, Shelf
 from solution.web.limits import Limits
 from solution.web.serve import Address, listen
 from solution.workdir import Workdir
@@ -150,6 +150,24 @@ def test_an_ensemble_that_cannot_be_loaded_is_told_to_whoever_asks() -> None:
     with TestClient(make_app(desk, Shelf([], LIMITS), LIMITS, Doors()), base_url=HERE) as page:
         assert wait(page, ask(page))["error"] == "no ranker can answer: large: its weights are missing"
         assert page.get("/api/about").json()["rankers"] == []
+    desk.close()
+
+
+def test_exams_that_are_made_behind_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> Questions:
+        raise ZeroDivisionError("a secret path")
+
+    shelf = Shelf([], LIMITS, [ComingExam("Broken", fail), ComingExam("Gases", lambda: EXAM)])
+    desk = Desk(lambda tell: FakeAnswerer(), LIMITS)
+    with TestClient(make_app(desk, shelf, LIMITS, Doors()), base_url=HERE) as page:
+        before = page.get("/api/exams").json()
+        assert before == {"exams": [], "coming": [{"title": each, "problem": ""} for each in ("Broken", "Gases")]}
+        shelf.make_coming()
+        after = page.get("/api/exams").json()
+        (exam,) = after["exams"]
+        assert exam["title"] == "Gases" and page.get(f"/api/exams/{exam['key']}").json()["count"] == len(EXAM)
+        assert [each["title"] for each in after["coming"]] == ["Broken"] and "secret" not in str(after)
+    assert "secret" in capsys.readouterr().err
     desk.close()
 
 
@@ -328,6 +346,11 @@ def test_the_command_serves_a_working_folder(finished: Path, monkeypatch: pytest
             seen["answer"] = wait(page, name)["answer"]
             seen["about"] = page.get("/api/about").json()
             seen["exams"] = page.get("/api/exams").json()["exams"]
+            end = time.monotonic() + 60
+            while not (coming := page.get("/api/exams").json()["coming"])[0]["problem"]:
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            seen["coming"] = coming
             server.handle_exit(signal.SIGINT, None)
             seen["late"] = [
                 page.get(f"/api/questions/{name}", params={"seen": tag}).json()["seen"] for tag in ("", "x")
@@ -335,7 +358,7 @@ def test_the_command_serves_a_working_folder(finished: Path, monkeypatch: pytest
 
     monkeypatch.chdir(finished)
     monkeypatch.setattr(uvicorn.Server, "run", run)
-    done = CliRunner().invoke(commands, ["serve", "--port", "0", "--exam", "questions.csv"])
+    done = CliRunner().invoke(commands, ["serve", "--port", "0", "--exam", "questions.csv", "--generate", "3"])
     assert done.exit_code == 0, done.output
     assert "the page: http://127.0.0.1:" in done.output and seen["address"] == "127.0.0.1"
     assert sorted(seen["answer"]["order"]) == ["A", "B", "C"] and sum(seen["answer"]["probabilities"]) == pytest.approx(
@@ -345,8 +368,8 @@ def test_the_command_serves_a_working_folder(finished: Path, monkeypatch: pytest
     assert seen["answer"]["passages"] and seen["early"]["loading"]
     assert set(seen["about"]["rankers"]) == {"similarity", "tiny"} and len(seen["about"]["map3"]) == 3
     assert [(exam["title"], exam["count"]) for exam in seen["exams"]] == [("questions.csv", 9)]
-    done = CliRunner().invoke(commands, ["serve", "--generate", "3"])
-    assert done.exit_code == 2 and "no question can be made from corpus.csv" in done.output
+    ((title, problem),) = (exam.values() for exam in seen["coming"])
+    assert title == "Questions made from the corpus" and "no question can be made from corpus.csv" in problem
 
 
 def test_the_news_of_a_question_are_heard(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

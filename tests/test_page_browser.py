@@ -209,6 +209,17 @@ def test_a_visitors_exam_is_given_again_to_a_server_that_has_started_again(site:
     assert text_of(fresh, ".verdict") == "B is right."
 
 
+def test_an_exam_that_is_made_behind_the_page_appears(site: Site, fresh: Browser) -> None:
+    site.shelf._coming["Made"] = ""
+    click(fresh, "Practise", "nav")
+    assert "These questions are being made." in text_of(fresh, ".exams")
+    fresh.ask("document.getElementById('exam-text').value = 'typed meanwhile'")
+    site.shelf._coming["Made"] = "no question can be made"
+    fresh.wait("document.querySelector('.exams .error')?.textContent === 'no question can be made'")
+    assert fresh.ask("document.getElementById('exam-text').value") == "typed meanwhile"
+    del site.shelf._coming["Made"]
+
+
 SIDEWAYS = """[document.documentElement.scrollWidth, ...[...document.querySelectorAll('main *')]
     .filter(each => !each.closest('.unseen, .rankers thead') && each.getClientRects().length)
     .map(each => Math.round(each.getBoundingClientRect().right))].reduce((a, b) => Math.max(a, b))"""

@@ -17,7 +17,7 @@ from solution.errors import UserError
 from solution.formats.items import Reading
 from solution.memory import parse_memory
 from solution.web.ensemble import EnsembleAnswerer, generated_exam
-from solution.web.exams import PractiseExam
+from solution.web.exams import PractiseExam, Shelf
 from solution.web.limits import Limits
 from solution.workdir import Workdir
 
@@ -35,7 +35,10 @@ def serve(
         list[Path] | None, typer.Option(metavar="FILE", help="Offer this exam to practise with; may be repeated.")
     ] = None,
     generate: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Offer an exam of N questions made from the corpus.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, max=Limits().questions, help="Offer an exam of N questions made from the corpus."
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 opens the page to other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
@@ -64,7 +67,6 @@ def serve(
     exams = [
         PractiseExam.of(path.name, read_noted(path, Reading(expects_answers=True)), Limits()) for path in exam or []
     ]
-    if generate is not None:
-        exams.append(PractiseExam.of("Questions made from the corpus", generated_exam(folder, generate), Limits()))
+    shelf = Shelf(exams, Limits(), [generated_exam(folder, generate)] if generate is not None else [])
     answerer = functools.partial(EnsembleAnswerer, folder, amount, chosen)
-    run_server(answerer, exams, Address(host, port, allow_host or []), folder.root.resolve().name, opens)
+    run_server(answerer, shelf, Address(host, port, allow_host or []), folder.root.resolve().name, opens)

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from solution.errors import explanation
 from solution.progress import say
 from solution.web.answerer import Answerer, MakeAnswerer
 from solution.web.limits import Limits
-from solution.web.shown import shown_answer
+from solution.web.shown import shown_answer, shown_error
 
 _ABANDONED = 30.0
 """Seconds without a look at a waiting question after which nobody seems to wait for it."""
@@ -164,7 +163,7 @@ class Desk:
             job.state = "done"
         except Exception as error:
             # Whatever a library raises on one question, the next one is answered.
-            job.error = self._message(error)
+            job.error = shown_error(error, _BUG)
             job.state = "failed"
 
     def _tell_loading(self, text: str) -> None:
@@ -172,7 +171,7 @@ class Desk:
 
     def _fail_all(self, error: Exception) -> None:
         """The ensemble cannot be loaded: every question gets the message."""
-        message = self._message(error)
+        message = shown_error(error, _BUG)
         say(f"error: {message}")
         while True:
             with self._changed:
@@ -181,12 +180,3 @@ class Desk:
                 name, job = next_
                 job.error, job.state = message, "failed"
                 self._keep(name, job)
-
-    @staticmethod
-    def _message(error: Exception) -> str:
-        text = explanation(error)
-        if text is None:
-            import traceback
-
-            say("".join(traceback.format_exception(error)))
-        return _BUG if text is None else text

@@ -14,6 +14,7 @@ from solution.interactive.answers import Explanation
 from solution.progress import heard_by
 from solution.questions import Questions
 from solution.web.answerer import About, Tell
+from solution.web.exams import ComingExam
 from solution.workdir import Workdir
 
 
@@ -43,11 +44,11 @@ class EnsembleAnswerer:
             return self._ensemble.explain(prompt, options)
 
 
-def generated_exam(workdir: Workdir, count: int) -> Questions:
+def generated_exam(workdir: Workdir, count: int) -> ComingExam:
     """An exam of at most `count` questions from the corpus that the ensemble reads, made once.
 
     Raises:
-        UserError: the ensemble reads no corpus, or no question can be made from it.
+        UserError: the ensemble reads no corpus.
     """
     record = load_ensemble(workdir).get("retrieval")
     corpus = RetrievalConfig.model_validate(record) if record else None
@@ -55,4 +56,8 @@ def generated_exam(workdir: Workdir, count: int) -> Questions:
         raise UserError(
             "--generate: the ensemble of this working folder reads no corpus; name an exam with --exam FILE"
         )
-    return StoredExam.of(corpus, Wish(count), workdir.cache).read()
+
+    def make() -> Questions:
+        return StoredExam.of(corpus, Wish(count), workdir.cache).read()
+
+    return ComingExam("Questions made from the corpus", make)

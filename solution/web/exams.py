@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,10 @@ import numpy as np
 from solution.errors import UserError
 from solution.files import content_hash
 from solution.metrics import map_at_k
+from solution.progress import say
 from solution.questions import Questions, letter, letter_index
 from solution.web.limits import Limits, check_exam
+from solution.web.shown import shown_error
 
 CHOICES = 3
 """The first, second and third choice count, as in MAP@3."""
@@ -128,18 +130,55 @@ def _texts(questions: Questions) -> list[Any]:
     return [questions.prompts, questions.options, [int(answer) for answer in questions.answers]]
 
 
-class Shelf:
-    """The exams that the server offers to everybody, and those that visitors have given, each known by its key."""
+@dataclass(frozen=True)
+class ComingExam:
+    """An exam that has to be made first: its title, and the function that makes its questions."""
 
-    def __init__(self, offered: Sequence[PractiseExam], limits: Limits):
+    title: str
+    make: Callable[[], Questions]
+
+
+class Shelf:
+    """The exams that the server offers to everybody, and those that visitors have given, each known by its key.
+
+    Args:
+        coming: exams that `make_coming` makes.
+    """
+
+    def __init__(self, offered: Sequence[PractiseExam], limits: Limits, coming: Sequence[ComingExam] = ()):
         self._offered = {exam.key: exam for exam in offered}
+        self._to_make = list(coming)
+        self._coming = {exam.title: "" for exam in coming}  # title -> why it cannot be made; empty: not known yet
         self._given: OrderedDict[str, PractiseExam] = OrderedDict()
         self._limits = limits
         self._lock = threading.Lock()
 
     def heads(self) -> list[dict[str, Any]]:
         """What the list says of the exams that are offered; those of visitors are not shown to others."""
-        return [exam.head() for exam in self._offered.values()]
+        with self._lock:
+            return [exam.head() for exam in self._offered.values()]
+
+    def coming(self) -> list[dict[str, str]]:
+        """The exams that are not made yet, by `title`; `problem`: why one cannot be made, or empty."""
+        with self._lock:
+            return [{"title": title, "problem": problem} for title, problem in self._coming.items()]
+
+    def make_coming(self) -> None:
+        """Make the exams that are not made yet; one that cannot be made is told, and the others are made."""
+        for exam in self._to_make:
+            try:
+                made = PractiseExam.of(exam.title, exam.make(), self._limits)
+            except Exception as error:  # whatever a library raises, the page goes on
+                problem = shown_error(
+                    error, "The exam cannot be made by an error in this program; the terminal shows it."
+                )
+                say(f"WARNING: {exam.title}: {problem}")
+                with self._lock:
+                    self._coming[exam.title] = problem
+                continue
+            with self._lock:
+                self._offered[made.key] = made
+                del self._coming[exam.title]
 
     def put(self, exam: PractiseExam) -> None:
         """Keep an exam that a visitor has given."""

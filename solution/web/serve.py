@@ -17,7 +17,7 @@ from solution.progress import say
 from solution.web.answerer import MakeAnswerer
 from solution.web.app import Doors, make_app
 from solution.web.desk import Desk
-from solution.web.exams import PractiseExam, Shelf
+from solution.web.exams import Shelf
 from solution.web.guard import is_local
 from solution.web.limits import Limits
 
@@ -80,14 +80,12 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def run_server(
-    make_answerer: MakeAnswerer, exams: Sequence[PractiseExam], address: Address, title: str, opens: bool
-) -> None:
+def run_server(make_answerer: MakeAnswerer, shelf: Shelf, address: Address, title: str, opens: bool) -> None:
     """Serve the page until the process is interrupted.
 
     Args:
         make_answerer: loads the ensemble; the page is there before that has ended.
-        exams: that everybody may practise with.
+        shelf: the exams; those that have to be made first are made behind the page, too.
         title: the ensemble's, for the page.
         opens: show the page in this machine's browser.
 
@@ -105,7 +103,7 @@ def run_server(
                 "can ask questions; no file can be read through it"
             )
         desk = Desk(make_answerer, limits)
-        app = make_app(desk, Shelf(exams, limits), limits, address.doors(), title)
+        app = make_app(desk, shelf, limits, address.doors(), title)
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -115,6 +113,7 @@ def run_server(
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
+        threading.Thread(target=shelf.make_coming, name="exams", daemon=True).start()
         print(f"the page: {url} (Ctrl+C ends it)", flush=True)
         if opens:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()

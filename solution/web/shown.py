@@ -1,10 +1,12 @@
-"""An answer as the page's script takes it."""
+"""An answer as the page's script takes it, and an error in words."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from solution.errors import explanation
 from solution.interactive.answers import Explanation, ShownPassage, to_json
+from solution.progress import say
 
 
 def shown_answer(answer: Explanation) -> dict[str, Any]:
@@ -28,3 +30,13 @@ def parts(passage: ShownPassage) -> list[list[Any]]:
         letters = sorted({mark.option for mark in passage.marks if mark.start <= start and end <= mark.end})
         found.append([passage.text[start:end], "".join(letters)])
     return found
+
+
+def shown_error(error: Exception, bug: str) -> str:
+    """What a visitor reads of an error: its message, or `bug` where it is one; then the terminal has the traceback."""
+    text = explanation(error)
+    if text is None:
+        import traceback
+
+        say("".join(traceback.format_exception(error)))
+    return bug if text is None else text

@@ -8,6 +8,7 @@ import { forget, keep, kept } from "./store.js";
 const CHOICES = ["1st", "2nd", "3rd"];
 const STORED = "practise.exams"; // the keys of the exams that were begun here: title and count
 const progressOf = (key) => `practise.${key}`; // {choices: {row: letters}, row, given: {name, text}}
+const LOOK_AGAIN = 1000; // milliseconds
 const MOST_KEPT = 1_000_000; // characters of a file that the browser keeps
 
 let drawn = 0; // counts what was shown: an answer that comes late is not put into another view
@@ -37,16 +38,40 @@ export async function showPractise(key) {
 // --- the list of exams ---------------------------------------------------------------------
 
 async function showList(number) {
-  const { exams } = await get("exams");
+  const found = await get("exams");
   if (number !== drawn) return;
+  const list = el("ul", { class: "exams" }, examCards(found));
+  draw(title("Practise with an exam"), list.children.length ? list : null, giveExam(list.children.length > 0));
+  if (isMaking(found)) lookAgain(list, found);
+}
+
+const isMaking = ({ coming }) => coming.some((exam) => !exam.problem);
+
+// Look for exams that were being made, as long as the list is shown; the form below it stays as it is.
+function lookAgain(list, before) {
+  setTimeout(async () => {
+    const found = await get("exams").catch(() => before);
+    if (!list.isConnected) return;
+    if (JSON.stringify(found) !== JSON.stringify(before)) {
+      list.replaceChildren(...examCards(found));
+      announce("The list of exams has changed.");
+    }
+    if (isMaking(found)) lookAgain(list, found);
+  }, LOOK_AGAIN);
+}
+
+function examCards({ exams, coming }) {
   const offered = new Set(exams.map((exam) => exam.key));
   const begun = Object.entries(kept(STORED) ?? {}).filter(([key]) => !offered.has(key) && kept(progressOf(key))?.given);
   const all = [...exams, ...begun.map(([key, exam]) => ({ key, ...exam, own: true }))];
-  draw(
-    title("Practise with an exam"),
-    all.length ? el("ul", { class: "exams" }, all.map(examCard)) : null,
-    giveExam(all.length > 0),
-  );
+  return [...all.map(examCard), ...coming.map(comingCard)];
+}
+
+function comingCard({ title, problem }) {
+  const state = problem
+    ? el("p", { class: "error" }, problem)
+    : [el("p", { class: "hint" }, "These questions are being made."), el("progress", { "aria-label": "Waiting" })];
+  return el("li", {}, el("div", {}, el("h2", { dir: "auto" }, title), state));
 }
 
 function examCard(exam) {
