@@ -21,12 +21,14 @@ class Hub:
         repositories: name -> path -> content.
         private: name -> whether it was made private.
         commits: how many there were.
+        is_lost: it ends each connection without an answer, as where the network is gone.
     """
 
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.private: dict[str, bool] = {}
         self.commits = 0
+        self.is_lost = False
         hub = self
 
         class Handler(_Handler):
@@ -60,6 +62,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _read(self, method: str) -> None:
         path = unquote(urlsplit(self.path).path)
+        if self.state.is_lost:
+            self.close_connection = True
+            return None
         if path == "/":
             return self._json({})
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(tree|revision)/[^/]+", path):

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_server import TOKEN, Hub
@@ -41,6 +42,27 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     yield server
     models._unreachable.cache_clear()
     server.close()
+
+
+def test_a_lost_network_is_no_missing_file(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    manifest = json.dumps({"kind": ENSEMBLE, "files": {"weights/ensemble.json": ""}}).encode()
+    hub.repositories[NAME] = {"manifest.json": manifest, "weights/ensemble.json": b"{}"}
+    download = huggingface_hub.hf_hub_download
+
+    def download_and_lose(*args: Any, **kwargs: Any) -> str:
+        path = download(*args, **kwargs)
+        hub.is_lost = True
+        return path
+
+    assert models.hub_problem() is None
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download_and_lose)
+    for _ in ("lost behind the first file", "lost before it"):
+        with pytest.raises(UserError, match=f"{NAME}: the connection to the hub failed .* the same command again"):
+            pull_ensemble(NAME, tmp_path / "pulled")
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from solution.errors import UserError
 from solution.models import hub_problem
 
 ENSEMBLE = "trained ensemble"  # the kind of manifest
+# The hub's package has had several HTTP libraries, each with errors of its own.
+_NETWORK = ("httpx", "httpcore", "requests", "urllib3")
 _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w.-]+")
 
 
@@ -19,12 +21,22 @@ def repository(place: str) -> str | None:
     return place if _REPOSITORY.fullmatch(place) and not Path(place).exists() else None
 
 
+def _is_of_network(error: BaseException) -> bool:
+    """Whether an error, or what it was raised from, is of a connection; a full disk is no such error."""
+    while not isinstance(error, (ConnectionError, TimeoutError)) and not type(error).__module__.startswith(_NETWORK):
+        if error.__cause__ is None:
+            return False
+        error = error.__cause__
+    return True
+
+
 @contextlib.contextmanager
 def hub_errors(name: str) -> Iterator[None]:
     """Turn the errors of the hub's package into a `UserError` that says what to do.
 
     Raises:
-        UserError: the hub is switched off or cannot be reached, refuses the token, or has no such repository.
+        UserError: the hub is switched off or cannot be reached, or no longer, refuses the token, or has no such
+            repository.
     """
     from huggingface_hub import errors
 
@@ -44,3 +56,11 @@ def hub_errors(name: str) -> Iterator[None]:
         raise UserError(f"{name}: the hub answered with code {code} ({str(error).splitlines()[0]}); {hint}") from None
     except errors.HFValidationError as error:
         raise UserError(f"{name} is no name of a repository ({error})") from None
+    except Exception as error:
+        if not (isinstance(error, errors.LocalEntryNotFoundError) or _is_of_network(error)):
+            raise
+        reason = str(error.__cause__ or error) or type(error).__name__
+        raise UserError(
+            f"{name}: the connection to the hub failed ({reason.splitlines()[0]}). Check the network, and run the same "
+            "command again"
+        ) from None

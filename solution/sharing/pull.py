@@ -48,6 +48,8 @@ def _download(name: str, revision: str | None, folder: Path) -> None:
     with hub_errors(name):
         try:
             path = hf_hub_download(name, MANIFEST, revision=revision, local_dir=folder)
+        except errors.LocalEntryNotFoundError:
+            raise  # a kind of EntryNotFoundError, but of the network: `hub_errors` tells it
         except errors.EntryNotFoundError:
             raise UserError(f"{name} is no pushed ensemble: it has no {MANIFEST}") from None
         files = _listed(Path(path).parent)
