@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from typer.testing import CliRunner
 
 import solution
 from solution.api.inputs import frame_questions, setting_texts
-from solution.api.results import Answered, ExamTable, Rows
+from solution.api.results import Answered, EmbedderGain, ExamTable, Files, Parts, Rows
+from solution.api.wording import defaults_of, in_python
 from solution.cli.app import app
 from solution.cli.ask import _given, _parsed
 from solution.formats.items import Reading
@@ -171,12 +173,60 @@ def test_settings_in_both_forms() -> None:
         setting_texts("a=1")
 
 
-def test_results_show_as_tables() -> None:
+def test_results_show_as_tables(tmp_path: Path) -> None:
     table = ExamTable(Questions(["1"], ["Is <b> bold?"], [["yes", "no"]], np.array([0])))
     assert "Is &lt;b&gt; bold?" in table._repr_html_() and "Is <b> bold?" in repr(table)
+    (file := tmp_path / "report.html").write_text("12345")
+    files = Files([file])
+    assert files[0] == file and files.to_frame()["bytes"].tolist() == [5] and "report.html" in files._repr_html_()
+    gain = EmbedderGain({name: {"recall@1": (0.5, 0.4, 0.6)} for name in ("before", "after")})
+    assert gain.to_frame().columns.tolist() == ["embedder", "measure", "value", "low", "high"] and len(gain) == 2
+    assert Parts({"wheels": 7}).to_frame().values.tolist() == [["wheels", 7]]
     assert "wide " * 20 not in repr(Rows([{"text": "wide " * 40}], ["text"]))  # a line at the prompt is not a page
 
 
 def test_a_wrong_argument_is_told_with_the_function() -> None:
     with pytest.raises(TypeError, match=r"make_report\(\) got an unexpected keyword argument 'configs'"):
         solution.make_report(configs="demo")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("function", "message", "expected"),
+    [
+        (solution.train, "name one with --questions FILE", "name one with `questions=FILE`"),
+        (
+            solution.train,
+            "the --configs of its rankers: python -m solution tune --configs 'a b' retrieval.top_k=3. Or --fold 2",
+            "the `configs` of its rankers: python -m solution tune --configs 'a b' retrieval.top_k=3. Or `fold=2`",
+        ),
+        (solution.train, "--rank is for --average", '`rank` is for `what="average"`'),
+        (solution.train, "the command line: unknown setting x", "`settings`: unknown setting x"),
+        (
+            solution.train,
+            "no columns: --columns prompt=NAME,A=NAME; go on: --skip-bad-rows; or another --encoding.",
+            'no columns: `reading=Reading(columns={"prompt": "NAME", "A": "NAME"})`; go on: '
+            "`reading=Reading(skip_bad_rows=True)`; or another `reading.encoding`.",
+        ),
+        (
+            solution.generate,
+            "with --at-most, or fewer `--options`; `generate --without` leaves them out, --json is no argument",
+            "with `at_most=True`, or fewer `options`; `generate --without` leaves them out, --json is no argument",
+        ),
+        (solution.submit, "give --add bert=FILE, or `--memory 4GiB`", 'give `add={"bert": "FILE"}`, or `memory 4GiB`'),
+        (solution.tune, "--seconds minilm=0.4", '`seconds={"minilm": 0.4}`'),
+    ],
+)
+def test_messages_name_the_arguments_of_the_function(
+    function: Callable[..., object], message: str, expected: str
+) -> None:
+    assert in_python(message, defaults_of(function)) == expected
+
+
+def test_errors_of_the_api_name_its_arguments_and_those_of_a_command_its_options(tmp_path: Path) -> None:
+    with pytest.raises(solution.UserError, match="name one with `questions=FILE`") as told:
+        solution.make_folds(workdir=tmp_path, configs="demo")
+    assert told.value.problems == [str(told.value)]
+    with pytest.raises(solution.UserError, match="^`memory` '5 apples': give"):
+        solution.load(tmp_path, memory="5 apples")
+    done = CliRunner().invoke(app, ["folds", "--workdir", str(tmp_path), "--configs", "demo"])
+    assert done.exit_code == 2 and "name one with --questions FILE" in done.output

@@ -68,3 +68,15 @@ def test_sentences_that_several_options_share_are_marked_once() -> None:
     silent = RankerAnswer("x", "causal", 0.5, None, 0.0, "too little memory")
     assert ranker_says(silent) == "too little memory"
     assert ranker_says(_explanation().rankers[0]) == "B 75%  A 25%"
+
+
+def test_an_answer_is_a_table_too() -> None:
+    answer = _explanation()
+    table = answer.to_frame()
+    assert table["letter"].tolist() == list(answer.order) and table["probability"].is_monotonic_decreasing
+    said = {ranker.name: ranker.probabilities for ranker in answer.rankers if ranker.probabilities is not None}
+    assert list(table.columns) == ["letter", "text", "probability", *said]
+    for name, probabilities in said.items():
+        places = ["ABCDEFGH".index(letter) for letter in answer.order]
+        assert table[name].tolist() == [probabilities[place] for place in places]
+    assert answer.order[0] in repr(answer).split()

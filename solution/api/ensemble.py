@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from solution.api.evaluation import scores_of
 from solution.api.inputs import ExamLike, Settings, read_exam, setting_texts
-from solution.api.results import Answered, Ranking, Scores, ShownAsTable, frame
+from solution.api.results import Answered, Ranking, Scores
+from solution.api.wording import worded
 from solution.formats.items import Reading
+from solution.frames import ShownAsTable, frame
 from solution.interactive.answers import Explanation
 from solution.interactive.explaining import Explainer
 from solution.interactive.loaded import LoadedEnsemble
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@worded
 def load(
     workdir: str | Path,
     *,
@@ -68,6 +71,7 @@ class Ensemble(ShownAsTable):
         """The names of the rankers that answer, and of those whose scores they read."""
         return tuple(ranker.name for ranker in self._loaded.trained)
 
+    @worded
     def rank(self, prompt: str, options: Sequence[str], context: str | None = None) -> Ranking:
         """The options of a question, the best first.
 
@@ -81,6 +85,7 @@ class Ensemble(ShownAsTable):
         question = one_question(prompt, options, context)
         return Ranking.of(question, self._loaded.ask(question).blended)
 
+    @worded
     def explain(self, prompt: str, options: Sequence[str], context: str | None = None) -> Explanation:
         """The answer to a question with its reasons: what each ranker says, the passages with the sentences that
         decided, and how often the ensemble was right where it was about as sure.
@@ -89,6 +94,7 @@ class Ensemble(ShownAsTable):
         """
         return self._explainer.explain(prompt, options, context)
 
+    @worded
     def predict(self, exam: ExamLike, reading: Reading | None = None) -> pd.DataFrame:
         """The answers to many questions: id, prediction ("B A D"), p_A, p_B, ...
 
@@ -103,6 +109,7 @@ class Ensemble(ShownAsTable):
         questions = read_exam(exam, self._loaded.workdir, True, reading)
         return Answered(questions, self._loaded.ask(questions).blended).to_frame()
 
+    @worded
     def evaluate(self, exam: ExamLike, reading: Reading | None = None) -> Scores:
         """The scores of the ensemble's answers to questions whose answers are known.
 

@@ -11,10 +11,12 @@ import numpy as np
 from solution import metrics
 from solution.answers_file import read_answer_rows
 from solution.api.inputs import ExamLike, read_exam
-from solution.api.results import Scores, ShownAsTable
+from solution.api.results import Scores
+from solution.api.wording import worded
 from solution.errors import UserError
 from solution.formats.forms import read_table
 from solution.formats.items import Reading
+from solution.frames import ShownAsTable
 from solution.questions import LETTERS, Questions
 from solution.tables import Row, cell_text, shown
 from solution.workdir import Workdir
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@worded
 def evaluate(
     answers: str | Path | pd.DataFrame | ShownAsTable, exam: ExamLike, reading: Reading | None = None
 ) -> Scores:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-from solution.api.results import ShownAsTable
 from solution.config import DEFAULT, RetrievalConfig, Run
 from solution.config_files import load_run
 from solution.errors import UserError
 from solution.files import canonical_json, write_json
 from solution.formats.items import Reading
+from solution.frames import ShownAsTable
 from solution.learning import distributed
 from solution.progress import say
 from solution.questions import Questions, read_questions, repeated_options, table_questions

@@ -4,46 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from solution.ensemble.record import EnsembleRecord
+from solution.frames import ShownAsTable, frame
 from solution.questions import LETTERS, Questions, kaggle_prediction, ranked_options
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Rows as a DataFrame; its import takes half a second, and only who asks for a table waits for it."""
-    import pandas as pd
-
-    return pd.DataFrame(list(rows), columns=None if columns is None else list(columns))
-
-
-_SHOWN = 30  # rows
-_WIDEST = 60  # characters of a cell at the prompt
-
-
-class ShownAsTable:
-    """A result that a notebook, or the prompt of Python, shows as the table of its `to_frame`."""
-
-    def to_frame(self) -> pd.DataFrame:
-        """The result as a DataFrame."""
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        text: str = self.to_frame().to_string(
-            index=False, max_rows=_SHOWN, max_colwidth=_WIDEST, float_format="{:.4f}".format
-        )
-        return text
-
-    def _repr_html_(self) -> str:
-        text: str = self.to_frame().to_html(
-            index=False, max_rows=_SHOWN, border=0, float_format="{:.4f}".format, escape=True
-        )
-        return text
 
 
 @dataclass(frozen=True)
@@ -177,6 +148,46 @@ class Rows(ShownAsTable):
     def to_frame(self) -> pd.DataFrame:
         """The rows as a DataFrame."""
         return frame(self.rows, self.columns)
+
+
+@dataclass(frozen=True, repr=False)
+class Gain(Rows):
+    """What the reranker brings, a row for each measure of the retrieved and the reranked passages and their difference.
+
+    Attributes:
+        lines: the same, as the command prints it.
+    """
+
+    lines: Sequence[str] = ()
+
+
+class Files(ShownAsTable, list[Path]):
+    """The files that a stage has written: a list of their paths."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """Columns file, bytes."""
+        return frame([{"file": str(path), "bytes": path.stat().st_size} for path in self], ["file", "bytes"])
+
+
+class Parts(ShownAsTable, dict[str, int]):
+    """What a bundle holds: part -> bytes."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """Columns part, bytes."""
+        return frame([{"part": part, "bytes": size} for part, size in self.items()], ["part", "bytes"])
+
+
+class EmbedderGain(ShownAsTable, dict[str, Any]):
+    """What a tuned embedder has learnt from, and its recall on questions held out: `before` and `after`."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """Columns embedder (before, after), measure, value, low, high (its 95 % interval)."""
+        rows = [
+            {"embedder": name, "measure": measure, "value": value, "low": low, "high": high}
+            for name in ("before", "after")
+            for measure, (value, low, high) in self[name].items()
+        ]
+        return frame(rows, ["embedder", "measure", "value", "low", "high"])
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from solution.api.inputs import CONFIGS, ExamLike, Settings, chosen_retrievals, read_exam, read_settings
-from solution.api.results import Rows
+from solution.api.results import EmbedderGain, Gain, Rows
 from solution.api.stage import stage
 from solution.config import DEFAULT, SIGNALS, EmbedderTuning, RetrievalConfig, Run
 from solution.config_files import retrieval_owner, settings_given
@@ -22,7 +22,7 @@ from solution.retrieval.embedder_tuning.tune import tune_embedder as tune_on_que
 from solution.retrieval.index import build_index
 from solution.retrieval.index_tuning import tune_index as try_kinds
 from solution.retrieval.lexical import build_lexical
-from solution.retrieval.reranker.training import summary
+from solution.retrieval.reranker.training import gains, summary
 from solution.retrieval.reranker.training import train_reranker as train_on_folds
 from solution.retrieval.search import Indexes
 from solution.workdir import Workdir
@@ -105,7 +105,7 @@ def tune_index(
     retrieval: str | None = DEFAULT,
     settings: Settings | None = None,
     reading: Reading | None = None,
-) -> None:
+) -> Rows:
     """Try the kinds of dense index on the corpus's passages, and print what each finds, needs and takes.
 
     Args:
@@ -115,14 +115,23 @@ def tune_index(
         kinds: only these, separated by commas.
         configs, workdir, corpus, retrieval, settings: see `index`.
 
+    Returns:
+        A row for each way to search that was tried: retrieval, settings, recall, milliseconds, bytes_per_passage,
+        build_seconds.
+
     Raises:
         UserError: an unknown kind, or the index cannot be built.
     """
     chosen = searching(chosen_retrievals(read_settings(configs, settings, corpus), retrieval))
     folder = Workdir.open(workdir)
     exam = None if questions is None else read_exam(questions, folder, reading=reading)
-    for config in chosen.values():
-        try_kinds(config, folder, exam, queries, recall, kinds)
+    rows = [
+        {"retrieval": name, **vars(tried)}
+        for name, config in chosen.items()
+        for tried in try_kinds(config, folder, exam, queries, recall, kinds)
+    ]
+    figures = ["recall", "milliseconds", "bytes_per_passage", "build_seconds"]
+    return Rows(rows, ["retrieval", "settings", *figures])
 
 
 @stage
@@ -179,7 +188,7 @@ def train_reranker(
     retrieval: str | None = DEFAULT,
     settings: Settings | None = None,
     reading: Reading | None = None,
-) -> list[str]:
+) -> Gain:
     """Train the reranker of each fold on the other folds' questions; what is finished is not done again.
 
     Args:
@@ -187,7 +196,7 @@ def train_reranker(
         configs, workdir, questions, corpus, retrieval, settings: see `contexts`.
 
     Returns:
-        Lines on its gain.
+        Its gain: passages (retrieved, reranked, difference), measure, value, low, high (its 95 % interval).
 
     Raises:
         UserError: the settings have no reranker, or the exam has questions without answers.
@@ -200,7 +209,9 @@ def train_reranker(
     with taken_back_when_refused(folder):
         train_on_folds(run, exam, folder, folds)
     assert run.retrieval.reranker is not None, "train_reranker refuses it"
-    return list(summary(folder, folds, run.retrieval.reranker.name))
+    name = run.retrieval.reranker.name
+    lines = list(summary(folder, folds, name))
+    return Gain(gains(folder, folds, name), ["passages", "measure", "value", "low", "high"], lines)
 
 
 # More than seven parameters: each is an option of the command.
@@ -215,7 +226,7 @@ def tune_embedder(
     corpus: str | Path | None = None,
     settings: Settings | None = None,
     **training: Any,
-) -> dict[str, Any]:
+) -> EmbedderGain:
     """Train the embedder on questions made from the corpus; `retrieval.embedder` then names the folder that is written.
 
     Args:
@@ -239,7 +250,7 @@ def tune_embedder(
     folder = Workdir.at(workdir)
     made = read_exam(questions, folder)
     refuse_exam(made, Path(questions), Path(exam or folder.questions), exam is not None)
-    return tune_on_questions(made, config, Workdir.open(workdir), Path(output), tuning)
+    return EmbedderGain(tune_on_questions(made, config, Workdir.open(workdir), Path(output), tuning))
 
 
 def refuse_exam(made: Questions, path: Path, exam: Path, named: bool) -> None:

@@ -1,4 +1,5 @@
-"""What every stage does when it is called from Python: messages suggest commands that name the same folders."""
+"""What every stage does when it is called from Python: its messages name its arguments, and commands that name the same
+folders."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from solution.api.inputs import setting_texts
+from solution.api.wording import defaults_of, python_wording
 from solution.suggestions import command_runs, running_command
 
 P = ParamSpec("P")
@@ -18,9 +20,10 @@ R = TypeVar("R")
 def stage(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a stage: what it is given is known to messages as a command's options are.
 
-    Within a command nothing changes: its own options are known already.
+    Errors name the arguments of the function (`wording.in_python`). Within a command nothing changes: its own
+    options are known already.
     """
-    signature = inspect.signature(function)
+    signature, defaults = inspect.signature(function), defaults_of(function)
     name = function.__name__.removeprefix("run_").removeprefix("make_")
 
     @functools.wraps(function)
@@ -35,8 +38,9 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
         given: dict[str, Any] = {
             key: value for key, value in bound.arguments.items() if value is None or isinstance(value, (str, Path))
         }
-        given["overrides"] = setting_texts(bound.arguments.get("settings"))
-        with running_command(name, given):
-            return function(*args, **kwargs)
+        with python_wording(defaults):
+            given["overrides"] = setting_texts(bound.arguments.get("settings"))
+            with running_command(name, given):
+                return function(*args, **kwargs)
 
     return run

@@ -18,7 +18,7 @@ from solution.api.inputs import (
     read_settings,
     setting_texts,
 )
-from solution.api.results import Rows, Scores, Tuned
+from solution.api.results import Files, Rows, Scores, Tuned
 from solution.api.stage import stage
 from solution.config import Run
 from solution.ensemble.deployment import deployment_of, note_untuned
@@ -238,7 +238,7 @@ def make_report(
     by: Sequence[str] = (),
     gold: str | None = None,
     reading: Reading | None = None,
-) -> list[Path]:
+) -> Files:
     """Write what `tune` found as one HTML page and plots (the command `report`).
 
     Args:
@@ -256,7 +256,8 @@ def make_report(
     folder = Workdir.existing(workdir)
     given = questions is not None or folder.questions.exists()
     exam: Questions | None = read_exam(questions, folder, reading=reading) if given else None
-    return write_report(folder, exam, Path(output) if output is not None else folder.root / "report", by, gold)
+    place = Path(output) if output is not None else folder.root / "report"
+    return Files(write_report(folder, exam, place, by, gold))
 
 
 @stage

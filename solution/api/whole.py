@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from solution.api.inputs import CONFIGS, DEMO, Settings, read_settings, setting_texts
-from solution.api.results import ShownAsTable, frame
+from solution.api.results import Parts
 from solution.api.stage import stage
 from solution.doctor.examine import examine
 from solution.doctor.report import Report
 from solution.formats.items import Reading
+from solution.frames import ShownAsTable, frame
 from solution.kaggle.bundle import make_bundle
 from solution.kaggle.kernel import COMPETITION
 from solution.kaggle.public import read_public
@@ -143,7 +144,7 @@ def bundle(
     python: str = PYTHON,
     platform: str = PLATFORM,
     models: bool = True,
-) -> dict[str, int]:
+) -> Parts:
     """Put all that a Kaggle kernel without a network needs into a folder.
 
     Args:
@@ -166,4 +167,5 @@ def bundle(
     packages = Wheels(_path(wheels), no_wheels, list(skip), with_torch, python, platform)
     public = None if public_test is None else read_public(Path(public_test))
     address = Address(name, user, competition)
-    return make_bundle(Workdir.existing(workdir), Path(output), Path(configs), packages, address, models, public)
+    sizes = make_bundle(Workdir.existing(workdir), Path(output), Path(configs), packages, address, models, public)
+    return Parts(sizes)

@@ -193,5 +193,5 @@ def reranker_train(
             retrieval=retrieval,
             settings=overrides,
             reading=reading,
-        )  # fmt: skip
+        ).lines  # fmt: skip
     )

@@ -6,7 +6,12 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from solution.frames import ShownAsTable, frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,8 @@ class Reliability:
     confidence_high: float
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, repr=False)
+class Explanation(ShownAsTable):
     """A ranked answer with its reasons.
 
     Attributes:
@@ -128,6 +133,17 @@ class Explanation:
         """The options with their probabilities, the best first."""
         pairs = {option.letter: (option, p) for option, p in zip(self.options, self.probabilities, strict=True)}
         return tuple(pairs[letter] for letter in self.order)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The options, the best first: letter, text, probability, and a column for each ranker that answered."""
+        said = {ranker.name: ranker.probabilities for ranker in self.rankers if ranker.probabilities is not None}
+        places = {option.letter: place for place, option in enumerate(self.options)}
+        rows = [
+            {"letter": option.letter, "text": option.text, "probability": probability}
+            | {name: each[places[option.letter]] for name, each in said.items()}
+            for option, probability in self.ranking
+        ]
+        return frame(rows)
 
 
 def to_json(answer: Explanation) -> dict[str, Any]:

@@ -171,13 +171,16 @@ def table(tried: Sequence[Setting], k: int) -> list[str]:
 
 def tune_index(
     config: RetrievalConfig, folder: Workdir, exam: Questions | None, count: int, recall: float, kinds: str | None
-) -> None:
+) -> list[Setting]:
     """Print what each kind of dense index finds, needs and takes on this corpus, and the settings of the quickest.
 
     Args:
         exam: its first `count` questions are searched for; None: `count` passages are.
         recall: what the settings must reach, 0 to 1.
         kinds: only these, separated by commas.
+
+    Returns:
+        All that was tried.
 
     Raises:
         UserError: an unknown kind, or the index cannot be built.
@@ -202,3 +205,4 @@ def tune_index(
     best = recommend(tried, recall)
     print(f"the quickest with a recall of {recall:g} or more:")
     print("  " + " ".join(f"retrieval.{name}={value}" for name, value in best.settings.items()))
+    return tried

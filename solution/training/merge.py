@@ -20,6 +20,7 @@ from solution.errors import UserError
 from solution.exam import Exam
 from solution.files import atomic_folder, read_json, read_manifest, sweep_leftovers, write_manifest
 from solution.folds import question_prints, same_print
+from solution.frames import ShownAsTable, frame
 from solution.models import MERGED
 from solution.progress import say
 from solution.questions import Questions, read_questions
@@ -30,6 +31,7 @@ from solution.weights import NOT_THE_MODEL, check_folder, read_record
 from solution.workdir import Workdir
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
     from solution.rankers.neural import NeuralRanker
@@ -41,8 +43,8 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
 """The most that an option's probability may move between adapter and merged model: rounding, and no more."""
 
 
-@dataclass(frozen=True)
-class Merged:
+@dataclass(frozen=True, repr=False)
+class Merged(ShownAsTable):
     """A merged model on disk.
 
     Attributes:
@@ -56,6 +58,10 @@ class Merged:
     settings: Path
     size: int
     difference: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row."""
+        return frame([{**vars(self), "folder": str(self.folder), "settings": str(self.settings)}])
 
 
 def merge_fold(

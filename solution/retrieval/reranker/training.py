@@ -259,23 +259,45 @@ def summary(workdir: Workdir, folds: Sequence[int], name: str = RERANKER) -> Ite
     Args:
         name: of the reranker.
     """
-    remedy = f"Train it: {suggest(RERANKER, 'train')}"
-    facts = [read_metrics(workdir.fold_weights(name, k), remedy) for k in folds]
-    places = np.array([pair for one in facts for pair in one["places"].values()], dtype=np.int64).reshape(-1, 2)
+    facts, places = _judged(workdir, folds, name)
     if not len(places):
         return
     seconds = sum(one["score_seconds_per_question"] * len(one["places"]) for one in facts) / len(places)
     yield f"right: {facts[0]['right']}; {len(places)} questions judged, {1000 * seconds:.0f} ms a question"
-    measures = [f"recall@{k}" for k in DEPTHS] + [f"mrr@{DEPTHS[-1]}"]
-    yield f"{'':12}" + "".join(f"{name:>25}" for name in measures)
+    yield f"{'':12}" + "".join(f"{name:>25}" for name in _MEASURES)
+    cells: dict[str, str] = {}
+    for row in gains(workdir, folds, name):
+        sign = "+" if row["passages"] == "difference" else ""
+        cell = f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
+        cells[row["passages"]] = cells.get(row["passages"], "") + f"{cell:>25}"
+    for what, text in cells.items():
+        yield f"{what:12}{text}"
+
+
+_MEASURES = [*(f"recall@{k}" for k in DEPTHS), f"mrr@{DEPTHS[-1]}"]
+
+
+def gains(workdir: Workdir, folds: Sequence[int], name: str = RERANKER) -> list[dict[str, Any]]:
+    """The figures of `summary`: passages (retrieved, reranked, difference), measure, value, low, high."""
+    _, places = _judged(workdir, folds, name)
+    if not len(places):
+        return []
     old, new = (_credits(column) for column in places.T)
+    rows = []
     for what, table in (("retrieved", old), ("reranked", new), ("difference", new - old)):
-        sign = "+" if what == "difference" else ""
-        cells = []
-        for credits in table:
+        for measure, credits in zip(_MEASURES, table, strict=True):
             low, high = bootstrap_interval(credits)
-            cells.append(f"{credits.mean():{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]")
-        yield f"{what:12}" + "".join(f"{cell:>25}" for cell in cells)
+            rows.append(
+                {"passages": what, "measure": measure, "value": float(credits.mean()), "low": low, "high": high}
+            )
+    return rows
+
+
+def _judged(workdir: Workdir, folds: Sequence[int], name: str) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """The facts of each fold, and the places of the first right passage, retrieved and reranked: int [n, 2]."""
+    remedy = f"Train it: {suggest(RERANKER, 'train')}"
+    facts = [read_metrics(workdir.fold_weights(name, k), remedy) for k in folds]
+    return facts, np.array([pair for one in facts for pair in one["places"].values()], dtype=np.int64).reshape(-1, 2)
 
 
 def _credits(places: np.ndarray) -> np.ndarray:
