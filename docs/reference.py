@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -19,6 +21,7 @@ from solution.cli.app import app
 from solution.config import EmbedderTuning, EnsembleConfig, RankerConfig, RetrievalConfig, Settings
 from solution.config.problems import settings_class, written_name
 
+DOCS = Path(__file__).resolve().parent
 FILES = (
     ("A ranker: RANKER.yaml", "", RankerConfig),
     ("Retrieval: retrieval.yaml", "retrieval.", RetrievalConfig),
@@ -105,7 +108,20 @@ def _yaml(value: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    return linked(text.replace("|", "\\|").replace("<", "&lt;"))
+
+
+def linked(text: str, form: str = "[{title}]({name}.md)") -> str:
+    """A text of the program in which each page of docs/ that it names is a link to it, with the page's title."""
+
+    def link(match: re.Match[str]) -> str:
+        page = DOCS / f"{match[1]}.md"
+        if not page.is_file():
+            return match[0]
+        title = page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        return form.format(title=title, name=match[1])
+
+    return re.sub(r"\bdocs/(\w+)\.md\b", link, text)
 
 
 def settings_rows(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo, str]]:
@@ -125,7 +141,7 @@ def settings_page() -> str:
     for title, prefix, model in FILES:
         about = " ".join((model.__doc__ or "").split())
         about = f"On the command line with `{prefix}` in front." if prefix else about
-        lines += [f"## {title}", "", about, "", *_table(model), ""]
+        lines += [f"## {title}", "", linked(about), "", *_table(model), ""]
     return "\n".join(lines) + "\n"
 
 
@@ -156,7 +172,7 @@ def commands_page() -> str:
     """The page of all commands with their options, as Markdown."""
     lines = ["# Commands", "", _ABOUT_COMMANDS, ""]
     for words, command in commands():
-        lines += [f"## `{words}`", "", inspect.cleandoc(command.help or ""), "", *_options(command), ""]
+        lines += [f"## `{words}`", "", linked(inspect.cleandoc(command.help or "")), "", *_options(command), ""]
     return "\n".join(lines) + "\n"
 
 

@@ -23,7 +23,7 @@ ROOT = DOCS.parent
 sys.path[:0] = [str(DOCS), str(ROOT)]
 
 from mermaid import chain, picture_of  # noqa: E402
-from reference import commands_page, settings_page  # noqa: E402
+from reference import commands_page, linked, settings_page  # noqa: E402
 
 NOTEBOOK = DOCS / "tutorial.ipynb"
 PAGES = {
@@ -58,6 +58,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     if page.file.generated_by is None:
         markdown = turned_links(markdown, "docs")
     return drawn(markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Docstrings name pages of docs/ as files of the checkout: here they are links."""
+    return linked(html, '<a href="{name}.html">{title}</a>') if page.file.src_uri == "python_names.md" else html
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
