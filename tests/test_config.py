@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -206,6 +208,18 @@ def test_missing_files_are_named_with_what_is_there(configs, tmp_path):
     assert "the retrieval's config not found" in refused(configs)[0]
     with pytest.raises(UserError, match="the configs folder is not there: .*Name one with --configs"):
         load_run(tmp_path / "nowhere")
+
+
+def test_without_a_checkout_the_default_settings_are_the_shipped_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_run(Path("configs")) == load_run(Path("full"))
+    (note,) = capsys.readouterr().err.splitlines()
+    assert "the shipped settings `full` are used" in note and "--configs demo" in note
+    (tmp_path / "configs").write_text("a file")
+    with pytest.raises(UserError, match="--configs configs is a file"):
+        load_run(Path("configs"))
 
 
 @pytest.mark.parametrize(
