@@ -636,7 +636,8 @@ def half(draw: random.Random, reference: Reference, case: Case) -> Case:
     act, at = draw.choice(["kill", "kill", "stop"]), draw.randint(1, _WORKER_CALLS)
     case.hook = {"act": act, "at": at, "scope": "models", "worker": str(Path(__file__).parent)}
     case.hook["once"] = str(case.folder.with_name(f"{case.folder.name}-struck"))
-    case.arguments += ["--ranker-timeout", f"{max(5.0, 0.8 * reference.seconds['submit']):.0f}s"]
+    if act == "stop":  # a process that is silent for so long has stopped, and a busy machine's is not
+        case.arguments += ["--ranker-timeout", f"{max(20.0, 3 * reference.seconds['submit']):.0f}s"]
     case.told, case.whole = f"{act} at call {at} of one process of a ranker", True
     return case
 
@@ -751,6 +752,7 @@ def face(case: Case, reference: Reference, runner: Runner, may_mount: bool) -> O
     elif done.code == 2:
         ended = "refusal"
         wrong += [] if clear else ["exit code 2 without one clear message"]
+        wrong += ["a refusal, and the other process could have answered"] if case.whole else []
     elif done.code not in case.expected and not (done.code == 1 and done.err.strip().endswith("Aborted!")):
         ended = "other"
         wrong.append(f"exit code {done.code}")
