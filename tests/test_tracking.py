@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,6 +79,35 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     while not (whole := all(text in made.read_bytes() for text in wanted)) and time.monotonic() < late:
         time.sleep(0.1)
     assert whole
+
+
+def test_wandb_alone_tracks_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate.state import PartialState
+
+    told: list[dict[str, float]] = []
+    run = SimpleNamespace(
+        id="1",
+        finish=list,
+        log=lambda values, step: told.append(values),
+        log_artifact=lambda each: told.append(each.held),
+    )
+    package = SimpleNamespace(
+        init=lambda **_: run, config=SimpleNamespace(update=lambda values, **_: told.append(values)), Artifact=Artifact
+    )
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    monkeypatch.setattr(PartialState, "_shared_state", {})  # as in a process in which nothing else has used accelerate
+    a_training(tmp_path, ["wandb"], [])
+    wanted = ("training.epochs", "loss", "oof_map3", "files")
+    assert all(name in each for name, each in zip(wanted, told, strict=True)), told
+    assert told[-1] == {"files": str(tmp_path / "report")}
+
+
+class Artifact:
+    def __init__(self, name: str, type: str):
+        self.held: dict[str, str] = {}
+
+    def add_dir(self, folder: str) -> None:
+        self.held["files"] = folder
 
 
 def test_a_tracker_that_fails_is_left_out(

@@ -127,8 +127,10 @@ def _tensorboard(folder: Path, run: str) -> GeneralTracker:
 
 
 def _wandb(folder: Path, run: str) -> GeneralTracker:
+    from accelerate.state import PartialState
     from accelerate.tracking import WandBTracker
 
+    PartialState()  # accelerate's log, which this tracker writes to, refuses to work without; other trackers make it
     folder.mkdir(parents=True, exist_ok=True)
     mode = os.environ.get("WANDB_MODE", "offline")
     if mode == "offline":
