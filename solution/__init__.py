@@ -16,9 +16,13 @@ __version__ = "0.1.0"
 _PLACES = {
     "Answered": "solution.api.results",
     "Checked": "solution.api.whole",
+    "EmbedderGain": "solution.api.results",
     "Ensemble": "solution.api.ensemble",
     "ExamTable": "solution.api.results",
     "Explanation": "solution.interactive.answers",
+    "Files": "solution.api.results",
+    "Gain": "solution.api.results",
+    "Parts": "solution.api.results",
     "Questions": "solution.questions",
     "Ranking": "solution.api.results",
     "Reading": "solution.formats.items",

@@ -7,7 +7,11 @@ from solution.api.exams import convert as convert
 from solution.api.exams import generate as generate
 from solution.api.exams import submit as submit
 from solution.api.results import Answered as Answered
+from solution.api.results import EmbedderGain as EmbedderGain
 from solution.api.results import ExamTable as ExamTable
+from solution.api.results import Files as Files
+from solution.api.results import Gain as Gain
+from solution.api.results import Parts as Parts
 from solution.api.results import Ranking as Ranking
 from solution.api.results import Rows as Rows
 from solution.api.results import Scores as Scores
