@@ -11,6 +11,7 @@ from minerals import mineral_documents, write_documents
 from pipeline import LONGEST, run, write_configs
 
 from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run
+from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.formats.items import Reading
 from solution.generation.exam import Wish
@@ -21,7 +22,7 @@ from solution.pipeline.exam import Request, _tell, _with_corpus, run_exam
 from solution.pipeline.finished import Finished
 from solution.pipeline.folder import QuestionFile, choose, link_corpus, look_through
 from solution.pipeline.plan import Plan, make_plan, without_vain_pretraining
-from solution.pipeline.run import Clock, Job
+from solution.pipeline.run import Clock, Job, run_pipeline
 from solution.questions import Questions, read_questions
 from solution.retrieval.corpus import read_corpus
 from solution.retrieval.sources import corpus_fingerprint
@@ -341,6 +342,37 @@ def test_the_weights_that_answer_are_made_behind_the_folds(
     exam = random_questions(2)
     pipeline_run._train(config, Job(run, Workdir(tmp_path), exam, None, Outputs(tmp_path / "s.csv"), ""))
     assert made == [f"{step} x" for step in steps]
+
+
+def test_what_needs_no_language_model_can_be_asked_while_these_are_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first ensemble is there when the first language model's training begins, and stays when another begins."""
+    ready: list[dict[str, float]] = []
+    train, workdir = pipeline_run._train, Workdir(tmp_path)
+
+    def train_or_look(config: RankerConfig, job: Job) -> None:
+        if not config.has_model:
+            return train(config, job)
+        ready.append(load_ensemble(workdir)["weights"])
+        raise UserError("no time")
+
+    monkeypatch.setattr(pipeline_run, "_train", train_or_look)
+    monkeypatch.setattr(pipeline_run, "check_models", lambda rankers: None)
+    rankers = [
+        RankerConfig.model_validate({"name": name, "family": "longest", **changes})
+        for name, changes in (("base", {"role": "baseline"}), ("longest", {}))
+    ]
+    rankers += [RankerConfig(name=name, family="multiple_choice", model="some-model") for name in ("a", "b")]
+    ensemble = EnsembleConfig(rankers=[config.name for config in rankers], folds=2, tune={"trials": 2})
+    for started in (rankers, rankers[:2] + rankers[3:]):
+        run = Run(rankers=started, retrieval=RetrievalConfig(source="none"), ensemble=ensemble)
+        with pytest.raises(UserError, match="no time"):
+            run_pipeline(Job(run, workdir, random_questions(12), None, Outputs(tmp_path / "s.csv"), ""), Clock())
+    assert ready == [{"longest": 1.0}] * 2
+    said = capsys.readouterr().err
+    assert said.count("a first ensemble of longest can be asked while this goes on") == 1
+    assert f"solution serve --workdir {tmp_path} --open" in said
 
 
 def request(folder: Path, tmp_path: Path, workdir: Path | None = None) -> Request:

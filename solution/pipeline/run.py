@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from solution.rankers.families import check_models, make_ranker
 from solution.rankers.option_inputs import with_scores
 from solution.report.run import PAGE, write_report
 from solution.retrieval.contexts.build import build_views
+from solution.suggestions import program
 from solution.training.average import average_folds
 from solution.training.extra import ExtraFiles
 from solution.training.full import train_full
@@ -97,7 +99,9 @@ def run_pipeline(job: Job, clock: Clock) -> list[ScoreRow]:
     files = ExtraFiles()
     check_together("the training cannot start", lambda: check_models(run.rankers), lambda: files.check(run))
     prepare(run, train, workdir, files)
-    for config in run.rankers:
+    for done, config in enumerate(run.rankers):
+        if config.has_model and not any(earlier.has_model for earlier in run.rankers[:done]):
+            _tune_first(job, run.rankers[:done], clock)
         clock.step(f"training {config.name}")
         _train(config, job)
     clock.step("tuning the weights on the OOF files")
@@ -113,6 +117,21 @@ def run_pipeline(job: Job, clock: Clock) -> list[ScoreRow]:
         print(f"\n{job.scored}")
         print_table(rows)
     return rows
+
+
+def _tune_first(job: Job, trained: Sequence[RankerConfig], clock: Clock) -> None:
+    """Tune an ensemble of the rankers without a language model, where there is none yet: it can be asked while the
+    others are trained, which takes most of the time."""
+    run, workdir = job.run, job.workdir
+    names = [config.name for config in trained if config.name in run.ensemble.rankers]
+    rankers = [config.name for config in trained if config.name in names and config.role == "ranker"]
+    if not rankers or workdir.ensemble.exists():
+        return
+    untracked = run.ensemble.model_copy(update={"trackers": []})
+    part = run.model_copy(update={"rankers": list(trained), "ensemble": untracked})
+    run_tune(workdir, run.ensemble.tune, names, deployment=deployment_of(part, job.configs))
+    page = f"{program()} serve --workdir {shlex.quote(str(workdir.root))} --open"
+    clock.step(f"a first ensemble of {', '.join(rankers)} can be asked while this goes on, in another terminal: {page}")
 
 
 def _train(config: RankerConfig, job: Job) -> None:
