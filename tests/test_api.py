@@ -213,6 +213,7 @@ def test_a_wrong_argument_is_told_with_the_function() -> None:
             "with `at_most=True`, or fewer `options`; `generate --without` leaves them out, --json is no argument",
         ),
         (solution.submit, "give --add bert=FILE, or `--memory 4GiB`", 'give `add={"bert": "FILE"}`, or `memory 4GiB`'),
+        (solution.tune_embedder, "lower --batch-size or --held-out", "lower `batch_size` or `held_out`"),
         (solution.tune, "--seconds minilm=0.4", '`seconds={"minilm": 0.4}`'),
     ],
 )

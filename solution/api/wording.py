@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, ParamSpec, TypeVar
 
+from solution.config import EmbedderTuning
 from solution.errors import UserError
 from solution.formats.items import Reading
 from solution.suggestions import command_runs
@@ -91,8 +92,12 @@ def _written(value: str) -> str:
 
 
 def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """Argument -> default of a function."""
-    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+    """Argument -> default of a function; the settings that `tune_embedder` takes as arguments are among them."""
+    parameters = inspect.signature(function).parameters
+    found = {name: parameter.default for name, parameter in parameters.items()}
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        found |= {name: field.default for name, field in EmbedderTuning.model_fields.items()}
+    return found
 
 
 @contextmanager
