@@ -213,7 +213,7 @@ BROKEN: dict[str, tuple[Change, str, str, str]] = {
         "error",
         "hf download no-one/no-model",
     ),
-    "everything gone": (drop("*"), "settings", "error", "configs folder is not there"),
+    "everything gone": (drop("*"), "settings", "warning", "the shipped settings `full` are used"),
 }
 
 

@@ -255,6 +255,17 @@ def test_nothing_is_cut_off_on_a_phone(fresh: Browser) -> None:
             assert fresh.ask(SIDEWAYS) <= width, (view, width)
 
 
+def test_a_long_option_is_whole_while_it_is_typed(fresh: Browser) -> None:
+    fresh.call("Emulation.setDeviceMetricsOverride", width=320, height=700, deviceScaleFactor=1, mobile=False)
+    fresh.ask("document.getElementById('option-A').focus()")
+    before = fresh.ask("document.activeElement.offsetHeight")
+    fresh.type(f"{LONG} is an option of several lines")
+    field = "document.activeElement"
+    assert fresh.ask(f"{field}.offsetHeight") > 3 * before
+    assert fresh.ask(f"{field}.scrollHeight <= {field}.clientHeight && {field}.scrollWidth <= {field}.clientWidth")
+    assert fresh.ask(SIDEWAYS) <= 320
+
+
 def test_shares_of_many_options_stand_below_their_ranker(fresh: Browser) -> None:
     options = [LONG, r"$\frac{\partial^2\psi}{\partial t^2}=\nabla\cdot\left(\varepsilon_r\right)$", *"cdefghij"]
     for count, columns in ((5, True), (10, False)):

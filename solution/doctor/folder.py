@@ -55,6 +55,10 @@ def settings(examined: Examined) -> Iterator[Finding]:
         return
     run = examined.run.get()
     names = ", ".join(ranker.name for ranker in run.rankers)
+    if not has_configs(examined.configs):
+        found = f"is not there: the shipped settings `full` are used ({names})"
+        yield Finding("settings", str(examined.configs), "warning", found, "--configs demo for small models on a CPU")
+        return
     yield Finding(
         "settings", str(examined.configs), "ok", f"{len(run.rankers)} rankers ({names}), {run.ensemble.folds} folds"
     )

@@ -18,7 +18,7 @@ const JOB = "ask.question";
 let pasted = []; // the questions of a pasted text, where there are several
 let chosen = 0;
 
-const inputs = () => [...byId("options").querySelectorAll("input")];
+const inputs = () => [...byId("options").querySelectorAll("textarea")];
 const question = () => ({ prompt: byId("prompt").value, options: inputs().map((input) => input.value) });
 
 export function startAsk() {
@@ -51,8 +51,14 @@ export function startAsk() {
 }
 
 function addOption(text) {
-  const input = el("input", { type: "text", autocomplete: "off" });
+  // It grows with its text (page.css), and Enter asks, as in a field of one line.
+  const input = el("textarea", { rows: "1", autocomplete: "off" });
   input.value = text;
+  input.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    byId("question-form").requestSubmit();
+  });
   const remove = el("button", { type: "button", class: "remove" }, "×");
   const item = el("li", {}, el("label", {}), input, remove);
   remove.addEventListener("click", () => {
@@ -60,7 +66,7 @@ function addOption(text) {
     item.remove();
     relabel();
     keep(DRAFT, question());
-    next?.querySelector("input")?.focus();
+    next?.querySelector("textarea")?.focus();
   });
   byId("options").append(item);
   return input;
