@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import solution.noise  # noqa: F401 - silences other libraries before anything imports them, commands and notebooks alike
+
 __version__ = "0.1.0"
 
 # Name -> the module that has it. `exam`, `demo`, `folds`, `report` and `doctor` are modules of this package: the

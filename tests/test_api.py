@@ -6,6 +6,7 @@ import ast
 import contextlib
 import io
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -39,6 +40,13 @@ def test_the_import_loads_nothing() -> None:
     code = f"import sys, solution; print(solution.__version__, {heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == f"{solution.__version__} set()", done.stderr
+
+
+def test_the_import_silences_one_message_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    log.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s", "no module")
+    log.warning("another")
+    assert caplog.messages == ["another"]
 
 
 def test_every_name_is_there_with_its_type() -> None:

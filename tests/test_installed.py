@@ -67,9 +67,9 @@ def test_shipped_settings_have_names_where_no_folder_has_them(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     assert configs_folder(Path("full")) == SHIPPED and (SHIPPED / "ensemble.yaml").is_file()
     assert configs_folder(Path("demo")) == configs_folder(Path("configs/demo")) == SHIPPED / "demo"
-    assert not has_configs(Path("configs"))
-    with pytest.raises(UserError, match="not there: configs.*demo .*full"):
-        configs_folder(Path("configs"))
+    assert not has_configs(Path("configs")) and configs_folder(Path("configs")) == SHIPPED  # the default's name
+    with pytest.raises(UserError, match="not there: mine.*demo .*full"):
+        configs_folder(Path("mine"))
     (tmp_path / "demo").mkdir()
     assert configs_folder(Path("demo")) == Path("demo")
     (tmp_path / "full").touch()

@@ -3,5 +3,3 @@
 A question, an exam, a stage: each function reads what a command of the same name reads, and returns what the command
 prints. Errors that a user can mend are `UserError`.
 """
-
-from solution import noise  # noqa: F401 - silences other libraries before they are imported

@@ -17,10 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from solution import (
-    noise,  # noqa: F401 - silences other libraries before they are imported
-    progress,
-)
+from solution import progress
 from solution.config import RankerConfig, RetrievalConfig
 from solution.errors import UserError
 from solution.exam import Exam
