@@ -10,6 +10,8 @@ _MARKS = "。！？｡؟۔।॥։።፧។။"  # Chinese and Japanese, Arabic,
 _CLEAR = rf"(?:[{_MARKS}]+|．(?!\d))[\"'”’)\]»」』）】〉》]*"
 CLOSING_MARKS = f".!?:;,…：；，、،؛{_MARKS}"
 """Characters with which a sentence or a part of it ends, and a heading does not."""
+BULLETS = "[•◦▪‣●○■□➢❖►▶✓\uf0b7\uf0a7\uf0d8\uf0fc\uf076]"
+"""Marks in front of a list's entries, as a regular expression; the last ones are those of office programs' fonts."""
 _ANY_MARK = re.compile(f"[{_MARKS}．]")
 _POINT = r"[.!?][\"'”’)\]]*\s+(?=\S)|\n"
 _PLAIN_END, _END = re.compile(_POINT), re.compile(rf"{_POINT}|(?P<clear>{_CLEAR})")

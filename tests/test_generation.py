@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,19 @@ from solution.generation.english import (
 )
 from solution.generation.exam import Wish, generate_exam
 from solution.generation.material import Material
+from solution.generation.phrases import Phrases
 from solution.generation.sample import draw_sample
 from solution.generation.stems import Stems
 from solution.questions import Questions, read_questions
 from solution.retrieval.corpus import Document
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_a_large_corpus() -> Iterator[None]:
+    """The rules for large corpora; those for short texts have tests in test_short_text.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("solution.generation.sample.SHORT_TEXT", 0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +205,7 @@ def test_the_head_of_a_definition_is_its_noun() -> None:
 
 
 def test_definitions_of_a_sample(material: Material) -> None:
-    found = {definition.term: definition for definition in read_definitions(material.sample).definitions}
+    found = {definition.term: definition for definition in read_definitions(material.sample, Phrases()).definitions}
     assert found["tomograph"].verb == "is" and found["tomograph"].text.startswith("a machine that draws slices")
     assert "Note" not in found  # its text points elsewhere
 

@@ -169,7 +169,7 @@ def _check_count(exam: Questions, count: int, at_most: bool, corpus: str) -> Non
         if not at_most:
             raise UserError(
                 f"{corpus} gives {len(exam)} questions, not {count}. Ask for no more (--count {len(exam)}), take what "
-                "there is with --at-most, or give fewer --options, more --kinds or a larger corpus"
+                "there is with --at-most, or give more text, fewer --options or more --kinds"
             )
         say(f"note: {corpus} gives {len(exam)} questions, not {count}")
 

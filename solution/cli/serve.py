@@ -16,10 +16,13 @@ from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.formats.items import Reading
 from solution.memory import parse_memory
-from solution.web.ensemble import EnsembleAnswerer, generated_exam
+from solution.web.ensemble import GENERATED, EnsembleAnswerer, generated_exam
 from solution.web.exams import PractiseExam, Shelf
 from solution.web.limits import Limits
+from solution.web.passages import PassageAnswerer, corpus_to_practise
 from solution.workdir import Workdir
+
+_QUESTIONS = 10
 
 
 # More than seven parameters: each is an option of the command line.
@@ -40,6 +43,10 @@ def serve(
             metavar="N", min=1, max=Limits().questions, help="Offer an exam of N questions made from the corpus."
         ),
     ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="Practise on this corpus, such as a PDF file, without an ensemble (of 10 questions)."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 opens the page to other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
     allow_host: Annotated[
@@ -49,6 +56,8 @@ def serve(
     opens: Annotated[bool, typer.Option("--open/--no-browser", help="Open the page in the browser.")] = False,
 ) -> None:
     """Serve a web page: ask a question and see why, and practise with an exam. See docs/page.md.
+
+    To practise with questions from a text of your own, nothing is trained: serve --corpus my.pdf --open
 
     It loads nothing from other hosts, and listens to this machine only unless --host says otherwise.
     """
@@ -60,13 +69,21 @@ def serve(
         if (error.name or "solution").startswith("solution"):
             raise
         raise UserError(f"the page needs the package {error.name}; run: pip install starlette uvicorn") from None
+    if corpus is not None and (memory is not None or rankers is not None or workdir != HERE):
+        raise UserError("--corpus practises without an ensemble: leave out --workdir, --memory and --rankers")
+    exams = [
+        PractiseExam.of(path.name, read_noted(path, Reading(expects_answers=True)), Limits()) for path in exam or []
+    ]
+    address = Address(host, port, allow_host or [])
+    if corpus is not None:
+        documents, made = corpus_to_practise(corpus, generate or _QUESTIONS)
+        shelf = Shelf([*exams, PractiseExam.of(GENERATED, made, Limits())], Limits())
+        run_server(functools.partial(PassageAnswerer, documents), shelf, address, Path(corpus).name, opens)
+        return
     folder = Workdir.existing(workdir)
     load_ensemble(folder)  # what is wrong with it is told before the server starts
     chosen = None if rankers is None else listed(rankers)
     amount = None if memory is None else parse_memory(memory)
-    exams = [
-        PractiseExam.of(path.name, read_noted(path, Reading(expects_answers=True)), Limits()) for path in exam or []
-    ]
     shelf = Shelf(exams, Limits(), [generated_exam(folder, generate)] if generate is not None else [])
     answerer = functools.partial(EnsembleAnswerer, folder, amount, chosen)
-    run_server(answerer, shelf, Address(host, port, allow_host or []), folder.root.resolve().name, opens)
+    run_server(answerer, shelf, address, folder.root.resolve().name, opens)

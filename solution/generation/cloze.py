@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 from solution.generation.drafts import Draft
 from solution.generation.english import (
@@ -15,11 +16,18 @@ from solution.generation.english import (
     looseness,
 )
 from solution.generation.material import Material
+from solution.generation.phrases import is_introduced
 from solution.generation.terms import Place, roots_of
 
 DRAFTS_OF_A_TERM = 8
 _LEAST_STEMS = 6
-_LEAST_KEY_TERMS = 2  # beside the answer
+_LEAST_KEY_TERMS, _LEAST_OF_SHORT = 2, 1  # beside the answer, in any corpus and in a short text
+_BE = frozenset("is are was were".split())
+_NO_LIST = ARTICLES | {"."}
+_LIST_WORDS = 4
+_LEAST_WORTH = -2
+_COMMON_PASSAGES, _COMMON = 3, 0.1
+"""A word in more passages of a short text than these, and than this share, is what all of it is about."""
 _MOST_LOOSENESS = 0
 _NOT_BEFORE = frozenset("and or ( , - – — / “ \" ' ‘".split())
 _NOT_BEHIND = frozenset("and or ( - – — / ” \" ' ’".split())
@@ -34,18 +42,32 @@ def cloze_drafts(material: Material) -> list[list[Draft]]:
         if sentence.alone and sentence.passage not in material.glossary.entry_passages:
             by_sentence[place.sentence].append(place)
     drafts: dict[int, list[tuple[int, Draft]]] = defaultdict(list)
+    least = _LEAST_OF_SHORT if sample.short else _LEAST_KEY_TERMS
     for row, places in by_sentence.items():
-        loose = looseness(sample.sentences[row].text)
-        if loose > _MOST_LOOSENESS or len({place.term for place in places}) <= _LEAST_KEY_TERMS:
+        loose = looseness(sample.sentences[row].text, sample.short)
+        if loose > _MOST_LOOSENESS or len({place.term for place in places}) <= least:
             continue
         for place in places:
             draft = _draft(material, place)
-            if draft is not None:
-                drafts[place.term].append((loose, draft))
+            if draft is not None and sample.short:
+                draft = replace(draft, worth=_worth(material, place, loose))
+            if draft is not None and draft.worth >= _LEAST_WORTH:
+                drafts[place.term].append((loose - draft.worth, draft))
     return [
         [draft for _, draft in sorted(found, key=lambda entry: (entry[0], entry[1].prompt))[:DRAFTS_OF_A_TERM]]
         for _, found in sorted(drafts.items())
     ]
+
+
+def _worth(material: Material, place: Place, loose: int) -> int:
+    """How well a sentence of a short text says what its term is, and how much the term says: the larger the better."""
+    sentence, term = material.sample.sentences[place.sentence], material.terms.terms[place.term]
+    worth = 3 * is_introduced(sentence, place.start, place.end) + term.defined + (loose < 0)
+    worth += term.is_name or (len(term.words) > 1 and term.count > 1)
+    worth -= 2 * material.terms.phrases.is_vague(sentence)
+    spread = len({material.sample.sentences[row].passage for row in material.rows_of(place.term)})
+    common = spread > max(_COMMON_PASSAGES, _COMMON * len(material.sample.passages))
+    return worth - 2 * (common and len(term.words) == 1 and not term.is_name)
 
 
 def _draft(material: Material, place: Place) -> Draft | None:
@@ -56,6 +78,19 @@ def _draft(material: Material, place: Place) -> Draft | None:
     behind = tokens[place.end] if place.end < len(tokens) else ""
     first = place.start - 1 if before in ARTICLES else place.start
     before_article = tokens[first - 1] if first > 0 else ""
+    if material.sample.short:
+        after = tokens[place.end + 1] if place.end + 1 < len(tokens) else ""
+        if behind and is_word(behind) and material.terms.phrases.is_verb(behind, after):
+            behind = ""
+        if before.endswith("s") and is_word(before) and material.terms.phrases.is_verb(before, ""):  # "causes fever"
+            before = ""
+        is_kind = (
+            before in ("a", "an", "the")
+            and before_article in _BE
+            and not is_introduced(sentence, place.start, place.end)
+        )
+        if is_kind or _begins_a_list(tokens[place.end :]):
+            return None
     if before_article in _NOT_BEFORE or not _is_whole_phrase(before, behind):
         return None
     left = frozenset(material.stems.all(tokens[: place.start] + tokens[place.end :]))
@@ -88,6 +123,20 @@ def _is_whole_phrase(before: str, behind: str) -> bool:
     ):
         return False
     return not (behind and is_word(behind) and (behind not in FUNCTION_WORDS or behind in ARTICLES))
+
+
+def _begins_a_list(behind: list[str]) -> bool:
+    """True before ", macrophages, and fibers": any of them could fill the blank."""
+    if behind[:1] != [","]:
+        return False
+    size = 0
+    for token in behind[1:]:
+        if token in ("and", "or") and size <= _LIST_WORDS:
+            return True
+        size = 0 if token == "," else size + 1
+        if size > _LIST_WORDS or token in _NO_LIST:
+            return False
+    return False
 
 
 def _says_initials(words: list[str], tokens: list[str]) -> bool:

@@ -21,6 +21,7 @@ class Draft:
         article: of the blank: "a", "the" or "".
         sentence: the number of the sentence that a cloze question was made of; -1 for other kinds.
         definition: the number of the definition that it was made of; -1 for a cloze question.
+        worth: of a short text, how good the question is likely to be; 0 or more, better ones are taken first.
     """
 
     kind: Kind
@@ -32,3 +33,4 @@ class Draft:
     article: str = ""
     sentence: int = -1
     definition: int = -1
+    worth: int = 0

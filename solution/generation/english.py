@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sys
 
+from solution.sentences import BULLETS, ends_a_sentence
+
 TOKEN = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*|[^\w\s]")
 """A word (hyphens and apostrophes inside it are part of it) or a mark."""
 BLANK = "_____"
@@ -13,7 +15,7 @@ ARTICLES = frozenset("a an the".split())
 DETERMINERS = ARTICLES | frozenset(
     "each every its their his her our your my another any some no these those this that".split()
 )
-_PREPOSITIONS = frozenset(
+PREPOSITIONS = frozenset(
     "about above across after against along among around as at before behind below beneath beside between "
     "beyond by despite down during except for from in inside into like near of off on onto out outside over per "
     "since than through throughout to toward towards under unlike until up upon versus via with within without".split()
@@ -23,7 +25,7 @@ _PRONOUNS = frozenset(
     "ourselves one ones both either neither all most many much more few fewer less least several others other "
     "such same own something anything nothing everything someone".split()
 )
-_AUXILIARIES = frozenset(
+AUXILIARIES = frozenset(
     "am is are was were be been being has have had having do does did doing done can could may might must shall "
     "should will would become becomes became called known named termed".split()
 )
@@ -34,11 +36,13 @@ _OTHERS = frozenset(
     "about well even ever already perhaps e g i eg ie etc first second third last next two three four five six "
     "seven eight nine ten".split()
 )
-FUNCTION_WORDS = DETERMINERS | _PREPOSITIONS | _PRONOUNS | _AUXILIARIES | _OTHERS
+FUNCTION_WORDS = DETERMINERS | PREPOSITIONS | _PRONOUNS | AUXILIARIES | _OTHERS
 BEFORE_VERBS = frozenset(
     "to can could may might must shall should will would which that they we you it who not".split()
 )
 BEFORE_ADJECTIVES = frozenset("is are was were be been being very more most less so too quite become becomes".split())
+AFTER_ADJECTIVES = frozenset("and or , - –".split())
+AFTER_VERBS = ARTICLES | frozenset("it its them their his her".split())
 _NO_ANSWERS = frozenset(
     "example number way type kind part amount form case use result addition order term word name thing person "
     "people time day year figure table section chapter introduction summary problem question answer equation "
@@ -48,6 +52,65 @@ _NO_ANSWERS = frozenset(
     "you".split()
 )
 """Words that say too little to be asked for alone."""
+
+GENERAL_NOUNS = _NO_ANSWERS | frozenset(
+    "ability absence access account accumulation achievement action activity addition advance advantage affect age "
+    "aid aim appearance application approach area argument arrangement aspect assumption astronomer astronomers "
+    "attempt attention author average back base basis beginning behavior behaviour being belief benefit billion bit "
+    "body branch breakdown bulk capability capacity care category cause center centre century chance change character "
+    "characteristic child children choice circumstance city claim class collection color colour combination community "
+    "comparison completion component composition concept concern conclusion condition conduct connection consequence "
+    "consideration contact container containers content context contribution control core cost country course "
+    "creation damage data date decade decline decrease definition degree depth description design detail detection "
+    "determination development device devices difference difficulty dimension direction discovery discussion distance "
+    "distinction distribution diversity division doctor doctors east effect effort element emphasis environment "
+    "equivalent error essence establishment estimate event everyone evidence evolution examination exception exchange "
+    "existence experience experiment expert experts explanation extent factor failure family fashion feature female "
+    "females field figure finding flow focus following force formation fraction friend front function future gain "
+    "goal growth half hand help history hold home host hour human hundred idea impact implication importance "
+    "improvement increase indication individual influence information instance instrument instruments intensity "
+    "interaction interest interior interpretation introduction investigation issue item job journey kilometer "
+    "kilometers kind knowledge lack layer left length lesson level life limit line link list location look loss lot "
+    "maintenance majority male males man manner mass material matter maximum meaning means measure measurement member "
+    "men meters method metres middle miles million minimum minority minute model modification moment month movement "
+    "nation nature need neighborhood neighbourhood next none north note notion object observation occurrence opening "
+    "operation opinion opportunity opposite option organization origin outcome outside pair paper path patient "
+    "patients pattern peak percentage performance period perspective phase phenomenon picture piece place plan plane "
+    "population portion position possibility potential power practice presence present pressure prevalence principle "
+    "priority procedure product production program project property proportion purpose quality quantity range rate "
+    "ratio reader reason recent recognition record reduction reference region relation relationship release remainder "
+    "remains removal report reports representation requirement research researcher researchers resource response "
+    "responsibility right rise risk room rooms rule sample samples scale scenario science scientist scientists second "
+    "sense sequence shape share shift sign significance similarity site situation size society sort source south "
+    "space speed spite spread stage standard start state statement step story strategy strength structure stuff "
+    "subject success sum supply support surface survey survival system tank task team teams technique technology "
+    "tendency test text theory thought thousand today total town treatment trend trip truth understanding use "
+    "variation variety version view village volume way week weight west whole width woman women worker workers world "
+    "yield".split()
+)
+"""Nouns that stand in every text: alone, or with an adjective, they say too little to be asked for."""
+GENERAL_ADJECTIVES = frozenset(
+    "able abroad active actual additional alone apart available average away bad basic best better big billion "
+    "certain clear close common complete complex considerable constant corresponding current deep different difficult "
+    "direct discussing distinct dominant due early easy effective eighth elsewhere enormous entire equal essential "
+    "exact excess existing extra extreme famous far fast female fifth final forward fourth fragile frequent full "
+    "fundamental further future general given good great greater greatest growing half high higher highest huge human "
+    "hundred immense important increased increasing individual initial interesting key known large larger largest "
+    "last late later latest latter left less little local long longer low lower lowest main major male mature maximum "
+    "mean million minor modern modern-day more most multiple native natural near nearby necessary new newer next "
+    "ninth normal notable obvious old older only open opposite original other overall particular past poor popular "
+    "possible potential powerful precise present present-day previous primary principal prominent proper rapid rare "
+    "real recent regular related relative remaining resulting rich right same separate serious seventh several severe "
+    "sharp short significant similar simple single sixth slight slow small smaller smallest so-called soon special "
+    "specific strong sudden sufficient suitable surrounding tenth thick thin thousand tiny together total true "
+    "typical underlying unique unknown unusual upper useful usual various vast very vital weak whole wide widespread "
+    "worldwide worst young".split()
+)
+"""Adjectives that make no term of the noun behind them."""
+ADJECTIVE_ENDS = ("al", "ic", "ous", "ive", "ary", "able", "ible", "ed", "ar", "ior", "less", "ful")
+_ABSTRACT = ("tion", "sion", "ment", "ness", "ity", "ance", "ence", "ism", "ing")
+ABSTRACT_ENDS = tuple(end + plural for end in _ABSTRACT for plural in ("", "s"))
+"""Endings of nouns of actions and properties."""
 
 # --- sentences that stand alone ------------------------------------------------------------
 
@@ -71,7 +134,7 @@ _LEANS = re.compile(
     r"quantity|objects?|value|system|force|disease|patient|infection|condition|procedure))\b"
 )
 """Beginnings that point to a sentence before."""
-_POINTERS = frozenset(
+POINTERS = frozenset(
     "figure figures fig table tables equation equations eq eqs example examples chapter chapters section "
     "sections exercise exercises module modules appendix below above shown discussed described mentioned "
     "previous previously following earlier later aforementioned respectively this these those we us our ours "
@@ -79,6 +142,7 @@ _POINTERS = frozenset(
     "depicts photo credit image graph diagram animation video textbook learn recall introduced".split()
 )
 """Words that point outside the sentence."""
+_ALL_OF_US = frozenset("we us our ours".split())
 _HOLES = re.compile(
     r"\(\s*\)|\(\s*[a-z]\s*\)|\s[.,;:)]|\b(?:in|see|and|from|by|of|to|at)\s*[.,;)]|\.\.|[.!?] [a-z]|"
     r"[=≈<>≤≥→∝√∑∫\[\]{}|\\*#]"
@@ -90,6 +154,12 @@ _LOOSE = re.compile(
     re.IGNORECASE,
 )
 """Words of statements that are true of other things too."""
+_VERY_LOOSE = re.compile(
+    r"\b(?:such as|for example|for instance|e\.g|including|includes?|some|examples?|sometimes|among|various|other|"
+    r"others|another|one of|types? of|kinds? of|forms? of|most cases|many cases)\b|year-old\b|"
+    r"^(?:If|When|As|Because|While|Although|Though|Since|After|Before|Once) (?:it|they|he|she|their|its|his|her)\b",
+    re.IGNORECASE,
+)
 _PINS = re.compile(
     r"\b(?:is|are|was|were) (?:called|known as|termed|named|defined as|referred to as|an?|the)\b", re.IGNORECASE
 )
@@ -103,15 +173,36 @@ def ends_with_abbreviation(sentence: str) -> bool:
     return bool(_ABBREVIATION_END.search(sentence))
 
 
-def stands_alone(sentence: str, tokens: list[str]) -> bool:
+_REFERENCES = re.compile(
+    r"\s*(?:\((?:[Ss]ee |[Cc]f\.? )?(?:also )?(?:[Ff]igs?|[Ff]igures?|[Tt]ables?|[Ee]qs?|[Ee]quations?|[Ss]ections?|"
+    r"[Cc]hapters?|Box|Appendix|pp?)\b[^()\d]{0,3}\d[^()]{0,30}\)"
+    r"|\((?:[A-Z][^\W\d_]+(?:,| et al\.?,?| (?:and|&) [A-Z][^\W\d_]+,?) (?:1[89]|20)\d\d[a-z]?(?:; )?)+\)"
+    r"|\[\d+(?:\s?[,–-]\s?\d+)*\])"
+)
+
+
+def without_references(sentence: str) -> str:
+    """The sentence without "(Figure 3)", "[12]" and "(Smith and Jones, 2010)", which point to other places."""
+    return _REFERENCES.sub("", sentence)
+
+
+def without_bullet(line: str) -> str:
+    """The text of a bullet of a list, with the full stop that lecturers leave out; another line as it is."""
+    text = _BULLET.sub("", line)
+    return text if text == line or ends_a_sentence(text) else f"{text}."
+
+
+def stands_alone(sentence: str, tokens: list[str], is_short: bool = False) -> bool:
     """True for a statement of 8 to 40 words that can be understood without the text around it.
 
     Args:
         tokens: its words and marks in lower case.
+        is_short: of a short text, which may say "our Galaxy".
     """
     if not sentence[:1].isupper() or not sentence.endswith(".") or ends_with_abbreviation(sentence):
         return False
-    if len(sentence.split()) not in WORDS_OF_SENTENCE or not _POINTERS.isdisjoint(tokens) or _LEANS.match(sentence):
+    pointers = POINTERS - _ALL_OF_US if is_short else POINTERS
+    if len(sentence.split()) not in WORDS_OF_SENTENCE or not pointers.isdisjoint(tokens) or _LEANS.match(sentence):
         return False
     letters = sum(map(str.isalpha, sentence)) + sentence.count(" ")
     if letters < _LETTERS_SHARE * len(sentence) or sentence.count("(") != sentence.count(")"):
@@ -121,9 +212,13 @@ def stands_alone(sentence: str, tokens: list[str]) -> bool:
     return not _HOLES.search(sentence)
 
 
-def looseness(sentence: str) -> int:
-    """Signs that a statement is true of other things too, less signs that it defines something."""
-    return len(_LOOSE.findall(sentence)) - 2 * len(_PINS.findall(sentence))
+def looseness(sentence: str, is_short: bool = False) -> int:
+    """Signs that a statement is true of other things too, less signs that it defines something.
+
+    Args:
+        is_short: of a short text: what something can do, or does also, is no such sign.
+    """
+    return len((_VERY_LOOSE if is_short else _LOOSE).findall(sentence)) - 2 * len(_PINS.findall(sentence))
 
 
 # --- definitions ---------------------------------------------------------------------------
@@ -153,7 +248,7 @@ def glossary_entry(text: str) -> tuple[str, str, list[str]] | None:
     return (term, definition, names) if definition else None
 
 
-_BULLET = re.compile(r"^(?:[-*•–]|\d{1,3}[.)])\s+")
+_BULLET = re.compile(rf"^(?:[-*–—]|{BULLETS}|\d{{1,3}}[.)])\s+")
 _EMPHASIS = re.compile(r"\*\*|__")
 _LEAST_ENTRIES = 3
 _LEAST_SHARE = 2 / 3

@@ -62,8 +62,12 @@ def generate_exam(documents: Iterable[Document], wish: Wish) -> Questions:
     )
     rng = random.Random(wish.seed)
     queues = _drafts_by_kind(material, wish.kinds, rng)
-    askable = {kind: {draft.term for draft in drafts} for kind, drafts in queues.items()}
-    chooser = Chooser(material, {kind: sorted(numbers) for kind, numbers in askable.items()}, wish.options, rng)
+    # Of a short text every term may be a wrong option: it has too few that are asked for.
+    every = range(len(material.terms.terms))
+    askable = {
+        kind: every if sample.short else sorted({draft.term for draft in drafts}) for kind, drafts in queues.items()
+    }
+    chooser = Chooser(material, askable, wish.options, rng)
     made = (_Made(draft, wrong) for draft in _in_turn(queues) if (wrong := chooser.choose(draft)) is not None)
     accepted: list[_Made] = []
     while len(accepted) < wish.count:
@@ -84,6 +88,7 @@ def _drafts_by_kind(material: Material, kinds: Sequence[Kind], rng: random.Rando
         if kind in kinds:
             terms = found[kind]
             rng.shuffle(terms)
+            terms.sort(key=lambda drafts: -drafts[0].worth)  # all alike but in a short text
             most = max(map(len, terms), default=0)
             queues[kind] = [drafts[turn] for turn in range(most) for drafts in terms if turn < len(drafts)]
     return queues

@@ -9,7 +9,7 @@ import numpy as np
 
 from solution.generation.counts import Counts
 from solution.generation.definitions import Glossary
-from solution.generation.english import definition_head, is_word, lowered
+from solution.generation.english import ABSTRACT_ENDS, definition_head, is_word, lowered
 from solution.generation.sample import Sample
 from solution.generation.stems import Stems
 from solution.generation.terms import Term, Terms
@@ -17,7 +17,7 @@ from solution.generation.vectors import term_vectors
 
 _ARTICLE_DISTANCE = 0.4
 _SAME_MEANING, _CONTAINED = 0.45, 0.7
-_LEAST_LIKENESS = 0.13
+_LEAST_LIKENESS, _LEAST_IN_SHORT = 0.13, 0.04
 _COUNT_WEIGHT = 0.02
 _ALIAS_SIGNS = (
     ("(",),
@@ -63,9 +63,10 @@ class Kin:
                 features[number].update(f"1 {stem}" for stem in head[-1:] * 3)
         self._aliases = _aliases(sample, terms, glossary)
         self.vectors = term_vectors(sample, terms, counts, features, stems)
+        self._least = _LEAST_IN_SHORT if sample.short else _LEAST_LIKENESS
         self._counts = np.log2([1 + term.count for term in self._terms])
         self._article = np.array([term.with_article if term.count > 2 else np.nan for term in self._terms])
-        self._class = np.array([_class_of(term) for term in self._terms])
+        self._class = np.array([_class_of(term, sample.short) for term in self._terms])
 
     def alike(self, number: int, among: np.ndarray, most: int) -> list[int]:
         """The terms that are most like a term, most alike first: of its class, and not another name of it.
@@ -78,7 +79,7 @@ class Kin:
             fit &= ~(np.abs(self._article[among] - self._article[number]) > _ARTICLE_DISTANCE)
         chosen = among[fit & (among != number)]
         likeness = self.similarity(number)
-        chosen = chosen[likeness[chosen] >= _LEAST_LIKENESS]
+        chosen = chosen[likeness[chosen] >= self._least]
         scores = likeness[chosen] - _COUNT_WEIGHT * np.abs(self._counts[chosen] - self._counts[number])
         order = np.argsort(-scores, kind="stable")
         alike = []
@@ -125,10 +126,17 @@ class Kin:
         return shared >= _SAME_MEANING * (left + right - shared) or shared >= _CONTAINED * min(left, right)
 
 
-def _class_of(term: Term) -> str:
-    """Name or not, number, and whether it is written like an abbreviation or a formula."""
+def _class_of(term: Term, is_short: bool) -> str:
+    """Name or not, number, and whether it is written like an abbreviation or a formula.
+
+    In a short text, where too little stands around a term, also whether a name has several words, and whether a noun
+    ends as those of actions and properties do.
+    """
     odd = any(c.isdigit() for c in term.text) or any(c.isupper() for word in term.text.split() for c in word[1:])
-    return f"{term.is_name}{term.plural}{odd}"
+    shape = ""
+    if is_short:
+        shape = str(len(term.words) > 1 if term.is_name else term.words[-1].endswith(ABSTRACT_ENDS))
+    return f"{term.is_name}{term.plural}{odd}{shape}"
 
 
 def _initials(short: Term, long: Term) -> bool:

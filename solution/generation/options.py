@@ -83,10 +83,11 @@ class Chooser:
             options = self._other_definitions(draft, numbers)
         else:
             overlaps = self._material.truth.overlaps(draft.stems, numbers, draft.passage)
+            is_short = self._material.sample.short
             fit = [
                 n
                 for n, overlap in zip(numbers, overlaps, strict=True)
-                if overlap < _MOST_OVERLAP and (draft.kind != "cloze" or _fits(terms[n], draft.article))
+                if overlap < _MOST_OVERLAP and (draft.kind != "cloze" or _fits(terms[n], draft.article, is_short))
             ]
             options = (Option(terms[n].text, n) for n in fit)
         pool: list[Option] = []
@@ -143,9 +144,9 @@ class Chooser:
         return [pool[n] for n in best]
 
 
-def _fits(term: Term, article: str) -> bool:
+def _fits(term: Term, article: str, is_short: bool) -> bool:
     """False where the article before the blank would tell that the term is wrong: "a(n)" before a mass noun, ..."""
-    if term.count < _LEAST_COUNT or term.plural:
+    if term.count < (1 if is_short else _LEAST_COUNT) or term.plural:
         return True
     if article == "a":
         return term.with_a > 0

@@ -4,38 +4,38 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from solution.generation.english import (
+    ADJECTIVE_ENDS,
+    AFTER_ADJECTIVES,
+    AFTER_VERBS,
     ARTICLES,
     BEFORE_ADJECTIVES,
     BEFORE_VERBS,
     DETERMINERS,
     FUNCTION_WORDS,
     can_be_asked,
-    is_word,
     looks_plural,
     lowered,
     tokens_of,
 )
+from solution.generation.phrases import LONGEST_RUN, Phrases, runs
 from solution.generation.sample import Sample
 from solution.generation.stems import Stems
+from solution.sentences import ends_a_sentence
 
-_LONGEST_RUN = 3
 _LONGEST_TERM = 5
 _NOUN_VOTES = 3
 _LEAST_COUNT = 4
 _LEAST_GROUPS = 2
 _LEAST_RESIDUAL_IDF = 0.3
 _BEFORE_NOUNS = DETERMINERS | frozenset("of between by into from with".split())
-_AFTER_ADJECTIVES = frozenset("and or , - –".split())
-_AFTER_VERBS = ARTICLES | frozenset("it its them their his her".split())
 _BE_SINGULAR, _BE_PLURAL = frozenset("is was has".split()), frozenset("are were have".split())
 _NAME_SHARE = 0.8
 _ROOT = 5
 _ENOUGH_TERMS = 1500
-_ADJECTIVE_ENDS = ("al", "ic", "ous", "ive", "ary", "able", "ible", "ed", "ar", "ior", "less", "ful")
 
 
 @dataclass
@@ -93,23 +93,12 @@ class Terms:
     places: list[Place]
     number: dict[str, int] = field(default_factory=dict)
     """Words of a term, joined by a space -> its number."""
+    phrases: Phrases = field(default_factory=Phrases)
+    """What is known of the noun phrases of a short text."""
 
     def of(self, text: str) -> int | None:
         """The number of a term as written anywhere; None: it is no key term."""
         return self.number.get(" ".join(lowered(text)))
-
-
-def _runs(tokens: list[str]) -> Iterator[tuple[int, int]]:
-    """Start and end of each longest run of words that are no function words."""
-    start = None
-    for place, token in enumerate(tokens):
-        if is_word(token) and token not in FUNCTION_WORDS:
-            start = place if start is None else start
-        elif start is not None:
-            yield start, place
-            start = None
-    if start is not None:
-        yield start, len(tokens)
 
 
 def noun_votes(sample: Sample) -> dict[str, tuple[int, int]]:
@@ -123,28 +112,29 @@ def noun_votes(sample: Sample) -> dict[str, tuple[int, int]]:
     others: Counter[str] = Counter()
     for sentence in sample.sentences:
         tokens = sentence.tokens
-        for start, end in _runs(tokens):
-            if end - start > _LONGEST_RUN:
+        for start, end in runs(tokens):
+            if end - start > LONGEST_RUN:
                 continue
             run = " ".join(tokens[start:end])
             before = tokens[start - 1] if start else ""
             behind = tokens[end] if end < len(tokens) else ""
-            if before in BEFORE_VERBS or before in BEFORE_ADJECTIVES or behind in _AFTER_VERBS:
+            if before in BEFORE_VERBS or before in BEFORE_ADJECTIVES or behind in AFTER_VERBS:
                 others[run] += 1
-            elif before in _BEFORE_NOUNS and behind not in _AFTER_ADJECTIVES:
+            elif before in _BEFORE_NOUNS and behind not in AFTER_ADJECTIVES:
                 nouns[run] += 1
     return {run: (nouns[run], others[run]) for run in nouns.keys() | others.keys()}
 
 
-def find_terms(sample: Sample, defined: Iterable[str], stems: Stems) -> Terms:
+def find_terms(sample: Sample, defined: Iterable[str], phrases: Phrases, stems: Stems) -> Terms:
     """The key terms of a sample: terms that a definition explains, in both numbers, and titles that name things.
 
     Where these are few, noun phrases are taken too: those that stand most in clusters, as words do that a text is
     about, by their residual inverse document frequency over titles (Church and Gale 1995,
-    https://aclanthology.org/W95-0110/).
+    https://aclanthology.org/W95-0110/). Those of a short text are `Phrases`.
 
     Args:
         defined: terms that a glossary or a sentence explains.
+        phrases: of a short text.
     """
     votes = noun_votes(sample)
     explained = {
@@ -154,27 +144,34 @@ def find_terms(sample: Sample, defined: Iterable[str], stems: Stems) -> Terms:
     }
     known = explained.keys() | _named_titles(sample)
     forms = {tuple(stems.all(text.split(" "))) for text in explained}
-    phrases = {run for run, (for_, against) in votes.items() if for_ >= _NOUN_VOTES and for_ >= 3 * against}
-    known |= {run for run in phrases if tuple(stems.all(run.split(" "))) in forms}  # "nucleus" is explained: "nuclei"
-    candidates = sorted(known)
-    if len(known) < _ENOUGH_TERMS:
-        candidates = sorted(known | {run for run in phrases if can_be_asked(run.split(" "))})
+    nouns = {run for run, (for_, against) in votes.items() if for_ >= _NOUN_VOTES and for_ >= 3 * against}
+    known |= {run for run in nouns if tuple(stems.all(run.split(" "))) in forms}  # "nucleus" is explained: "nuclei"
+    known |= phrases.named
+    candidates = sorted(known | phrases.others.keys())
+    if not sample.short and len(known) < _ENOUGH_TERMS:
+        candidates = sorted(known | {run for run in nouns if can_be_asked(run.split(" "))})
     terms = [
         Term(explained.get(text, text), words := text.split(" "), frozenset(stems.all(words)), text in known)
         for text in candidates
     ]
     places = _places(sample, {text: number for number, text in enumerate(candidates)})
     _count(sample, terms, places)
-    fit = sorted([number for number, term in enumerate(terms) if term.defined and term.stems] + _topics(sample, terms))
+    topics = _topics(sample, terms)
+    if sample.short:
+        least = phrases.others
+        topics = [n for n, term in enumerate(terms) if not term.defined and term.count >= least[candidates[n]]]
+    there = [n for n, term in enumerate(terms) if term.defined and (term.count or candidates[n] not in phrases.named)]
+    fit = sorted([number for number in there if terms[number].stems] + topics)
     new = {old: number for number, old in enumerate(fit)}
     places = [Place(new[p.term], p.sentence, p.start, p.end) for p in places if p.term in new]
-    return Terms([terms[old] for old in fit], places, {candidates[old]: number for old, number in new.items()})
+    numbers = {candidates[old]: number for old, number in new.items()}
+    return Terms([terms[old] for old in fit], places, numbers, phrases)
 
 
 def _may_be_noun(words: list[str], votes: Mapping[str, tuple[int, int]]) -> bool:
     """False for an adjective or a verb that a glossary explains."""
     for_, against = votes.get(" ".join(words), (0, 0))
-    if len(words) == 1 and words[0].endswith(_ADJECTIVE_ENDS):
+    if len(words) == 1 and words[0].endswith(ADJECTIVE_ENDS):
         return for_ >= _NOUN_VOTES and for_ >= 4 * against
     return for_ >= against
 
@@ -231,6 +228,8 @@ def _count(sample: Sample, terms: list[Term], places: list[Place]) -> None:
     """Fill in what the terms' places tell: counts, the usual spelling, name or not, number, article."""
     groups: dict[int, set[int]] = defaultdict(set)
     spellings: dict[int, Counter[str]] = defaultdict(Counter)
+    at_start: dict[int, Counter[str]] = defaultdict(Counter)
+    case = _Case(sample) if sample.short else None
     articles: Counter[int] = Counter()
     indefinite: Counter[int] = Counter()
     verbs: dict[int, list[int]] = defaultdict(lambda: [0, 0])
@@ -241,6 +240,8 @@ def _count(sample: Sample, terms: list[Term], places: list[Place]) -> None:
         if place.sentence != row:
             row, written = place.sentence, tokens_of(sentence.text)
         term, number = terms[place.term], place.term
+        if sample.short and not ends_a_sentence(sentence.text):  # a heading
+            continue
         term.count += 1
         groups[number].add(sample.group[sentence.passage])
         tokens = sentence.tokens
@@ -250,18 +251,51 @@ def _count(sample: Sample, terms: list[Term], places: list[Place]) -> None:
         behind = tokens[place.end] if place.end < len(tokens) else ""
         verbs[number][0] += behind in _BE_SINGULAR
         verbs[number][1] += behind in _BE_PLURAL
-        if place.start > 0 and len(written) == len(tokens):
+        if len(written) != len(tokens):
+            continue
+        if place.start > 0:
             spellings[number][" ".join(written[place.start : place.end])] += 1
+        elif case is not None:
+            at_start[number][case.inside(written[: place.end])] += 1
     for number, term in enumerate(terms):
         term.groups = len(groups[number])
         term.with_article = articles[number] / max(1, term.count)
         term.with_a = indefinite[number] / max(1, term.count)
-        _spell(term, spellings[number])
+        _spell(term, spellings[number] or at_start[number])
         singular, plural = verbs[number]
         if looks_plural(term.words[-1]):  # not "lens is"
             term.plural = singular <= plural + 1
         else:  # "people are", but not "an array of antennas are"
             term.plural = plural > 2 * singular + 2 and not indefinite[number]
+
+
+class _Case:
+    """Whether the first word of a sentence has its capital as a name: as it is written inside of other sentences.
+
+    A word that stands nowhere else is taken for a name where most other first words of the text are names.
+    """
+
+    def __init__(self, sample: Sample) -> None:
+        self._inside: Counter[str] = Counter()
+        first = []
+        for sentence in sample.sentences:
+            written = tokens_of(sentence.text)
+            self._inside.update(written[1:])
+            if sentence.alone and sentence.tokens[0] not in FUNCTION_WORDS:
+                first.append(written[0])
+        known = [self._inside[word] > self._inside[word.lower()] for word in first if self._known(word)]
+        self._mostly_names = 2 * sum(known) > len(known)
+
+    def _known(self, word: str) -> int:
+        return self._inside[word] + self._inside[word.lower()]
+
+    def inside(self, written: Sequence[str]) -> str:
+        """The words at the beginning of a sentence as they would stand inside of one."""
+        first = written[0]
+        if len(written) > 1 and written[1][:1].isupper():  # "John Dalton"
+            return " ".join(written)
+        is_name = self._inside[first] > self._inside[first.lower()] if self._known(first) else self._mostly_names
+        return " ".join([first if is_name or not first[1:].islower() else first.lower(), *written[1:]])
 
 
 def _spell(term: Term, seen: Counter[str]) -> None:

@@ -20,7 +20,7 @@ class Truth:
         rows: dict[int, list[int]] = defaultdict(list)
         for place in terms.places:
             rows[place.term].append(place.sentence)
-        self._rows = {term: np.unique(numbers) for term, numbers in rows.items()}
+        self.rows = {term: np.unique(numbers) for term, numbers in rows.items()}
         self._passage = np.array([sentence.passage for sentence in sample.sentences])
 
     def overlaps(self, stems: Collection[str], terms: Sequence[int], but: int) -> np.ndarray:
@@ -35,9 +35,9 @@ class Truth:
         columns = [self._counts.column[stem] for stem in stems if stem in self._counts.column]
         weights[columns] = self._counts.idf[columns]
         shares = np.zeros(len(terms))
-        there = [place for place, term in enumerate(terms) if term in self._rows]
+        there = [place for place, term in enumerate(terms) if term in self.rows]
         if there:
-            rows = [self._rows[terms[place]] for place in there]
+            rows = [self.rows[terms[place]] for place in there]
             numbers = np.concatenate(rows)
             scores = (self._counts.sentences[numbers] @ weights) * (self._passage[numbers] != but)
             starts = np.cumsum([0, *map(len, rows[:-1])])

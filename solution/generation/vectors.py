@@ -15,6 +15,8 @@ from solution.generation.terms import Term, Terms
 
 _SHARES = {"around": 0.15, "sentences": 0.15, "titles": 0.2, "meaning": 0.35, "form": 0.15}
 """The share of the squared length of a term's vector that each kind of feature has."""
+_SHARES_OF_SHORT = {"around": 0.3, "sentences": 0.15, "titles": 0.1, "meaning": 0.25, "form": 0.2}
+"""In a short text, which has one topic and few definitions."""
 _MOST_PLACES = 100
 _MOST_FEATURES = 64
 """Features of a kind that a term keeps, the heaviest."""
@@ -53,7 +55,8 @@ def term_vectors(sample: Sample, terms: Terms, counts: Counts, meanings: Sequenc
         "meaning": _weighted(_table(meanings)),
         "form": _weighted(_table([_form(term, stems) for term in terms.terms])),
     }
-    scaled = [diags([_SHARES[kind] ** 0.5] * n) @ _unit_rows(_heaviest(block)) for kind, block in blocks.items()]
+    shares = _SHARES_OF_SHORT if sample.short else _SHARES
+    scaled = [diags([shares[kind] ** 0.5] * n) @ _unit_rows(_heaviest(block)) for kind, block in blocks.items()]
     return _unit_rows(hstack(scaled, format="csr"))
 
 

@@ -14,7 +14,7 @@ from solution.device import choose_device
 from solution.errors import UserError
 from solution.folds import group_questions
 from solution.generation.exam import Wish
-from solution.generation.stored import StoredExam
+from solution.generation.stored import StoredExam, with_fewer_options
 from solution.pipeline.folder import QuestionFile
 from solution.progress import say
 from solution.questions import Questions
@@ -24,7 +24,6 @@ from solution.workdir import Workdir
 
 MIN_QUESTIONS = 40
 """With fewer answered questions nothing is trained on them: each fold would learn from some twenty."""
-_LEAST_OPTIONS = 3
 _LEAST_SCORED = 4
 """Answered questions; with fewer there are no two folds of two questions, whose OOF scores an ensemble is tuned on."""
 _REMEDY = 'Give a larger corpus, a glossary ("term: definition"), or questions with answers'
@@ -108,22 +107,16 @@ def _practice(run: Run, known: Sequence[Questions], wish: Wish, workdir: Workdir
     prompts = [prompt for questions in known for prompt in questions.prompts]
     without = Questions([str(row) for row in range(len(prompts))], prompts, [[] for _ in prompts], _unknown(prompts))
     wish = replace(wish, without=without if prompts else None)
-    made = without.subset([])
-    # A small corpus has few terms that are alike: with fewer options a question it gives more questions.
-    for options in range(wish.options, _LEAST_OPTIONS - 1, -1):
-        try:
-            some = StoredExam.of(run.retrieval, replace(wish, options=options), workdir.cache).read()
-        except UserError as error:
-            if options > _LEAST_OPTIONS or len(made):
-                continue
-            raise NotEnough(str(error)) from None
-        made = max(made, some, key=len)
-        if len(made) >= wish.count:
-            break
+    try:
+        made = with_fewer_options(
+            lambda some: StoredExam.of(run.retrieval, some, workdir.cache).read(), wish, MIN_QUESTIONS
+        )
+    except UserError as error:
+        raise NotEnough(str(error)) from None
     if len(made) < MIN_QUESTIONS:
         raise NotEnough(
             f"the corpus {run.retrieval.corpus} gives {len(made)} questions, and to learn from them takes "
-            f"{MIN_QUESTIONS}"
+            f"{MIN_QUESTIONS}. To practise with them nothing need be learnt: `serve --corpus FILE` shows them on a page"
         )
     if len(made) < wish.count:
         say(f"note: the corpus gives {len(made)} questions of {made.max_options} options, not {wish.count}")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from solution.api.ensemble import load
 from solution.config import RetrievalConfig
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.generation.exam import Wish
-from solution.generation.stored import StoredExam
+from solution.generation.stored import StoredExam, with_fewer_options
 from solution.interactive.answers import Explanation
-from solution.progress import heard_by
+from solution.progress import heard_by, say
 from solution.questions import Questions
 from solution.web.answerer import About, Tell
 from solution.web.exams import ComingExam
 from solution.workdir import Workdir
+
+GENERATED = "Questions made from the corpus"
+"""The title of an exam that is made from the corpus."""
 
 
 class EnsembleAnswerer:
@@ -58,6 +61,18 @@ def generated_exam(workdir: Workdir, count: int) -> ComingExam:
         )
 
     def make() -> Questions:
-        return StoredExam.of(corpus, Wish(count), workdir.cache).read()
+        return practice_exam(lambda wish: StoredExam.of(corpus, wish, workdir.cache).read(), count)
 
-    return ComingExam("Questions made from the corpus", make)
+    return ComingExam(GENERATED, make)
+
+
+def practice_exam(make: Callable[[Wish], Questions], count: int) -> Questions:
+    """At most `count` questions; where there are fewer, a note tells it.
+
+    Raises:
+        UserError: no question can be made.
+    """
+    exam = with_fewer_options(make, Wish(count))
+    if 0 < len(exam) < count:
+        say(f"note: the corpus gives {len(exam)} questions to practise with, not {count}; more text gives more")
+    return exam

@@ -18,17 +18,23 @@ from solution.errors import UserError
 from solution.retrieval.readers.packing import REMEDY, seekable
 from solution.retrieval.readers.prose import file_title
 from solution.retrieval.readers.rows import Row
+from solution.sentences import BULLETS
 
 _PAGES_AT_ONCE = 64  # in which repeated lines are looked for
-_EDGE = 2  # lines at a page's top and bottom that may be running ones
+_EDGE = 3  # lines at a page's top and bottom that may be running ones
 _FEWEST = 3  # pages on which a line must stand to be one
-_BULLET = re.compile(r"\s*(?:[•◦▪‣●○■–—*-]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s")
+_BULLET = re.compile(rf"\s*(?:[–—*-]|{BULLETS}|\(?\d{{1,3}}[.)]|\(?[a-z][.)])\s")
 _ENTRY = re.compile(r"[^\W\d_][^.:;!?]{1,60}: \S")  # "term: definition"
 _LEAST_ENTRIES = 3
 _ENDED = re.compile(r"[.!?:;。！？][\"'”’)\]]*$")
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)\]]*(?=\s|$)")
 _PARTED = re.compile(r"(\w*[^\W\d_])[-\u00ad\u2010]\n\s*([^\W\d_]\w*)")
 _LONGEST_TAIL = 600  # characters of a sentence that are moved to the page on which it begins
+_CAPITALS = 3 / 4  # of a heading's long words
+_BEGINNING = re.compile(
+    r"\s*(?:The|An?|In|On|At|By|For|From|With|When|While|If|As|Although|Because|This|These|Those|It|They|We|There)"
+    r" [^\W\d_]"
+)
 _SHORT = 0.7  # of a full line: a line that ends a paragraph
 
 
@@ -174,6 +180,22 @@ def _without_running(lines: list[str], running: Counter[str]) -> list[str]:
     return lines[start:end]
 
 
+def _is_heading(line: str) -> bool:
+    """True where nearly all long words of a line have capitals, and no mark ends it."""
+    long = re.findall(r"[^\W\d_]{4,}", line)
+    capitals = sum(word[0].isupper() for word in long)
+    return len(long) > 1 and capitals >= _CAPITALS * len(long) and not re.search(r"\d{3}|[.!?:;,]$", line.rstrip())
+
+
+def _begins(before: str, line: str) -> bool:
+    """True where an English sentence begins though none ended before it: behind a heading or a bullet without a mark.
+
+    "The", "When", ... have a capital there only; but not behind a line that goes on ("Bank of / The Hague").
+    """
+    goes_on = re.search(r"(?:[,(–—-]|\b(?:and|or|of|the|a|an|in|at|to|for|by|with|from|is|are))$", before.rstrip())
+    return _BEGINNING.match(line) is not None and not goes_on
+
+
 def paragraphs(lines: list[str], words: Counter[str]) -> str:
     """Lines joined to paragraphs, and words that were parted at a line's end.
 
@@ -187,17 +209,24 @@ def paragraphs(lines: list[str], words: Counter[str]) -> str:
     # Of a glossary every third line at least begins an entry; its terms have small letters, and its lines are full.
     is_glossary = entries >= _LEAST_ENTRIES and 3 * entries >= len(lines)
     parts = [lines[0]]
+    in_heading = _is_heading(lines[0])
     for before, line in itertools.pairwise(lines):
         is_short = len(before) < _SHORT * full
-        ends = is_short and (_ENDED.search(before) or line.lstrip()[:1].isupper())
-        begins = _BULLET.match(line) or (is_glossary and _ENTRY.match(line))
-        parts.append("\n\n" if ends or begins else "\n")
+        is_capital = line.lstrip()[:1].isupper()
+        is_ended = _ENDED.search(before) is not None
+        ends = (is_short or in_heading) and (is_ended or is_capital)
+        begins = _BULLET.match(line) or (is_glossary and _ENTRY.match(line)) or (not is_ended and _begins(before, line))
+        in_heading = (is_ended or in_heading) and _is_heading(line)
+        opens = is_ended and in_heading and len(line) < _SHORT * full
+        parts.append("\n\n" if ends or begins or opens else "\n")
         parts.append(line)
 
     def whole(match: re.Match[str]) -> str:
         front, back = match[1], match[2]
         with_hyphen = f"{front}-{back}"
         is_compound = back[0].isupper() or (words[with_hyphen] > 0 and words[with_hyphen] >= words[front + back])
+        if not words[front + back] and min(len(front), len(back)) > 3:  # both are words of the text elsewhere too
+            is_compound = is_compound or min(words[front], words[back]) > 1
         return with_hyphen if is_compound else front + back
 
     text = _PARTED.sub(whole, "".join(parts))

@@ -91,6 +91,7 @@ function ranking(answer, right) {
 export const rightTag = () => el("span", { class: "tag right" }, "right");
 
 function confidence(answer) {
+  if (answer.rankers.every((ranker) => !ranker.family)) return null; // words were counted, and no ensemble was asked
   const known = answer.reliability;
   const sure = `The ensemble gives ${answer.order[0]} a probability of ${percent(answer.confidence)}.`;
   if (known === null) {
