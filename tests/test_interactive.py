@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import threading
 from dataclasses import replace
@@ -19,10 +20,12 @@ from solution.inference.memory_plan import MemoryPlan
 from solution.interactive import pool as pool_module
 from solution.interactive.deciding import distinct_passages, marked_passages
 from solution.interactive.explaining import Explainer
+from solution.interactive.html import answer_html
 from solution.interactive.loaded import LoadedEnsemble
 from solution.interactive.pool import kept_rankers
 from solution.interactive.question import one_question
 from solution.interactive.reliability import reliability_at, wilson
+from solution.interactive.words import ranker_weight
 from solution.questions import Questions, read_questions
 from solution.rankers.base import Ranker
 
@@ -112,6 +115,27 @@ def test_lost_folds_are_told(finished: Path, tmp_path: Path, capsys: pytest.Capt
     (note,) = Explainer(ensemble).explain("Which?", ["one", "two"]).notes
     assert note == "tiny answers with 2 of 3 folds: the weights of fold 1 are missing or cannot be used."
     assert Ensemble(ensemble).to_frame().set_index("ranker").loc["tiny", "answers with"] == "2 of 3 folds"
+
+
+def test_a_stacker_has_no_weights(finished: Path, tmp_path: Path) -> None:
+    """With one of its rankers left out the weights blend, and are shown."""
+    work = tmp_path / "work"
+    shutil.copytree(finished, work)
+    path = work / "weights" / "ensemble.json"
+    record = json.loads(path.read_text())
+    stages = [stage["recipe"] for point in record["cascade"]["frontier"] for stage in point["stages"]]
+    for recipe in (record, *(one for one in stages if len(one["weights"]) == 2)):
+        recipe["stacker"] = {"coefficients": {name: [1.0, 0.0, 0.0] for name in ("tiny", "similarity")}}
+    path.write_text(json.dumps(record | {"hash": None}))
+    ensemble = LoadedEnsemble.open(work, warm=False)
+    answer = Explainer(ensemble).explain("Which?", ["one", "two"])
+    assert [(ranker.name, ranker.weight) for ranker in answer.rankers] == [("similarity", None), ("tiny", None)]
+    assert ranker_weight(answer.rankers[0]) == "stacker" and "<td>stacker</td>" in answer_html(answer)
+    assert Ensemble(ensemble).to_frame()["weight"].isna().all()
+    [ranker] = (
+        Explainer(LoadedEnsemble.open(work, rankers={"similarity"}, warm=False)).explain("Which?", ["a", "b"]).rankers
+    )
+    assert ranker.weight == 1.0
 
 
 def test_reasons_are_made_while_no_other_thread_asks(opened: LoadedEnsemble, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from solution.api.evaluation import scores_of
 from solution.api.inputs import ExamLike, Settings, read_exam, setting_texts
@@ -123,20 +124,23 @@ class Ensemble(ShownAsTable):
         return scores_of(self._loaded.ask(questions).blended, questions.answers, questions.exists())
 
     def to_frame(self) -> pd.DataFrame:
-        """The rankers: name, family, weight, the weights that answer, and whether their models stay loaded."""
+        """The rankers: name, family, weight (NaN: a stacker blends), the weights that answer, and whether their models
+        stay loaded."""
         loaded = self._loaded
-        weights = loaded.schedule.ensemble["weights"]
-        rows = [
+        record = loaded.schedule.ensemble
+        stacked = bool(record["stacker"])
+        weights = record["weights"]
+        rows: list[dict[str, Any]] = [
             {
                 "ranker": ranker.name,
                 "family": ranker.config.family,
-                "weight": weights.get(ranker.name, 0.0),
+                "weight": math.nan if stacked and weights.get(ranker.name) else weights.get(ranker.name, 0.0),
                 "answers with": ranker.asked_text,
                 "stays loaded": not ranker.config.has_model or ranker.name in loaded.pool.kept,
             }
             for ranker in loaded.trained
         ]
-        return frame(sorted(rows, key=lambda row: (-float(str(row["weight"])), str(row["ranker"]))))
+        return frame(sorted(rows, key=lambda row: (-weights.get(row["ranker"], 0.0), row["ranker"])))
 
     def close(self) -> None:
         """Give back the memory of the models; the next question loads them again."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from solution.interactive.answers import Explanation, RankerAnswer, ShownPassage
-from solution.interactive.words import joined, ranker_says, sureness
+from solution.interactive.words import joined, ranker_says, ranker_weight, sureness
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,7 +73,7 @@ def _print_rankers(console: Console, rankers: Sequence[RankerAnswer]) -> None:
     table.add_column("seconds", justify="right")
     for ranker in rankers:
         seconds = "" if ranker.probabilities is None else f"{ranker.seconds:.2f}"
-        table.add_row(ranker.name, f"{ranker.weight:.2f}", Text(ranker_says(ranker)), seconds)
+        table.add_row(ranker.name, ranker_weight(ranker), Text(ranker_says(ranker)), seconds)
     console.print()
     console.print(table)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -50,6 +50,10 @@ class Recipe:
         """The rankers of a weight above 0, in alphabetical order."""
         return sorted(name for name, weight in self.weights.items() if weight > 0)
 
+    def stacks(self, names: Collection[str]) -> bool:
+        """Whether the stacker blends the answers of these rankers: it needs those of all."""
+        return self.stacker is not None and set(self.used) <= set(names)
+
     def without(self, name: str) -> Recipe | None:
         """The same with one ranker left out, the others' proportions kept; None when nothing is left."""
         rest = {other: 0.0 if other == name else weight for other, weight in self.weights.items()}
@@ -77,7 +81,7 @@ def apply_recipe(recipe: Recipe, probabilities: Mapping[str, np.ndarray], exists
         for name in recipe.used
         if name in probabilities
     }
-    if recipe.stacker is not None and len(answers) == len(recipe.used):
+    if recipe.stacker is not None and recipe.stacks(answers):
         return _stacked(recipe.stacker, answers, exists)
     weights = {name: recipe.weights[name] for name in answers}
     for number, (members, how) in enumerate(recipe.groups):

@@ -27,7 +27,8 @@ class RankerAnswer:
     """What one ranker says.
 
     Attributes:
-        weight: its share of the blend, 0 to 1; 0: only another ranker reads its scores.
+        weight: its share of the blend, 0 to 1; 0: only another ranker reads its scores; None: a stacker (a regression
+            on what all rankers say) takes the place of weights.
         probabilities: one for each option, in the order of the options, sum 1; None: it was not asked, as in a cascade
             whose first rankers are sure, or it failed.
         seconds: that its answer took, without loading its model.
@@ -36,7 +37,7 @@ class RankerAnswer:
 
     name: str
     family: str
-    weight: float
+    weight: float | None
     probabilities: tuple[float, ...] | None
     seconds: float
     note: str = ""

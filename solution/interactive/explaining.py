@@ -77,7 +77,7 @@ class Explainer:
             )
             for name, turn in asked.answers.turns.items()
         ]
-        return tuple(sorted(rows, key=lambda row: (-row.weight, row.name)))
+        return tuple(sorted(rows, key=lambda row: (-1 if row.weight is None else -row.weight, row.name)))
 
     @property
     def _families(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from solution.interactive.answers import Explanation, RankerAnswer, ShownPassage
-from solution.interactive.words import joined, ranker_says, sureness
+from solution.interactive.words import joined, ranker_says, ranker_weight, sureness
 
 _PASSAGES = 3
 _BAR = "display:inline-block;height:.8em;background:#2a7ab9;width:{:.1f}em"
@@ -38,7 +38,7 @@ def answer_html(answer: Explanation) -> str:
 def _ranker_row(ranker: RankerAnswer) -> str:
     seconds = "" if ranker.probabilities is None else f"{ranker.seconds:.2f}"
     says = escape(ranker_says(ranker))
-    return f"<tr><td>{escape(ranker.name)}</td><td>{ranker.weight:.2f}</td><td>{says}</td><td>{seconds}</td></tr>"
+    return f"<tr><td>{escape(ranker.name)}</td><td>{ranker_weight(ranker)}</td><td>{says}</td><td>{seconds}</td></tr>"
 
 
 def _passage(passage: ShownPassage) -> str:

@@ -238,10 +238,13 @@ class LoadedEnsemble:
         if loading:
             result.seconds["loading"] = sum(loading.values())
 
-    def weights(self, answers: Answers, row: int = 0) -> Mapping[str, float]:
-        """The share of each ranker in the blend of a question, sum 1; of those that have not answered, none."""
+    def weights(self, answers: Answers, row: int = 0) -> Mapping[str, float | None]:
+        """The share of each ranker in the blend of a question, sum 1, or None for each where a stacker blends; of those
+        that have not answered, none."""
         names = [name for name, turn in answers.blended_turns.items() if turn.answered[row]]
         recipe = answers.recipes.of(names)
+        if recipe.stacks(names):
+            return {name: None if name in recipe.used else 0.0 for name in names}
         given = {name: recipe.weights.get(name, 0.0) for name in names}
         total = sum(given.values()) or 1.0
         return {name: weight / total for name, weight in given.items()}

@@ -28,6 +28,11 @@ def ranker_says(ranker: RankerAnswer, most: int = 5) -> str:
     return "  ".join(f"{letter(place)} {probability:.0%}" for place, probability in pairs[:most])
 
 
+def ranker_weight(ranker: RankerAnswer) -> str:
+    """The weight of a ranker as tables show it."""
+    return "stacker" if ranker.weight is None else f"{ranker.weight:.2f}"
+
+
 def joined(marks: Sequence[Mark]) -> list[tuple[int, int, str]]:
     """The marked sentences in order, with the letters of their options: (start, end, "A, C")."""
     letters: dict[tuple[int, int], list[str]] = {}

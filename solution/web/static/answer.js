@@ -136,6 +136,7 @@ function rankers(answer, right) {
 }
 
 function weight(ranker) {
+  if (ranker.weight === null) return "in a stacker";
   if (ranker.weight === 0) return "read by another ranker";
   return `weight ${ranker.weight.toFixed(2).replace(/0$/, "")}`;
 }
