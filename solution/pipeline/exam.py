@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -275,6 +276,8 @@ def _tell_results(plan: Plan, job: Job, rows: Sequence[ScoreRow], page: Path, cl
     if plan.made:
         write_questions(job.workdir.root / "practice.gift", plan.train, "gift")
         say(f"{job.workdir.questions}: the practice questions; practice.gift beside it: the same for Moodle")
+        root = shlex.quote(str(job.workdir.root))
+        say(f"to practise on a page: python -m solution serve --workdir {root} --generate 10")
     clock.step("done")
     print()
     for line in _in_plain_words(plan, job, rows):
