@@ -802,6 +802,9 @@ def test_table_fits_and_marks_what_ships(tuned, capsys, monkeypatch, columns):
     told = lines["TPE + exact "]
     assert f"{nested['map3']:.4f}" in told and f"{nested['difference']:+.4f}" in told
     assert (f"{nested['difference_low']:+.3f}" in told.split("..")[0][-8:]) == (columns >= 100)
+    assert "weight: in what is shipped" in out
+    print_table([{**row, "name": "stacker"} if row is shipped else row for row in rows])
+    assert "weight: where a ranker is missing" in capsys.readouterr().out
     print_table(rows, {rival["title"]: rival["name"] for rival in record["candidates"]})
     out = capsys.readouterr().out
     for rival in record["candidates"]:

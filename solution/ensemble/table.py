@@ -54,8 +54,11 @@ def print_table(rows: Sequence[ScoreRow], names: Mapping[str, str] | None = None
             cells.append(_span(row["difference_low"], row["difference_high"], "{:+z.3f} .. {:+z.3f}"))
         table.add_row(*cells, style="bold" if row["shipped"] else "")
     console.print(table)
-    if any(row["shipped"] for row in rows):
-        console.print("* shipped; weight: in what is shipped; vs equal: MAP@3 minus equal weights'", soft_wrap=True)
+    shipped = [row["name"] for row in rows if row["shipped"]]
+    if shipped:
+        # See `blend.Recipe.stacker`: it needs the answers of all its rankers.
+        weight = "where a ranker is missing" if "stacker" in shipped[0] else "in what is shipped"
+        console.print(f"* shipped; weight: {weight}; vs equal: MAP@3 minus equal weights'", soft_wrap=True)
     if names:
         console.print("tune.choose=NAME ships another blend: the word in front of its colon", soft_wrap=True)
 
