@@ -12,12 +12,14 @@ import pytest
 import torch
 from conftest import moved_off_start, tiny_config, tiny_exam
 from pydantic import ValidationError
+from safetensors.numpy import save_file
 from tiny_models import llama
 
 from solution.config import RankerConfig
 from solution.errors import UserError
 from solution.exam import ContextPassage, Exam
 from solution.rankers.families import make_ranker
+from solution.rankers.float32 import in_float32
 from solution.rankers.generative import EncodedOptions
 from solution.rankers.likelihoods import UntrainedLikelihoods, likelihoods_file
 from solution.training.merge import _checked_settings
@@ -213,7 +215,7 @@ def test_the_folds_of_a_ranker_compute_the_model_before_training_once(tiny, tmp_
     passes.clear()
     before = ranker.predict(exam)
     assert any(passes)
-    ranker._keeps_likelihoods = True
+    ranker._likelihoods_on = ranker.device
     np.testing.assert_allclose(ranker.predict(exam), before, atol=1e-6)
 
 
@@ -222,18 +224,50 @@ def test_kept_likelihoods_are_found_again(tmp_path):
     kept = UntrainedLikelihoods(path)
     kept.save()
     assert not path.exists() and kept.find([1, 2], [[3]]) is None
-    kept.add([1, 2], [[3], [4, 5], [6]], [-1.5, -2.25, float("nan")])
+    kept.add([1, 2], [[3], [4, 5]], [-1.5, -2.25])
+    kept.add([2], [[3], [6]], [-1.5, float("nan")])
     assert kept.find([1, 2], [[4, 5], [3]]) == [-2.25, -1.5]
     other = UntrainedLikelihoods(path)
     other.add([7], [[8]], [-3.0])
     kept.save()
     other.save()
     again = UntrainedLikelihoods(path)
-    assert again.find([1, 2], [[3]]) == [-1.5] and again.find([7], [[8]]) == [-3.0]
-    assert again.find([1, 2], [[6]]) is None, "it was not finite"
-    assert again.find([1], [[2, 3]]) is None, "another cut of the same tokens is another text"
-    path.write_bytes(path.read_bytes()[:-3])
+    assert again.find([1, 2], [[3], [4, 5]]) == [-1.5, -2.25] and again.find([7], [[8]]) == [-3.0]
+    assert again.find([2], [[3], [6]]) is None, "it was not finite"
+    assert again.find([1], [[2, 3], [4, 5]]) is None, "another cut of the same tokens is another text"
+    assert again.find([7], [[8], [9]]) is None, "beside another option it would be computed in another batch"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
     assert UntrainedLikelihoods(path).find([7], [[8]]) is None
+    one, number = np.zeros(1, np.uint64), np.zeros(1, np.float32)
+    for keys, values in ((one[0], number[0]), (one[None], number[None]), (one, number * np.nan), (one, one)):
+        save_file({"keys": np.asarray(keys), "values": np.asarray(values)}, path)
+        assert UntrainedLikelihoods(path).find([7], [[8]]) is None
+
+
+def test_likelihoods_that_cannot_be_written_end_no_training(tmp_path, capsys):
+    path = tmp_path / "likelihoods.safetensors"
+    (path / "x").mkdir(parents=True)  # a folder in the place of the file: also root cannot write it
+    kept = UntrainedLikelihoods(path)
+    kept.add([1], [[2]], [-1.0])
+    kept.save()
+    assert "not kept for other folds" in capsys.readouterr().err
+    assert kept.find([1], [[2]]) == [-1.0] and [each.name for each in tmp_path.iterdir()] == [path.name]
+    path = tmp_path / "a_file" / "likelihoods.safetensors"
+    path.parent.write_text("in the place of the folder")
+    kept = UntrainedLikelihoods(path)
+    kept.add([1], [[2]], [-1.0])
+    kept.save()
+
+
+def test_what_is_computed_again_in_float32_is_not_kept(tiny, tmp_path):
+    ranker = ranker_of(tiny, "llama", tmp_path, head="likelihood", likelihood_prior="option")
+    item = encoded(ranker, tiny_exam(1, 3))[0]
+    ranker.device = ranker._likelihoods_on = replace(ranker.device, compute=torch.bfloat16)
+    with in_float32(ranker):
+        assert ranker._kept_likelihoods(item) is None
+    with torch.no_grad():
+        assert len(ranker._kept_likelihoods(item)) == 3
 
 
 def test_another_model_has_a_file_of_its_own(tmp_path):

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from solution.config import RankerConfig
+from solution.device import Device
 from solution.errors import UserError
 from solution.exam import Exam, is_question
 from solution.files import read_json, write_json
@@ -152,7 +153,8 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
     def __init__(self, config: RankerConfig, cache: Path):
         super().__init__(config, cache)
         self.examples: list[Example] = []
-        self._keeps_likelihoods = False
+        self._likelihoods_on: Device | None = None
+        """Where and in which number format likelihoods are computed that are kept; None: none are."""
 
     @property
     def base_dtype(self) -> torch.dtype:
@@ -191,7 +193,7 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
     def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
         """See `Ranker.fit`."""
         self.examples = choose_examples(train_exam, self.config)
-        self._keeps_likelihoods = self.config.trains
+        self._likelihoods_on = self.device if self.config.trains else None
         facts = super().fit(train_exam, valid_exam, checkpoint, logs)
         self._save_likelihoods()
         return facts
@@ -263,8 +265,9 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
         The questions that a ranker is trained with are read by every fold, and the model before training says the
         same of them each time. They are computed alone, so that a value does not depend on the batch that it came in.
         """
-        # Processes that work together make the same passes, whatever each of them knows.
-        if not self._keeps_likelihoods or item.prior is None or distributed.size() > 1:
+        # Processes that work together make the same passes, whatever each of them knows. What overflows in float16 is
+        # computed again in float32, all of it: a value that is kept from there would spare another fold the overflow.
+        if self._likelihoods_on != self.device or item.prior is None or distributed.size() > 1:
             return None
         values = self._likelihoods.find(item.prior, item.options)
         if values is None:
