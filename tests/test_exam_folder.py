@@ -10,7 +10,7 @@ from conftest import random_questions
 from minerals import mineral_documents, write_documents
 from pipeline import LONGEST, run, write_configs
 
-from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run
+from solution.config import EnsembleConfig, RankerConfig, RetrievalConfig, Run, TuneSettings
 from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.formats.items import Reading
@@ -373,6 +373,18 @@ def test_what_needs_no_language_model_can_be_asked_while_these_are_trained(
     said = capsys.readouterr().err
     assert said.count("a first ensemble of longest can be asked while this goes on") == 1
     assert f"solution serve --workdir {tmp_path} --open" in said
+
+    # A blend that needs rankers that come later ends nothing.
+    other = Workdir(tmp_path / "other")
+    later = ensemble.model_copy(update={"tune": TuneSettings(trials=2, choose="max"), "groups": {"g": ["a", "b"]}})
+    second = RankerConfig.model_validate({"name": "second", "family": "longest"})
+    run = Run(rankers=[*rankers[:2], second, *rankers[2:]], retrieval=RetrievalConfig(source="none"), ensemble=later)
+    run.ensemble.rankers.insert(2, "second")
+    monkeypatch.setattr(pipeline_run, "_train", lambda config, job: None if config.has_model else train(config, job))
+    with pytest.raises(UserError, match="no OOF file of the ranker a"):
+        run_pipeline(Job(run, other, random_questions(12), None, Outputs(tmp_path / "s.csv"), ""), Clock())
+    assert "no ensemble can be asked before the others are trained: tune.choose=max" in capsys.readouterr().err
+    assert not other.ensemble.exists()
 
 
 def request(folder: Path, tmp_path: Path, workdir: Path | None = None) -> Request:

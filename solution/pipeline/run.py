@@ -19,7 +19,7 @@ from solution.ensemble.record import EnsembleRecord, about_all, load_ensemble
 from solution.ensemble.rows import Scorer, ScoreRow, random_row
 from solution.ensemble.table import print_table
 from solution.ensemble.tune import run_tune
-from solution.errors import check_together
+from solution.errors import UserError, check_together
 from solution.exam import Contexts, Exam
 from solution.files import content_hash, file_hash
 from solution.inference.memory import watched
@@ -129,7 +129,11 @@ def _tune_first(job: Job, trained: Sequence[RankerConfig], clock: Clock) -> None
         return
     untracked = run.ensemble.model_copy(update={"trackers": []})
     part = run.model_copy(update={"rankers": list(trained), "ensemble": untracked})
-    run_tune(workdir, run.ensemble.tune, names, deployment=deployment_of(part, job.configs))
+    try:
+        run_tune(workdir, run.ensemble.tune, names, run.ensemble.groups, deployment=deployment_of(part, job.configs))
+    except UserError as error:  # such as a blend that is chosen and needs rankers that come later
+        say(f"note: no ensemble can be asked before the others are trained: {error}")
+        return
     page = f"{program()} serve --workdir {shlex.quote(str(workdir.root))} --open"
     clock.step(f"a first ensemble of {', '.join(rankers)} can be asked while this goes on, in another terminal: {page}")
 
