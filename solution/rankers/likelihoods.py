@@ -114,7 +114,7 @@ def _keys(text: Sequence[int], options: Sequence[Sequence[int]]) -> list[int]:
     question would differ in its last bits, by the order in which the questions were read.
     """
     ids = [*text]
-    for option in sorted(options):
+    for option in sorted(map(list, options)):
         ids += [-1, *option]
     question = blake2b(np.array(ids, np.int64).tobytes(), digest_size=16).digest()
     keys = (blake2b(question + np.array(option, np.int64).tobytes(), digest_size=8) for option in options)
