@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @stage
 def run_demo(workdir: str | Path = "demo_run", configs: str | Path = DEMO, *, settings: Settings | None = None) -> Path:
-    """Run the whole pipeline on the built-in exam (the command `demo`): about half an hour on two cores.
+    """Run the whole pipeline on the built-in exam (the command `demo`): about a quarter of an hour on two cores.
 
     Returns:
         The working folder, for `load`.
