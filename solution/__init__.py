@@ -43,7 +43,7 @@ _PLACES = {
     "make_folds": "solution.api.training",
     "make_report": "solution.api.training",
     "merge": "solution.api.training",
-    "read_questions": "solution.questions",
+    "read_questions": "solution.api.inputs",
     "run_demo": "solution.api.whole",
     "run_doctor": "solution.api.whole",
     "run_exam": "solution.api.whole",

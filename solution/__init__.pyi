@@ -6,6 +6,7 @@ from solution.api.evaluation import evaluate as evaluate
 from solution.api.exams import convert as convert
 from solution.api.exams import generate as generate
 from solution.api.exams import submit as submit
+from solution.api.inputs import read_questions as read_questions
 from solution.api.results import Answered as Answered
 from solution.api.results import EmbedderGain as EmbedderGain
 from solution.api.results import ExamTable as ExamTable
@@ -36,6 +37,5 @@ from solution.errors import UserError as UserError
 from solution.formats.items import Reading as Reading
 from solution.interactive.answers import Explanation as Explanation
 from solution.questions import Questions as Questions
-from solution.questions import read_questions as read_questions
 
 __version__: str

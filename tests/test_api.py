@@ -235,6 +235,15 @@ def test_errors_of_the_api_name_its_arguments_and_those_of_a_command_its_options
     with pytest.raises(solution.UserError, match="name one with `questions=FILE`") as told:
         solution.make_folds(workdir=tmp_path, configs="demo")
     assert told.value.problems == [str(told.value)]
+    twice = tmp_path / "twice.csv"
+    twice.write_text("id,prompt,A,B,answer\n1,q?,x,y,A\n1,r?,z,w,B\n")
+    with pytest.raises(solution.UserError, match=r"without these rows: `reading=Reading\(skip_bad_rows=True\)`"):
+        solution.read_questions(twice)
+    for what, seeds, message in (("everything", 1, "what is 'everything': give one of folds"), ("full", 0, "seeds")):
+        with pytest.raises(solution.UserError, match=message):
+            solution.train(workdir=tmp_path, what=what, seeds=seeds)  # type: ignore[arg-type]
+    with pytest.raises(solution.UserError, match="dtype is 'int8': give one of float32, bfloat16"):
+        solution.merge("bert", 0, tmp_path / "merged", dtype="int8")  # type: ignore[arg-type]
     with pytest.raises(solution.UserError, match="^`memory` '5 apples': give"):
         solution.load(tmp_path, memory="5 apples")
     done = CliRunner().invoke(app, ["folds", "--workdir", str(tmp_path), "--configs", "demo"])

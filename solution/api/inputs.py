@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
+from solution.api.wording import worded
 from solution.config import DEFAULT, RetrievalConfig, Run
 from solution.config_files import load_run
 from solution.errors import UserError
@@ -14,7 +15,8 @@ from solution.formats.items import Reading
 from solution.frames import ShownAsTable
 from solution.learning import distributed
 from solution.progress import say
-from solution.questions import Questions, read_questions, repeated_options, table_questions
+from solution.questions import Questions, repeated_options, table_questions
+from solution.questions import read_questions as read_file
 from solution.suggestions import exam_arguments
 from solution.tables import shown, summary
 from solution.workdir import Workdir
@@ -28,6 +30,8 @@ ExamLike: TypeAlias = Union[str, Path, "pd.DataFrame", Questions, ShownAsTable]
 """Questions: a file in any form of docs/formats.md, a table with the columns of such a file, or what was read."""
 Settings: TypeAlias = Mapping[str, object] | Sequence[str]
 """Settings that take the place of those in the files: {"smollm2.lora.r": 8} or ["smollm2.lora.r=8"]."""
+
+read_questions = worded(read_file)
 
 
 def setting_texts(settings: Settings | None) -> list[str]:
@@ -55,6 +59,12 @@ def _yaml_text(value: object) -> str:
         except yaml.YAMLError:
             return canonical_json(value)
     return canonical_json(value)
+
+
+def check_choice(argument: str, value: object, choices: Sequence[str]) -> None:
+    """Raise `UserError` where an argument is none of the texts that it may be: Python does not check its type."""
+    if value not in choices:
+        raise UserError(f"{argument} is {value!r}: give one of {', '.join(choices)}")
 
 
 def read_settings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from solution.api.inputs import (
     CONFIGS,
     ExamLike,
     Settings,
+    check_choice,
     keep_exam_arguments,
     read_exam,
     read_settings,
@@ -33,7 +34,7 @@ from solution.questions import LETTERS, Questions
 from solution.report.run import write_report
 from solution.training.average import average_folds
 from solution.training.full import train_full
-from solution.training.merge import Merged, merge_fold
+from solution.training.merge import Dtype, Merged, merge_fold
 from solution.training.run import train_folds
 from solution.weights import has_metrics, read_metrics, trained_folders
 from solution.workdir import Workdir
@@ -141,6 +142,9 @@ def train(
 
 
 def _check_training(what: What, fold: int | None, seeds: int, rank: int | None) -> None:
+    check_choice("what", what, get_args(What))
+    if seeds < 1:
+        raise UserError(f"seeds is {seeds}: give 1 or more")
     if rank is not None and what != "average":
         raise UserError("--rank is for --average: LoRA's rank in training is lora.r in the ranker's settings")
     if seeds > 1 and what != "full":
@@ -267,7 +271,7 @@ def merge(
     output: str | Path,
     workdir: str | Path = ".",
     *,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Dtype = "float32",
     settings: Settings | None = None,
 ) -> Merged:
     """Write a trained fold as a stand-alone model: LoRA added to the base weights, with tokenizer, head and settings.
@@ -279,6 +283,7 @@ def merge(
         settings: the settings of the fold that have changed since, such as where its base model lies.
 
     Raises:
-        UserError: no such fold, or the output is there.
+        UserError: no such fold or dtype, or the output is there.
     """
+    check_choice("dtype", dtype, get_args(Dtype))
     return merge_fold(Workdir.existing(workdir), ranker, fold, Path(output), dtype, setting_texts(settings))
