@@ -199,6 +199,10 @@ def test_a_mean_of_folds_of_another_exam_waits_for_tune(averaged: Path, tmp_path
     write_json(workdir.ensemble, {**ensemble, "hash": None})
     note_untuned(workdir, ["tiny", "similarity"])
     assert "was tuned on other questions or settings than tiny is trained with now" in capsys.readouterr().err
+    for path in (workdir.weights / "tiny").glob("fold_*/ranker.json"):
+        path.write_text("{")
+    note_untuned(workdir, ["tiny"])  # after a training of another fold: no error
+    assert not capsys.readouterr().err
     for fold in range(3):
         shutil.rmtree(workdir.fold_weights("tiny", fold))
     with pytest.raises(UserError, match="made with other questions. Train it again.*--average --ranker tiny"):

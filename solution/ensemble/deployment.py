@@ -101,14 +101,21 @@ def note_untuned(workdir: Workdir, rankers: Iterable[str]) -> None:
     changed = [
         name
         for name in rankers
-        if name in about
-        and any(differing_inputs(read_record(folder, ""), about[name]) for folder in trained_folders(workdir, name))
+        if name in about and any(_differs(folder, about[name]) for folder in trained_folders(workdir, name))
     ]
     if changed:
         say(
             f"note: {workdir.ensemble} was tuned on other questions or settings than {', '.join(changed)} is trained "
             f"with now. Before a submission: {suggest('tune')}"
         )
+
+
+def _differs(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Whether weights are known to be made from other inputs; damaged ones are told by what reads them."""
+    try:
+        return bool(differing_inputs(read_record(folder, ""), about))
+    except UserError:
+        return False
 
 
 def _answers(name: str, about: Mapping[str, Mapping[str, Any]]) -> bool:
