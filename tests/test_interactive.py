@@ -135,6 +135,7 @@ def test_a_stacker_has_no_weights(finished: Path, tmp_path: Path) -> None:
     alone = LoadedEnsemble.open(work, rankers={"similarity"}, warm=False)
     shares = {ranker.name: ranker.weight for ranker in Explainer(alone).explain("Which?", ["a", "b"]).rankers}
     assert shares == {"similarity": 1.0, "tiny": 0.0}
+    assert Ensemble(alone).to_frame()[["ranker", "weight"]].values.tolist() == [["similarity", 1.0]]
 
 
 def test_reasons_are_made_while_no_other_thread_asks(opened: LoadedEnsemble, monkeypatch: pytest.MonkeyPatch) -> None:

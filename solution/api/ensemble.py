@@ -127,20 +127,20 @@ class Ensemble(ShownAsTable):
         """The rankers: name, family, weight (NaN: a stacker blends), the weights that answer, and whether their models
         stay loaded."""
         loaded = self._loaded
-        record = loaded.schedule.ensemble
-        stacked = bool(record["stacker"])
-        weights = record["weights"]
+        weights = loaded.weights_of([ranker.name for ranker in loaded.trained if ranker.name in loaded.asked])
+        tuned = loaded.schedule.ensemble["weights"]
+        shown = {name: math.nan if weight is None else weight for name, weight in weights.items()}
         rows: list[dict[str, Any]] = [
             {
                 "ranker": ranker.name,
                 "family": ranker.config.family,
-                "weight": math.nan if stacked and weights.get(ranker.name) else weights.get(ranker.name, 0.0),
+                "weight": shown.get(ranker.name, 0.0),
                 "answers with": ranker.asked_text,
                 "stays loaded": not ranker.config.has_model or ranker.name in loaded.pool.kept,
             }
             for ranker in loaded.trained
         ]
-        return frame(sorted(rows, key=lambda row: (-weights.get(row["ranker"], 0.0), row["ranker"])))
+        return frame(sorted(rows, key=lambda row: (-tuned.get(row["ranker"], 0.0), row["ranker"])))
 
     def close(self) -> None:
         """Give back the memory of the models; the next question loads them again."""

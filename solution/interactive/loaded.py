@@ -241,8 +241,11 @@ class LoadedEnsemble:
     def weights(self, answers: Answers, row: int = 0) -> Mapping[str, float | None]:
         """The share of each ranker in the blend of a question, sum 1, or None for each where a stacker blends; of those
         that have not answered, none."""
-        names = [name for name, turn in answers.blended_turns.items() if turn.answered[row]]
-        recipe = answers.recipes.of(names)
+        return self.weights_of([name for name, turn in answers.blended_turns.items() if turn.answered[row]])
+
+    def weights_of(self, names: Sequence[str]) -> dict[str, float | None]:
+        """The same of a question that these rankers answer."""
+        recipe = self.schedule.recipes().of(names)
         if recipe.stacks(names):
             return {name: None if name in recipe.used else 0.0 for name in names}
         given = {name: recipe.weights.get(name, 0.0) for name in names}
