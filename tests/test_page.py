@@ -20,6 +20,7 @@ from web_answerer import TEXT, FakeAnswerer
 from solution.cli.app import app as commands
 from solution.errors import UserError
 from solution.questions import Questions
+from solution.retrieval.corpus import Document
 from solution.web.answerer import About, Tell
 from solution.web.app import Doors, make_app
 from solution.web.desk import Busy, Desk, UnknownJob
@@ -392,5 +393,15 @@ def test_the_command_refuses_what_it_cannot_serve(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"--port {port}: cannot listen there"):
             listen(replace(Address(), port=port))
+        done = CliRunner().invoke(commands, ["serve", "--corpus", "none.pdf", "--port", str(port)])
+        assert done.exit_code == 2 and f"--port {port}: cannot listen there" in done.output
     with pytest.raises(UserError, match="cannot listen there"):
         listen(Address("203.0.113.1", 0))
+
+
+def test_questions_of_a_corpus_are_what_the_address_shows_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [Document("1", "Gases", "Helium lifts balloons.")], EXAM
+    monkeypatch.setattr("solution.cli.serve.corpus_to_practise", lambda corpus, count: made)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: None)
+    done = CliRunner().invoke(commands, ["serve", "--corpus", "gases.txt", "--port", "0"])
+    assert done.exit_code == 0 and "/#practise (Ctrl+C ends it)" in done.output

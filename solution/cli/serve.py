@@ -64,7 +64,7 @@ def serve(
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         # Here: it needs the packages of the extra `web`, which may not be installed.
-        from solution.web.serve import Address, run_server
+        from solution.web.serve import Address, listen, run_server
     except ModuleNotFoundError as error:
         if (error.name or "solution").startswith("solution"):
             raise
@@ -76,9 +76,12 @@ def serve(
     ]
     address = Address(host, port, allow_host or [])
     if corpus is not None:
+        listen(address).close()  # a port that is taken is told before the questions are made
         documents, made = corpus_to_practise(corpus, generate or _QUESTIONS)
         shelf = Shelf([*exams, PractiseExam.of(GENERATED, made, Limits())], Limits())
-        run_server(functools.partial(PassageAnswerer, documents), shelf, address, Path(corpus).name, opens)
+        run_server(
+            functools.partial(PassageAnswerer, documents), shelf, address, Path(corpus).name, opens, "#practise"
+        )
         return
     folder = Workdir.existing(workdir)
     load_ensemble(folder)  # what is wrong with it is told before the server starts

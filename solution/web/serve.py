@@ -80,7 +80,9 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def run_server(make_answerer: MakeAnswerer, shelf: Shelf, address: Address, title: str, opens: bool) -> None:
+def run_server(
+    make_answerer: MakeAnswerer, shelf: Shelf, address: Address, title: str, opens: bool, part: str = ""
+) -> None:
     """Serve the page until the process is interrupted.
 
     Args:
@@ -88,6 +90,7 @@ def run_server(make_answerer: MakeAnswerer, shelf: Shelf, address: Address, titl
         shelf: the exams; those that have to be made first are made behind the page, too.
         title: the ensemble's, for the page.
         opens: show the page in this machine's browser.
+        part: what the printed address shows first, as "#practise"; "": the part "Ask".
 
     Raises:
         UserError: see `listen`.
@@ -96,7 +99,7 @@ def run_server(make_answerer: MakeAnswerer, shelf: Shelf, address: Address, titl
     with listen(address) as listener:
         port = listener.getsockname()[1]
         host = f"[{address.host}]" if ":" in address.host else address.host
-        url = f"http://{'127.0.0.1' if address.host == '0.0.0.0' else host}:{port}/"
+        url = f"http://{'127.0.0.1' if address.host == '0.0.0.0' else host}:{port}/{part}"
         if address.is_open:
             say(
                 "note: the page is open to every machine that reaches this one, without a password. Whoever opens it "
