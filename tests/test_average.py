@@ -199,8 +199,8 @@ def test_a_mean_of_folds_of_another_exam_waits_for_tune(averaged: Path, tmp_path
     write_json(workdir.ensemble, {**ensemble, "hash": None})
     note_untuned(workdir, ["tiny", "similarity"])
     assert "was tuned on other questions or settings than tiny is trained with now" in capsys.readouterr().err
-    for path in (workdir.weights / "tiny").glob("fold_*/ranker.json"):
-        path.write_text("{")
+    for path, text in zip((workdir.weights / "tiny").glob("fold_*/ranker.json"), ("{", "[]", "{}"), strict=True):
+        path.write_text(text)
     note_untuned(workdir, ["tiny"])  # after a training of another fold: no error
     assert not capsys.readouterr().err
     for fold in range(3):

@@ -22,6 +22,7 @@ from solution.rankers.families import make_ranker
 from solution.rankers.float32 import in_float32
 from solution.rankers.generative import EncodedOptions
 from solution.rankers.likelihoods import UntrainedLikelihoods, likelihoods_file
+from solution.rankers.neural import NeuralRanker
 from solution.training.merge import _checked_settings
 
 torch.set_num_threads(1)
@@ -258,6 +259,22 @@ def test_likelihoods_that_cannot_be_written_end_no_training(tmp_path, capsys):
     kept = UntrainedLikelihoods(path)
     kept.add([1], [[2]], [-1.0])
     kept.save()
+
+
+def test_an_interrupted_training_keeps_what_it_has_computed(tiny, tmp_path, monkeypatch):
+    config = tiny_config("causal", tiny("llama"), head="likelihood", likelihood_prior="option")
+    ranker: Any = make_ranker(config, tmp_path)
+    kept = UntrainedLikelihoods(tmp_path / "likelihoods.safetensors")
+
+    def interrupted(self: Any, *_: Any) -> None:
+        vars(self)["_likelihoods"] = kept
+        kept.add([1], [[2]], [-1.0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NeuralRanker, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ranker.fit(tiny_exam(2, 3), tiny_exam(2, 3), tmp_path / "checkpoint")
+    assert UntrainedLikelihoods(tmp_path / "likelihoods.safetensors").find([1], [[2]]) == [-1.0]
 
 
 def test_what_is_computed_again_in_float32_is_not_kept(tiny, tmp_path):

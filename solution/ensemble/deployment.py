@@ -114,7 +114,7 @@ def _differs(folder: Path, about: Mapping[str, Any]) -> bool:
     """Whether weights are known to be made from other inputs; damaged ones are told by what reads them."""
     try:
         return bool(differing_inputs(read_record(folder, ""), about))
-    except UserError:
+    except (UserError, KeyError, TypeError, AttributeError):  # a file of another form, too
         return False
 
 

@@ -194,9 +194,10 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
         """See `Ranker.fit`."""
         self.examples = choose_examples(train_exam, self.config)
         self._likelihoods_on = self.device if self.config.trains else None
-        facts = super().fit(train_exam, valid_exam, checkpoint, logs)
-        self._save_likelihoods()
-        return facts
+        try:
+            return super().fit(train_exam, valid_exam, checkpoint, logs)
+        finally:  # a training that is interrupted goes on from its checkpoint, and needs them again
+            self._save_likelihoods()
 
     def predict(self, exam: Exam) -> np.ndarray:
         """See `Ranker.predict`."""
