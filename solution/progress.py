@@ -18,10 +18,13 @@ listener: Callable[[], None] | None = None
 
 
 _hearer: ContextVar[Callable[[str], None] | None] = ContextVar("hearer", default=None)
+_turn: ContextVar[Callable[[str], str] | None] = ContextVar("turn", default=None)
 
 
 def say(text: str) -> None:
     """One line of news on stderr (stdout is kept for results)."""
+    if (turn := _turn.get()) is not None:
+        text = turn(text)
     console.print(text, markup=False)
     news(text)
 
@@ -40,6 +43,16 @@ def heard_by(hearer: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         _hearer.reset(token)
+
+
+@contextmanager
+def turned_by(turn: Callable[[str], str]) -> Iterator[None]:
+    """Within: each line that this thread says is said as `turn` makes it."""
+    token = _turn.set(turn)
+    try:
+        yield
+    finally:
+        _turn.reset(token)
 
 
 class Bar:

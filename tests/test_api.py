@@ -23,11 +23,14 @@ from typer.testing import CliRunner
 import solution
 from solution.api.inputs import frame_questions, setting_texts
 from solution.api.results import Answered, EmbedderGain, ExamTable, Files, Parts, Rows
+from solution.api.stage import stage
 from solution.api.wording import defaults_of, in_python
 from solution.cli.app import app
 from solution.cli.ask import _given, _parsed
 from solution.formats.items import Reading
+from solution.progress import say
 from solution.questions import Questions
+from solution.suggestions import running_command
 
 EXAM = Questions(
     ["a", "b", "c"], ["Which?", "What?", "Who?"], [["x", "y", "z"], ["u", "v"], ["r", "s", "t"]], np.array([1, 0, 2])
@@ -248,3 +251,16 @@ def test_errors_of_the_api_name_its_arguments_and_those_of_a_command_its_options
         solution.load(tmp_path, memory="5 apples")
     done = CliRunner().invoke(app, ["folds", "--workdir", str(tmp_path), "--configs", "demo"])
     assert done.exit_code == 2 and "name one with --questions FILE" in done.output
+
+
+def test_notes_of_the_api_name_its_arguments_and_those_of_a_command_its_options(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def note(questions: str | None = None) -> None:
+        say("note: no question file (or give --questions FILE)")
+
+    stage(note)()
+    with running_command("report", {}):
+        stage(note)()
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].endswith("(or give `questions=FILE`)") and said[1].endswith("(or give --questions FILE)")

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from solution.config import EmbedderTuning
 from solution.errors import UserError
 from solution.formats.items import Reading
+from solution.progress import turned_by
 from solution.suggestions import command_runs
 
 P = ParamSpec("P")
@@ -102,9 +103,10 @@ def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 @contextmanager
 def python_wording(defaults: Mapping[str, Any]) -> Iterator[None]:
-    """Within: the messages of `UserError` name arguments in the place of a command's options."""
+    """Within: notes, and the messages of `UserError`, name arguments in the place of a command's options."""
     try:
-        yield
+        with turned_by(lambda text: in_python(text, defaults)):
+            yield
     except UserError as error:
         error.args = (in_python(str(error), defaults),)
         error.problems = [in_python(problem, defaults) for problem in error.problems]
