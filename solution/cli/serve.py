@@ -79,9 +79,7 @@ def serve(
         listen(address).close()  # a port that is taken is told before the questions are made
         documents, made = corpus_to_practise(corpus, generate or _QUESTIONS)
         shelf = Shelf([*exams, PractiseExam.of(GENERATED, made, Limits())], Limits())
-        run_server(
-            functools.partial(PassageAnswerer, documents), shelf, address, Path(corpus).name, opens, "#practise"
-        )
+        run_server(functools.partial(PassageAnswerer, documents), shelf, address, Path(corpus).name, opens, "#practise")
         return
     folder = Workdir.existing(workdir)
     load_ensemble(folder)  # what is wrong with it is told before the server starts
