@@ -58,7 +58,7 @@ def generate_exam(documents: Iterable[Document], wish: Wish) -> Questions:
     part = "" if sample.whole else ", a sample of the corpus"
     say(
         f"{len(sample.passages)} passages{part}: {len(material.terms.terms)} key terms, "
-        f"{len(material.glossary.definitions)} definitions"
+        f"{len(material.glossary.definitions)} definitions, for questions of {wish.options} options"
     )
     rng = random.Random(wish.seed)
     queues = _drafts_by_kind(material, wish.kinds, rng)
