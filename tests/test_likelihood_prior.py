@@ -220,6 +220,16 @@ def test_the_folds_of_a_ranker_compute_the_model_before_training_once(tiny, tmp_
     np.testing.assert_allclose(ranker.predict(exam), before, atol=1e-6)
 
 
+@pytest.mark.parametrize("changes", [{"head": "letters"}, {"head": "both", "prompt": {"few_shot": 1}}])
+def test_texts_that_no_other_fold_reads_are_not_kept(tiny, tmp_path, changes):
+    config = tiny_config("causal", tiny("llama"), max_tokens=200, likelihood_prior="question", **changes)
+    ranker: Any = make_ranker(config, tmp_path)
+    exam = tiny_exam(8, 3)
+    ranker.fit(exam.subset(range(6)), exam.subset([6, 7]), tmp_path / "checkpoint")
+    ranker.predict(exam.subset([6, 7]).hidden())
+    assert not list(tmp_path.glob("likelihoods-*"))
+
+
 def test_kept_likelihoods_are_found_again(tmp_path):
     path = tmp_path / "likelihoods.safetensors"
     kept = UntrainedLikelihoods(path)

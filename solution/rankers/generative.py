@@ -193,7 +193,11 @@ class GenerativeRanker(NeuralRanker[EncodedOptions]):
     def fit(self, train_exam: Exam, valid_exam: Exam, checkpoint: Path, logs: Path | None = None) -> dict[str, Any]:
         """See `Ranker.fit`."""
         self.examples = choose_examples(train_exam, self.config)
-        self._likelihoods_on = self.device if self.config.trains else None
+        config = self.config
+        # A text that lists the options has them in another order each time, and examples are of the fold: neither is
+        # read twice.
+        repeats = config.trains and not config.lists_options and not config.prompt.few_shot
+        self._likelihoods_on = self.device if repeats else None
         try:
             return super().fit(train_exam, valid_exam, checkpoint, logs)
         finally:  # a training that is interrupted goes on from its checkpoint, and needs them again
