@@ -93,6 +93,39 @@ def runs(tokens: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
+class ShortRun:
+    """A run of one to three content words where it stands.
+
+    Attributes:
+        words: at least one; lower case.
+        before, behind: the words beside it in the sentence; empty at its ends.
+    """
+
+    words: list[str]
+    before: str
+    behind: str
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    @property
+    def says_no_noun(self) -> bool:
+        """Whether verbs or adjectives stand in such a place."""
+        return self.before in BEFORE_VERBS or self.before in BEFORE_ADJECTIVES or self.behind in AFTER_VERBS
+
+
+def short_runs(sample: Sample) -> Iterator[ShortRun]:
+    """The runs of at most `LONGEST_RUN` words of a sample's sentences, in their order."""
+    for sentence in sample.sentences:
+        tokens = sentence.tokens
+        for start, end in runs(tokens):
+            if end - start <= LONGEST_RUN:
+                before, behind = tokens[start - 1] if start else "", tokens[end] if end < len(tokens) else ""
+                yield ShortRun(list(tokens[start:end]), before, behind)
+
+
+@dataclass(frozen=True)
 class Phrases:
     """Noun phrases of a short text, as lower-case words joined by a space.
 
@@ -171,23 +204,16 @@ def _votes(sample: Sample) -> dict[str, tuple[int, int]]:
     """
     nouns: Counter[str] = Counter()
     others: Counter[str] = Counter()
-    for sentence in sample.sentences:
-        tokens = sentence.tokens
-        for start, end in runs(tokens):
-            if end - start > LONGEST_RUN:
-                continue
-            run = " ".join(tokens[start:end])
-            before = tokens[start - 1] if start else ""
-            behind = tokens[end] if end < len(tokens) else ""
-            if before in BEFORE_VERBS or before in BEFORE_ADJECTIVES or behind in AFTER_VERBS:
-                others[run] += 1
-            elif start == 0:
-                nouns[run] += behind in AUXILIARIES
-            elif before in _BEFORE_NOUNS and (end - start > 1 or behind not in AFTER_ADJECTIVES):
-                # "By isolating bacteria": a verb with its object.
-                is_verb = tokens[start].endswith("ing") and before not in DETERMINERS
-                (others if is_verb else nouns)[run] += 1
-    return {run: (nouns[run], others[run]) for run in nouns.keys() | others.keys()}
+    for run in short_runs(sample):
+        if run.says_no_noun:
+            others[run.text] += 1
+        elif not run.before:
+            nouns[run.text] += run.behind in AUXILIARIES
+        elif run.before in _BEFORE_NOUNS and (len(run.words) > 1 or run.behind not in AFTER_ADJECTIVES):
+            # "By isolating bacteria": a verb with its object.
+            is_verb = run.words[0].endswith("ing") and run.before not in DETERMINERS
+            (others if is_verb else nouns)[run.text] += 1
+    return {text: (nouns[text], others[text]) for text in nouns.keys() | others.keys()}
 
 
 def _is_noun_phrase(words: Sequence[str], nouns: set[str], single: set[str]) -> bool:

@@ -10,10 +10,7 @@ from dataclasses import dataclass, field
 from solution.generation.english import (
     ADJECTIVE_ENDS,
     AFTER_ADJECTIVES,
-    AFTER_VERBS,
     ARTICLES,
-    BEFORE_ADJECTIVES,
-    BEFORE_VERBS,
     DETERMINERS,
     FUNCTION_WORDS,
     can_be_asked,
@@ -21,7 +18,7 @@ from solution.generation.english import (
     lowered,
     tokens_of,
 )
-from solution.generation.phrases import LONGEST_RUN, Phrases, runs
+from solution.generation.phrases import Phrases, short_runs
 from solution.generation.sample import Sample
 from solution.generation.stems import Stems
 from solution.sentences import ends_a_sentence
@@ -110,19 +107,12 @@ def noun_votes(sample: Sample) -> dict[str, tuple[int, int]]:
     """
     nouns: Counter[str] = Counter()
     others: Counter[str] = Counter()
-    for sentence in sample.sentences:
-        tokens = sentence.tokens
-        for start, end in runs(tokens):
-            if end - start > LONGEST_RUN:
-                continue
-            run = " ".join(tokens[start:end])
-            before = tokens[start - 1] if start else ""
-            behind = tokens[end] if end < len(tokens) else ""
-            if before in BEFORE_VERBS or before in BEFORE_ADJECTIVES or behind in AFTER_VERBS:
-                others[run] += 1
-            elif before in _BEFORE_NOUNS and behind not in AFTER_ADJECTIVES:
-                nouns[run] += 1
-    return {run: (nouns[run], others[run]) for run in nouns.keys() | others.keys()}
+    for run in short_runs(sample):
+        if run.says_no_noun:
+            others[run.text] += 1
+        elif run.before in _BEFORE_NOUNS and run.behind not in AFTER_ADJECTIVES:
+            nouns[run.text] += 1
+    return {text: (nouns[text], others[text]) for text in nouns.keys() | others.keys()}
 
 
 def find_terms(sample: Sample, defined: Iterable[str], phrases: Phrases, stems: Stems) -> Terms:
