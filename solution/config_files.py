@@ -13,7 +13,7 @@ from solution.config import DEFAULT, RANKER_NAME, SCORE_OF, EnsembleConfig, Rank
 from solution.config.problems import check, explain, setting_names, unknown_setting, value_shown
 from solution.config.yaml_text import YAML_ERRORS, parse_yaml
 from solution.errors import UserError
-from solution.progress import say
+from solution.shipped_configs import configs_folder
 
 Overrides = list[tuple[list[str], Any]]
 """Settings typed on the command line, parsed: the parts of the name, and the value."""
@@ -24,44 +24,7 @@ NAMED = "retrievals"
 """The key of retrieval.yaml under which further retrievals stand, each with the settings that differ from its own."""
 
 
-SHIPPED = Path(__file__).parent / "configs"
-"""The settings that come with the package: in a checkout a link to its configs/."""
-DEFAULT_CONFIGS = Path("configs")
-_SHIPPED = {"demo": SHIPPED / "demo", "configs/demo": SHIPPED / "demo", "full": SHIPPED}
-
-
 # --- files ---------------------------------------------------------------------------------
-
-
-def configs_folder(folder: Path) -> Path:
-    """The folder that --configs names: `demo` and `full` are shipped, where there is no folder of that name.
-
-    The default is `configs`, which a checkout has: without one it is `full`, the same settings, and a note says so.
-
-    Raises:
-        UserError: there is none.
-    """
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise UserError(f"--configs {folder} is a file; give the folder that it lies in")
-    if folder == DEFAULT_CONFIGS:
-        say(
-            f"note: no folder {folder} is here: the shipped settings `full` are used (models for a GPU). `demo` names "
-            "those of small models for a CPU: --configs demo"
-        )
-        return SHIPPED
-    if not has_configs(folder):
-        raise UserError(
-            f"the configs folder is not there: {folder}. Name one with --configs: a folder of yours, or a shipped one, "
-            "demo (small models, CPU) or full (those for a GPU)"
-        )
-    return _SHIPPED[folder.as_posix()]
-
-
-def has_configs(folder: Path) -> bool:
-    """Whether `configs_folder` finds this one."""
-    return folder.is_dir() or (folder.as_posix() in _SHIPPED and not folder.exists())
 
 
 def load_run(

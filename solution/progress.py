@@ -6,13 +6,16 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
+T = TypeVar("T")
+
 listener: Callable[[], None] | None = None
 """In a process that works for another one: called at every step."""
 
@@ -35,24 +38,23 @@ def news(text: str) -> None:
         hearer(text)
 
 
-@contextmanager
-def heard_by(hearer: Callable[[str], None]) -> Iterator[None]:
+def heard_by(hearer: Callable[[str], None]) -> AbstractContextManager[None]:
     """Within: each line that this thread says, and its `news`, are given to `hearer`, too."""
-    token = _hearer.set(hearer)
-    try:
-        yield
-    finally:
-        _hearer.reset(token)
+    return _set_within(_hearer, hearer)
+
+
+def turned_by(turn: Callable[[str], str]) -> AbstractContextManager[None]:
+    """Within: each line that this thread says is said as `turn` makes it."""
+    return _set_within(_turn, turn)
 
 
 @contextmanager
-def turned_by(turn: Callable[[str], str]) -> Iterator[None]:
-    """Within: each line that this thread says is said as `turn` makes it."""
-    token = _turn.set(turn)
+def _set_within(variable: ContextVar[T | None], value: T) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _turn.reset(token)
+        variable.reset(token)
 
 
 class Bar:

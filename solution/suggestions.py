@@ -30,6 +30,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "index": ("configs", "workdir", "corpus", "retrieval"),
     "tune": ("configs", "workdir"),
     "reranker": ("configs", "workdir", "questions", "corpus", "retrieval", *_READING),
+    "serve": (),  # its folder is named: it need not be that of the running command
 }
 # The `key.path=value` arguments that it takes too, by their beginning.
 _SETTINGS: dict[str, str | tuple[str, ...]] = {
@@ -129,7 +130,7 @@ def suggest(verb: str, *more: str) -> str:
     """A command line for a message to name, quoted for a shell.
 
     Args:
-        verb: train_fold, index, tune or reranker.
+        verb: train_fold, index, tune, reranker or serve.
         more: arguments that come first.
 
     Returns:

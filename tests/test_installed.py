@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from pipeline import HEADER, ROOT, ROWS
 
-from solution.config_files import SHIPPED, configs_folder, has_configs
 from solution.errors import UserError
+from solution.shipped_configs import SHIPPED, configs_folder, has_configs
 from solution.suggestions import COMMAND, running_command, suggest
 
 

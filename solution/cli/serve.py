@@ -16,6 +16,7 @@ from solution.ensemble.record import load_ensemble
 from solution.errors import UserError
 from solution.formats.items import Reading
 from solution.memory import parse_memory
+from solution.web.answerer import MakeAnswerer
 from solution.web.ensemble import GENERATED, EnsembleAnswerer, generated_exam
 from solution.web.exams import PractiseExam, Shelf
 from solution.web.limits import Limits
@@ -82,9 +83,18 @@ def serve(
         run_server(functools.partial(PassageAnswerer, documents), shelf, address, Path(corpus).name, opens, "#practise")
         return
     folder = Workdir.existing(workdir)
-    load_ensemble(folder)  # what is wrong with it is told before the server starts
+    answerer = _ensemble(folder, memory, rankers)
+    shelf = Shelf(exams, Limits(), [generated_exam(folder, generate)] if generate is not None else [])
+    run_server(answerer, shelf, address, folder.root.resolve().name, opens)
+
+
+def _ensemble(folder: Workdir, memory: str | None, rankers: str | None) -> MakeAnswerer:
+    """What loads the ensemble of a working folder.
+
+    Raises:
+        UserError: an option is wrong, or `ensemble.json`: that is told before the server starts.
+    """
+    load_ensemble(folder)
     chosen = None if rankers is None else listed(rankers)
     amount = None if memory is None else parse_memory(memory)
-    shelf = Shelf(exams, Limits(), [generated_exam(folder, generate)] if generate is not None else [])
-    answerer = functools.partial(EnsembleAnswerer, folder, amount, chosen)
-    run_server(answerer, shelf, address, folder.root.resolve().name, opens)
+    return functools.partial(EnsembleAnswerer, folder, amount, chosen)

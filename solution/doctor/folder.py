@@ -8,7 +8,6 @@ from pathlib import Path
 
 from solution import oof
 from solution.config import AnswerWith, ContextView, RankerConfig, RetrievalConfig, Run
-from solution.config_files import has_configs
 from solution.device import choose_device
 from solution.doctor.differences import settings_difference, with_lora_of_folds
 from solution.doctor.examined import Examined
@@ -29,6 +28,7 @@ from solution.retrieval.contexts.build import contexts_key
 from solution.retrieval.corpus import look_at_corpus
 from solution.retrieval.places import locate_all
 from solution.retrieval.prefixes import Prefixes, unset_prefixes
+from solution.shipped_configs import has_configs
 from solution.suggestions import suggest
 from solution.weights import (
     FoldRecord,

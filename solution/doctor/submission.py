@@ -55,8 +55,7 @@ def submission(examined: Examined, report: Report) -> Iterator[Finding]:
         report.seconds += making * count
         found = (
             f"{count} questions: about {_duration(report.seconds)} {shared}to start, load and score{signals}, without "
-            "searching "
-            f"(by {examined.workdir.ensemble} and each fold's metrics.json)"
+            f"searching (by {examined.workdir.ensemble} and each fold's metrics.json)"
         )
     yield Finding("submission", "time", "ok", found)
 

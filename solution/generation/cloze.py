@@ -8,6 +8,7 @@ from dataclasses import replace
 from solution.generation.drafts import Draft
 from solution.generation.english import (
     ARTICLES,
+    BE,
     BEFORE_ADJECTIVES,
     BLANK,
     FUNCTION_WORDS,
@@ -22,7 +23,6 @@ from solution.generation.terms import Place, roots_of
 DRAFTS_OF_A_TERM = 8
 _LEAST_STEMS = 6
 _LEAST_KEY_TERMS, _LEAST_OF_SHORT = 2, 1  # beside the answer, in any corpus and in a short text
-_BE = frozenset("is are was were".split())
 _NO_LIST = ARTICLES | {"."}
 _LIST_WORDS = 4
 _LEAST_WORTH = -2
@@ -84,11 +84,7 @@ def _draft(material: Material, place: Place) -> Draft | None:
             behind = ""
         if before.endswith("s") and is_word(before) and material.terms.phrases.is_verb(before, ""):  # "causes fever"
             before = ""
-        is_kind = (
-            before in ("a", "an", "the")
-            and before_article in _BE
-            and not is_introduced(sentence, place.start, place.end)
-        )
+        is_kind = before in ARTICLES and before_article in BE and not is_introduced(sentence, place.start, place.end)
         if is_kind or _begins_a_list(tokens[place.end :]):
             return None
     if before_article in _NOT_BEFORE or not _is_whole_phrase(before, behind):

@@ -25,6 +25,7 @@ _PRONOUNS = frozenset(
     "ourselves one ones both either neither all most many much more few fewer less least several others other "
     "such same own something anything nothing everything someone".split()
 )
+BE = frozenset("is are was were".split())
 AUXILIARIES = frozenset(
     "am is are was were be been being has have had having do does did doing done can could may might must shall "
     "should will would become becomes became called known named termed".split()

@@ -17,6 +17,7 @@ from solution.generation.english import (
     AFTER_VERBS,
     ARTICLES,
     AUXILIARIES,
+    BE,
     BEFORE_ADJECTIVES,
     BEFORE_VERBS,
     DETERMINERS,
@@ -266,7 +267,7 @@ def is_introduced(sentence: Sentence, start: int, end: int) -> bool:
     if any(_NAMING.match(" ".join(before[at:])) for at in range(len(before))):
         return True
     behind = tokens[end : end + 2]
-    is_explained = len(behind) == 2 and behind[0] in ("is", "are", "was", "were") and behind[1] in ARTICLES
+    is_explained = len(behind) == 2 and behind[0] in BE and behind[1] in ARTICLES
     return first == 0 and sentence.alone and is_explained
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import solution
-from solution.config_files import configs_folder, has_configs
 from solution.demo.exam import EXAM
 from solution.errors import UserError
 from solution.files import (
@@ -39,6 +38,7 @@ from solution.kaggle.wheels import Wheels, download, lacking_packages, needed_pa
 from solution.packages import Closure, requirements
 from solution.progress import say
 from solution.questions import Questions, read_questions, write_questions
+from solution.shipped_configs import configs_folder, has_configs
 from solution.workdir import Workdir
 
 SAMPLE = 20

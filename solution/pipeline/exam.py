@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from solution.questions import Questions, letter, read_questions, write_question
 from solution.rankers.families import check_models
 from solution.report.plots import require_matplotlib
 from solution.retrieval.corpus import look_at_corpus
-from solution.suggestions import remember_exam
+from solution.suggestions import remember_exam, suggest
 from solution.training.extra import ExtraFiles
 from solution.workdir import Workdir
 
@@ -276,8 +275,8 @@ def _tell_results(plan: Plan, job: Job, rows: Sequence[ScoreRow], page: Path, cl
     if plan.made:
         write_questions(job.workdir.root / "practice.gift", plan.train, "gift")
         say(f"{job.workdir.questions}: the practice questions; practice.gift beside it: the same for Moodle")
-        root = shlex.quote(str(job.workdir.root))
-        say(f"to practise on a page: python -m solution serve --workdir {root} --generate 10")
+        command = suggest("serve", "--workdir", str(job.workdir.root), "--generate", "10")
+        say(f"to practise on a page: {command}")
     clock.step("done")
     print()
     for line in _in_plain_words(plan, job, rows):

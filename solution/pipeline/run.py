@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from solution.rankers.families import check_models, make_ranker
 from solution.rankers.option_inputs import with_scores
 from solution.report.run import PAGE, write_report
 from solution.retrieval.contexts.build import build_views
-from solution.suggestions import program
+from solution.suggestions import suggest
 from solution.training.average import average_folds
 from solution.training.extra import ExtraFiles
 from solution.training.full import train_full
@@ -134,8 +133,10 @@ def _tune_first(job: Job, trained: Sequence[RankerConfig], clock: Clock) -> None
     except UserError as error:  # such as a blend that is chosen and needs rankers that come later
         say(f"note: no ensemble can be asked before the others are trained: {error}")
         return
-    page = f"{program()} serve --workdir {shlex.quote(str(workdir.root))} --open"
-    clock.step(f"a first ensemble of {', '.join(rankers)} can be asked while this goes on, in another terminal: {page}")
+    command = suggest("serve", "--workdir", str(workdir.root), "--open")
+    clock.step(
+        f"a first ensemble of {', '.join(rankers)} can be asked while this goes on, in another terminal: {command}"
+    )
 
 
 def _train(config: RankerConfig, job: Job) -> None:
